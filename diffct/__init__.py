@@ -1,0 +1,1 @@
+"""diffct: generative medical imaging on Hugging Face diffusers."""

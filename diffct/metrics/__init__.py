@@ -1,0 +1,1 @@
+"""Measures on images with physical units."""
