@@ -1,1 +1,23 @@
 """diffct: generative medical imaging on Hugging Face diffusers."""
+
+__version__ = "0.1.0"
+
+# diffusers' loader looks for the model classes and their base, ModelMixin, here.
+from diffusers.models.modeling_utils import ModelMixin
+
+from diffct.data.volume import Volume, read_volume
+from diffct.hub import load_pipeline, register
+from diffct.models import UNet3DModel
+from diffct.pipelines import CT3DPipeline
+
+__all__ = [
+    "CT3DPipeline",
+    "ModelMixin",
+    "UNet3DModel",
+    "Volume",
+    "__version__",
+    "load_pipeline",
+    "read_volume",
+]
+
+register(CT3DPipeline)

@@ -1,1 +1,5 @@
 """Networks."""
+
+from diffct.models.unet_3d import UNet3DModel
+
+__all__ = ["UNet3DModel"]

@@ -1,0 +1,397 @@
+"""Scans as arrays with physical meaning: every medical image file is read and written here.
+
+A `Volume` holds Hounsfield units (HU) in the order (depth, height, width) and an affine matrix
+that takes array indices (d, h, w, 1) to millimetres in the RAS+ world of NIfTI (x to the patient's
+Right, y to Anterior, z to Superior). `read_volume` turns every scan into the one orientation
+"SPL": d grows towards Superior, h towards Posterior, w towards Left, so that `array[d]` is a
+radiological display (anterior up, the patient's right on the viewer's left). Scans are turned by
+swapping and flipping axes only; what remains of an oblique position stays in the affine.
+
+Every error starts with the path of the file, and no error quotes anything else that could name a
+patient.
+"""
+
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import nrrd
+import numpy as np
+from nibabel import orientations
+
+from diffct.atomic import atomic_file
+from diffct.data import dicom
+
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+NRRD_ENDINGS = (".nrrd", ".nhdr")
+ACCEPTED = "a .nii, .nii.gz, .nrrd or .nhdr file, or a folder holding one DICOM CT series"
+
+# What nibabel, pynrrd, gzip and numpy raise on damaged files (OSError includes bad gzip data).
+_DAMAGE = (
+    nibabel.filebasedimages.ImageFileError,
+    nibabel.spatialimages.HeaderDataError,
+    nrrd.NRRDError,
+    OSError,
+    EOFError,
+    zlib.error,
+    ValueError,
+    KeyError,
+    OverflowError,
+    StopIteration,  # pynrrd, on an empty file
+)
+_UNIT_TO_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+_NRRD_SPACE_TO_RAS = {
+    "right-anterior-superior": (1, 1, 1),
+    "ras": (1, 1, 1),
+    "left-anterior-superior": (-1, 1, 1),
+    "las": (-1, 1, 1),
+    "left-posterior-superior": (-1, -1, 1),
+    "lps": (-1, -1, 1),
+}
+# A scan of a body holds air around it, or at least fat (-50 to -150 HU) in it.
+_FAT_BELOW_HU = -50.0
+_LEAST_FAT_OR_AIR = 0.001
+_SHEAR_TOLERANCE = 2e-3  # cosine between two axes; 0.1 degrees
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A scan and where each of its voxels lies in the patient.
+
+    Attributes:
+        array: HU as float32 with shape (depth, height, width), or uint8 labels.
+        affine: Takes indices (d, h, w, 1) to RAS+ millimetres, float64 with shape (4, 4).
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 3:
+            raise ValueError(f"A volume has 3 axes, not the {self.array.ndim} of {self.size}.")
+        if np.shape(self.affine) != (4, 4):
+            raise ValueError(f"An affine has the shape (4, 4), not {np.shape(self.affine)}.")
+        object.__setattr__(self, "affine", np.array(self.affine, dtype=np.float64))
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Number of voxels along (depth, height, width)."""
+        return self.array.shape
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxels along (depth, height, width), in mm."""
+        # The diagonal would be wrong for every scan that is not parallel to the world's axes.
+        depth, height, width = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return depth, height, width
+
+    @property
+    def orientation(self) -> str:
+        """Where the three axes grow to, e.g. "SPL"."""
+        return "".join(orientations.aff2axcodes(self.affine))
+
+
+def canonical_affine(size: Sequence[int], spacing_mm: Sequence[float]) -> np.ndarray:
+    """Return the affine of an upright grid whose centre is the world's origin.
+
+    Args:
+        size: Voxels (depth, height, width).
+        spacing_mm: Voxel size (depth, height, width).
+
+    Returns:
+        Takes indices (d, h, w, 1) in orientation "SPL" to RAS+ millimetres, (4, 4).
+    """
+    affine = np.zeros((4, 4))
+    # World rows are (R, A, S): width grows to the left, height to posterior, depth to superior.
+    for axis, row, sign in ((0, 2, 1), (1, 1, -1), (2, 0, -1)):
+        affine[row, axis] = sign * spacing_mm[axis]
+        affine[row, 3] = -sign * spacing_mm[axis] * (size[axis] - 1) / 2
+    affine[3, 3] = 1
+    return affine
+
+
+def read_volume(path: str | Path) -> Volume:
+    """Read one CT scan upright.
+
+    Args:
+        path: A `.nii`, `.nii.gz`, `.nrrd` or `.nhdr` file, or a folder holding exactly one DICOM
+            CT series.
+
+    Returns:
+        The scan in orientation "SPL" with its stored values scaled by slope and intercept. Whether
+        they are HU is for `check_hounsfield` to say.
+
+    Raises:
+        FileNotFoundError: There is nothing at `path`.
+        ValueError: The file is damaged, not three-dimensional, or does not say where it lies.
+    """
+    return upright(read_stored(path))
+
+
+def read_stored(path: str | Path) -> Volume:
+    """Read one CT scan with its axes as they are stored, for inspection.
+
+    Args:
+        path: As for `read_volume`.
+
+    Returns:
+        The scan with its axes in the order of the file (for DICOM: column, row, slice), so that
+        `orientation` tells how it was stored.
+
+    Raises:
+        FileNotFoundError: There is nothing at `path`.
+        ValueError: As for `read_volume`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file or folder. Give {ACCEPTED}.")
+    if path.is_dir():
+        array, affine = dicom.read_series(path)
+    elif path.name.lower().endswith(NIFTI_ENDINGS):
+        array, affine = _read_nifti(path)
+    elif path.name.lower().endswith(NRRD_ENDINGS):
+        array, affine = _read_nrrd(path)
+    else:
+        raise ValueError(f"{path}: not a known kind of scan. Give {ACCEPTED}.")
+    _check_grid(array, affine, path)
+    return Volume(array, affine)
+
+
+def upright(volume: Volume) -> Volume:
+    """Swap and flip the axes of a volume so that its orientation is the closest to "SPL".
+
+    Args:
+        volume: A volume in any orientation.
+
+    Returns:
+        The same voxels at the same places in the world.
+    """
+    turn = orientations.ornt_transform(
+        orientations.io_orientation(volume.affine), orientations.axcodes2ornt("SPL")
+    )
+    array = orientations.apply_orientation(volume.array, turn)
+    affine = volume.affine @ orientations.inv_ornt_aff(turn, volume.size)
+    return Volume(np.ascontiguousarray(array), affine)
+
+
+def check_hounsfield(volume: Volume, path: str | Path) -> None:
+    """Refuse a scan whose values cannot be Hounsfield units.
+
+    A CT of a body holds fat or air, so at least 0.1 % of its voxels lie below -50 HU. Padding
+    outside the scan circle (-2048, -3024) is fine.
+
+    Args:
+        volume: The scan as read.
+        path: Its file, named in the error.
+
+    Raises:
+        ValueError: The scan holds NaN or infinity, is constant, or is not in HU.
+    """
+    low, high = float(volume.array.min()), float(volume.array.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(f"{path}: holds NaN or infinite voxels. Export it again in HU.")
+    if low == high:
+        raise ValueError(f"{path}: every voxel is {low:g}, so the image is empty.")
+    span = f"{path}: its values ({low:g} to {high:g}) are not Hounsfield units"
+    bounds = np.iinfo(np.int16)
+    if low < bounds.min or high > bounds.max:
+        raise ValueError(f"{span}: they do not fit 16 bits. Give a CT in HU.")
+    fat_or_air = np.count_nonzero(volume.array < _FAT_BELOW_HU) / volume.array.size
+    if fat_or_air >= _LEAST_FAT_OR_AIR:
+        return
+    if low >= -1 and high <= 1:
+        hint = "The image looks normalised to [-1, 1] or [0, 1]; give the CT before that step."
+    elif low >= 0 and high <= 255:
+        hint = "The image looks like 8-bit grey values; give the CT before that conversion."
+    elif low >= 0:
+        hint = (
+            "It may be an MR, or a CT stored without its rescale intercept (often -1024): add the "
+            "intercept, or convert the DICOM series again."
+        )
+    else:
+        hint = "Give a CT in HU."
+    raise ValueError(
+        f"{span}: a CT of a body holds air or fat, but {fat_or_air:.2%} of the voxels lie below "
+        f"{_FAT_BELOW_HU:g} HU. {hint}"
+    )
+
+
+def write_nifti(volume: Volume, path: str | Path) -> None:
+    """Write a volume as NIfTI, whole or not at all.
+
+    Args:
+        volume: HU, stored as int16 (rounded, and clipped to what 16 bits hold), or uint8 labels,
+            stored as they are.
+        path: The file to write, ending in `.nii` or `.nii.gz`.
+
+    Raises:
+        ValueError: The ending is another one, or the volume holds NaN or infinity.
+        OSError: The disk is full.
+    """
+    path = Path(path)
+    if not path.name.endswith(NIFTI_ENDINGS):
+        raise ValueError(f"{path}: a NIfTI file ends in .nii or .nii.gz.")
+    stored = volume.array
+    if stored.dtype != np.uint8:
+        if not np.isfinite(stored).all():
+            raise ValueError(f"{path}: not written, since the volume holds NaN or infinity.")
+        bounds = np.iinfo(np.int16)
+        stored = np.rint(np.clip(stored, bounds.min, bounds.max)).astype(np.int16)
+    # NIfTI counts the fastest axis first: (w, h, d).
+    image = nibabel.Nifti1Image(stored.transpose(2, 1, 0), volume.affine[:, [2, 1, 0, 3]])
+    image.header.set_xyzt_units("mm")
+    # Code 1, "scanner": the qform holds the same matrix for readers that look only there.
+    image.set_sform(image.affine, code=1)
+    image.set_qform(image.affine, code=1)
+    with atomic_file(path) as partial:
+        nibabel.save(image, partial)
+
+
+def find_scans(folder: str | Path) -> list[Path]:
+    """Find every scan in a folder and the folders below it.
+
+    Args:
+        folder: Where to look. Hidden files and folders are left out; links are followed.
+
+    Returns:
+        The NIfTI and NRRD files, and the folders that hold DICOM files, sorted.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It is not a folder, or holds no scan.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder}: there is no such folder. Give a folder of CT scans.")
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: not a folder. Give the folder that holds the scan.")
+    scans, visited = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        # A link may lead back up; the second visit ends the circle.
+        folders[:] = [] if real in visited else [f for f in folders if not f.startswith(".")]
+        if real in visited:
+            continue
+        visited.add(real)
+        files = [Path(parent, name) for name in names if not name.startswith(".")]
+        images = [f for f in files if f.name.lower().endswith(NIFTI_ENDINGS + NRRD_ENDINGS)]
+        scans += images
+        if any(dicom.is_dicom(file) for file in files if file not in images):
+            scans.append(Path(parent))
+    if not scans:
+        raise ValueError(f"{folder}: holds no scan. A scan is {ACCEPTED}.")
+    return sorted(scans)
+
+
+def source_files(path: Path) -> list[Path]:
+    """List the files whose change would change a scan.
+
+    Args:
+        path: A scan, as found by `find_scans`.
+
+    Returns:
+        The file itself; for a DICOM folder, and for a `.nhdr` header whose data lie in other files
+        beside it, every visible file of the folder.
+    """
+    if path.is_dir() or path.name.lower().endswith(".nhdr"):
+        return dicom.visible_files(path if path.is_dir() else path.parent)
+    return [path]
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a NIfTI file as float32 in its own axis order, with its affine in mm."""
+    try:
+        image = nibabel.load(path)
+        if not isinstance(image, nibabel.Nifti1Image):
+            raise ValueError("it holds no image")
+        # Scaled here in float32: nibabel would make a float64 copy, 600 MB for 512x512x300.
+        stored = _numbers(np.asanyarray(image.dataobj.get_unscaled()))
+        slope, intercept = image.dataobj.slope, image.dataobj.inter
+        unit_mm = _UNIT_TO_MM[image.header.get_xyzt_units()[0]]
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from error
+    if image.header["qform_code"] == 0 and image.header["sform_code"] == 0:
+        # The standard then knows neither left nor right, and readers disagree in their guess.
+        raise ValueError(
+            f"{path}: does not say how the patient lies (qform_code and sform_code are both 0). "
+            "Convert it again from DICOM, or set the affine with nibabel if you know it."
+        )
+    array = _drop_trailing_single_axes(stored).astype(np.float32)
+    if (slope, intercept) != (1.0, 0.0):
+        array *= np.float32(slope)
+        array += np.float32(intercept)
+    return array, np.diag([unit_mm, unit_mm, unit_mm, 1.0]) @ image.affine
+
+
+def _read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read an NRRD file as float32 in its own axis order, with its affine turned to RAS+."""
+    try:
+        array, header = nrrd.read(str(path))
+        array = _numbers(array)
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from error
+    missing = [f for f in ("space", "space directions", "space origin") if f not in header]
+    if missing:
+        raise ValueError(
+            f"{path}: does not say how the patient lies: {', '.join(missing)} missing in its "
+            "header. Export it again, e.g. with 3D Slicer."
+        )
+    space = str(header["space"]).lower()
+    if space not in _NRRD_SPACE_TO_RAS:
+        known = ", ".join(name for name in _NRRD_SPACE_TO_RAS if "-" in name)
+        raise ValueError(f"{path}: its space is {space!r}; accepted are {known}.")
+    directions = np.asarray(header["space directions"], dtype=np.float64)
+    origin = np.asarray(header["space origin"], dtype=np.float64)
+    if directions.shape != (array.ndim, 3) or origin.shape != (3,):
+        raise ValueError(f"{path}: its space is not three-dimensional. Export it again.")
+    # Axes that are no direction in space (time, components) have "none" there, read as NaN.
+    elsewhere = np.flatnonzero(np.isnan(directions).any(axis=1))
+    if any(array.shape[axis] != 1 for axis in elsewhere) or array.ndim - len(elsewhere) != 3:
+        raise ValueError(f"{path}: its size is {array.shape}, not one three-dimensional scan.")
+    to_ras = np.diag(_NRRD_SPACE_TO_RAS[space])
+    affine = np.eye(4)
+    affine[:3, :3] = to_ras @ np.delete(directions, elsewhere, axis=0).T
+    affine[:3, 3] = to_ras @ origin
+    return array.squeeze(tuple(elsewhere)).astype(np.float32), affine
+
+
+def _numbers(stored: np.ndarray) -> np.ndarray:
+    """Pass an array of real numbers; refuse colours and complex values."""
+    if stored.dtype.kind not in "iuf":
+        raise ValueError(f"its voxels are {stored.dtype}, not single real numbers")
+    return stored
+
+
+def _drop_trailing_single_axes(array: np.ndarray) -> np.ndarray:
+    """Take a (w, h, d, 1) array as (w, h, d): converters like to add an axis for time."""
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    return array
+
+
+def _check_grid(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """Refuse what is not a three-dimensional, rectangular grid in space."""
+    if array.ndim != 3:
+        raise ValueError(
+            f"{path}: has {array.ndim} axes {array.shape}. Give one three-dimensional scan a file."
+        )
+    if min(array.shape) < 2:
+        raise ValueError(f"{path}: is a 2D image {array.shape}. Give a scan of several slices.")
+    columns = affine[:3, :3]
+    spacing = np.linalg.norm(columns, axis=0)
+    if not np.isfinite(affine).all() or (spacing < 1e-6).any():
+        raise ValueError(f"{path}: its affine is not usable: {affine.tolist()}. Export it again.")
+    cosines = (columns / spacing).T @ (columns / spacing) - np.eye(3)
+    if np.abs(cosines).max() > _SHEAR_TOLERANCE:
+        raise ValueError(
+            f"{path}: its axes are not at right angles (as after a gantry tilt). Resample it to a "
+            "rectangular grid, e.g. with dcm2niix or 3D Slicer."
+        )
+
+
+def _unreadable(path: Path, error: BaseException) -> ValueError:
+    """Say that a file is damaged, and why the reader thinks so."""
+    return ValueError(f"{path}: cannot be read ({error}). Copy or export the file again.")

@@ -1,0 +1,480 @@
+"""The building blocks of `UNet3DModel`: diffusers' 2D blocks carried into three dimensions.
+
+Every block exists in two geometries that share one code:
+
+- *volumetric* ("3D"): kernels 3×3×3, resampling by 2×2×2, group statistics over the whole volume.
+- *in-slice* ("2D"): kernels 1×3×3, resampling by 1×2×2. The slices are folded into the batch, so
+  that each one is normalised, convolved and attended to alone, exactly as a 2D network would.
+
+Tensors are `(batch, channels, depth, height, width)` at every border, so that blocks of both
+geometries can follow one another in any order and share skip connections.
+
+A block that halves rounds sizes up (`n → ⌈n/2⌉`), the up block opposite doubles the same axes and
+so hands on at most one voxel too many, and the next one narrows to its skip connection: any size
+works.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.activations import get_activation
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ResnetSettings:
+    """What all residual blocks of one network share; names and meaning as in diffusers."""
+
+    temb_channels: int
+    groups: int
+    eps: float
+    act_fn: str
+    dropout: float
+    time_scale_shift: Literal["default", "scale_shift"]
+
+
+def fold_slices(hidden_states: Tensor) -> Tensor:
+    """Make every slice a batch element: (B, C, D, H, W) to (B·D, C, 1, H, W).
+
+    A free view when `hidden_states` is in `channels_last_3d`.
+    """
+    return hidden_states.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+
+
+def unfold_slices(hidden_states: Tensor, batch_size: int) -> Tensor:
+    """Undo `fold_slices`: (B·D, C, 1, H, W) to (B, C, D, H, W)."""
+    return hidden_states.squeeze(2).unflatten(0, (batch_size, -1)).transpose(1, 2)
+
+
+class SliceGroupNorm(nn.GroupNorm):
+    """Group normalisation whose statistics are taken in each slice for itself."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Normalise (B, C, D, H, W) slice by slice."""
+        return unfold_slices(super().forward(fold_slices(hidden_states)), hidden_states.shape[0])
+
+
+def same_conv(in_channels: int, out_channels: int, *, in_slice: bool) -> nn.Conv3d:
+    """Return the size-keeping convolution of a geometry: 1×3×3 in-slice, else 3×3×3."""
+    depth = 1 if in_slice else 3
+    return nn.Conv3d(in_channels, out_channels, (depth, 3, 3), padding=(depth // 2, 1, 1))
+
+
+class ResnetBlock3D(nn.Module):
+    """Residual block with time embedding; `diffusers.models.resnet.ResnetBlock2D` in 3D.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; a 1×1×1 convolution matches the shortcut.
+        settings: What the blocks of the network share.
+        in_slice: Use 1×3×3 kernels (the caller folds the slices into the batch).
+        output_scale_factor: The sum of both paths is divided by it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        settings: ResnetSettings,
+        in_slice: bool,
+        output_scale_factor: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.time_scale_shift = settings.time_scale_shift
+        self.output_scale_factor = output_scale_factor
+        temb_width = out_channels * (2 if settings.time_scale_shift == "scale_shift" else 1)
+
+        self.norm1 = nn.GroupNorm(settings.groups, in_channels, settings.eps)
+        self.conv1 = same_conv(in_channels, out_channels, in_slice=in_slice)
+        self.time_emb_proj = nn.Linear(settings.temb_channels, temb_width)
+        self.norm2 = nn.GroupNorm(settings.groups, out_channels, settings.eps)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.conv2 = same_conv(out_channels, out_channels, in_slice=in_slice)
+        self.nonlinearity = get_activation(settings.act_fn)
+        self.conv_shortcut = (
+            nn.Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        )
+
+    def forward(self, hidden_states: Tensor, temb: Tensor) -> Tensor:
+        """Return the block's output.
+
+        Args:
+            hidden_states: (B, in_channels, D, H, W).
+            temb: Time embedding, (B, temb_channels).
+
+        Returns:
+            (B, out_channels, D, H, W).
+        """
+        shortcut = hidden_states
+        hidden_states = self.conv1(self.nonlinearity(self.norm1(hidden_states)))
+
+        temb = self.time_emb_proj(self.nonlinearity(temb))[:, :, None, None, None]
+        if self.time_scale_shift == "scale_shift":
+            scale, shift = temb.chunk(2, dim=1)
+            hidden_states = self.norm2(hidden_states) * (1 + scale) + shift
+        else:
+            hidden_states = self.norm2(hidden_states + temb)
+
+        hidden_states = self.conv2(self.dropout(self.nonlinearity(hidden_states)))
+        if self.conv_shortcut is not None:
+            shortcut = self.conv_shortcut(shortcut)
+        hidden_states = shortcut + hidden_states
+        # Dividing by one would cost a pass over the largest tensors of the network.
+        return (
+            hidden_states
+            if self.output_scale_factor == 1
+            else hidden_states / self.output_scale_factor
+        )
+
+
+class Attention3D(Attention):
+    """Self-attention over all voxels it is given, by diffusers' attention processors.
+
+    Args:
+        channels: Channels of the input and the output.
+        head_dim: Channels of one head.
+        groups: Groups of the normalisation before the projections; None for no normalisation.
+        eps: Epsilon of that normalisation.
+        output_scale_factor: The sum with the residual path is divided by it.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        head_dim: int,
+        groups: int | None,
+        eps: float,
+        output_scale_factor: float = 1.0,
+    ) -> None:
+        super().__init__(
+            channels,
+            heads=channels // head_dim,
+            dim_head=head_dim,
+            rescale_output_factor=output_scale_factor,
+            eps=eps,
+            norm_num_groups=groups,
+            residual_connection=True,
+            bias=True,
+            upcast_softmax=True,
+            _from_deprecated_attn_block=True,
+        )
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Attend among the voxels of each batch element; (B, C, D, H, W) to the same shape."""
+        # diffusers' processors know images: slices stacked along the height are one to them.
+        attended = super().forward(hidden_states.flatten(2, 3))
+        return attended.reshape(hidden_states.shape)
+
+
+class Downsample3D(nn.Module):
+    """Strided convolution that halves height and width, and depth when volumetric.
+
+    Args:
+        channels: Channels of the input and the output.
+        in_slice: Keep the depth (kernel 1×3×3, stride 1×2×2).
+        padding: 1, or 0 for diffusers' one-sided padding at the far end.
+    """
+
+    def __init__(self, channels: int, *, in_slice: bool, padding: int) -> None:
+        super().__init__()
+        self.in_slice = in_slice
+        self.padding = padding
+        depth = 0 if in_slice else 1
+        self.conv = nn.Conv3d(
+            channels,
+            channels,
+            (1 + 2 * depth, 3, 3),
+            stride=(1 + depth, 2, 2),
+            padding=(depth * padding, padding, padding),
+        )
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Halve (B, C, D, H, W), rounding up."""
+        if self.padding == 0:
+            # One voxel at the far end, as diffusers; a second one for odd sizes rounds up.
+            depth, height, width = (1 + size % 2 for size in hidden_states.shape[2:])
+            pad = (0, width, 0, height, 0, 0 if self.in_slice else depth)
+            hidden_states = F.pad(hidden_states, pad)
+        return self.conv(hidden_states)
+
+
+class Upsample3D(nn.Module):
+    """Nearest-neighbour enlargement, then convolution.
+
+    Args:
+        channels: Channels of the input and the output.
+        in_slice: Convolve inside each slice.
+        double_depth: Double the depth too, not only height and width.
+    """
+
+    def __init__(self, channels: int, *, in_slice: bool, double_depth: bool) -> None:
+        super().__init__()
+        self.scale = (2.0 if double_depth else 1.0, 2.0, 2.0)
+        self.conv = same_conv(channels, channels, in_slice=in_slice)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Enlarge (B, C, D, H, W)."""
+        return self.conv(F.interpolate(hidden_states, scale_factor=self.scale, mode="nearest"))
+
+
+class _Block3D(nn.Module):
+    """What down, mid and up blocks share: geometry, checkpointing, the attention they build."""
+
+    def __init__(self, *, in_slice: bool) -> None:
+        super().__init__()
+        self.in_slice = in_slice
+        self.gradient_checkpointing = False
+
+    def _fold(self, hidden_states: Tensor) -> Tensor:
+        return fold_slices(hidden_states) if self.in_slice else hidden_states
+
+    def _unfold(self, hidden_states: Tensor, batch_size: int) -> Tensor:
+        return unfold_slices(hidden_states, batch_size) if self.in_slice else hidden_states
+
+    def _temb(self, temb: Tensor, depth: int) -> Tensor:
+        # One embedding per batch element, and in-slice every slice is one.
+        return temb.repeat_interleave(depth, dim=0) if self.in_slice else temb
+
+    def _residual(self, resnet: ResnetBlock3D, hidden_states: Tensor, temb: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and self.gradient_checkpointing:
+            return self._gradient_checkpointing_func(resnet, hidden_states, temb)
+        return resnet(hidden_states, temb)
+
+
+def _attentions(
+    count: int, channels: int, *, settings: ResnetSettings, head_dim: int
+) -> nn.ModuleList:
+    """Return the `count` attention layers of a down or up block."""
+    return nn.ModuleList(
+        Attention3D(channels, head_dim=head_dim, groups=settings.groups, eps=settings.eps)
+        for _ in range(count)
+    )
+
+
+class DownBlock3D(_Block3D):
+    """Residual blocks, each followed by attention if asked for, then an optional halving.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        settings: What the blocks of the network share.
+        num_layers: Number of residual blocks.
+        attention: Follow each residual block by attention.
+        head_dim: Channels per attention head.
+        downsample: Halve at the end.
+        downsample_padding: See `Downsample3D`.
+        in_slice: Work inside each slice.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        settings: ResnetSettings,
+        num_layers: int,
+        attention: bool,
+        head_dim: int,
+        downsample: bool,
+        downsample_padding: int,
+        in_slice: bool,
+    ) -> None:
+        super().__init__(in_slice=in_slice)
+        widths = [in_channels] + [out_channels] * num_layers
+        self.resnets = nn.ModuleList(
+            ResnetBlock3D(widths[i], widths[i + 1], settings=settings, in_slice=in_slice)
+            for i in range(num_layers)
+        )
+        self.attentions = _attentions(
+            num_layers if attention else 0, out_channels, settings=settings, head_dim=head_dim
+        )
+        self.downsamplers = nn.ModuleList()
+        if downsample:
+            self.downsamplers.append(
+                Downsample3D(out_channels, in_slice=in_slice, padding=downsample_padding)
+            )
+
+    def forward(self, hidden_states: Tensor, temb: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the output and every intermediate state, for the skip connections.
+
+        Args:
+            hidden_states: (B, in_channels, D, H, W).
+            temb: (B, temb_channels).
+
+        Returns:
+            The last state, (B, out_channels, D', H', W'), and the tuple of all states.
+        """
+        batch_size, _, depth = hidden_states.shape[:3]
+        hidden_states, temb = self._fold(hidden_states), self._temb(temb, depth)
+        states = []
+        for i, resnet in enumerate(self.resnets):
+            hidden_states = self._residual(resnet, hidden_states, temb)
+            if self.attentions:
+                hidden_states = self.attentions[i](hidden_states)
+            states.append(self._unfold(hidden_states, batch_size))
+        for downsampler in self.downsamplers:
+            hidden_states = downsampler(hidden_states)
+            states.append(self._unfold(hidden_states, batch_size))
+        return states[-1], tuple(states)
+
+
+class UNetMidBlock3D(_Block3D):
+    """A residual block, then `num_layers` pairs of attention and residual block.
+
+    Args:
+        channels: Channels of the input and the output.
+        settings: What the blocks of the network share.
+        num_layers: Number of (attention, residual block) pairs.
+        attention: Follow each residual block by attention.
+        head_dim: Channels per attention head.
+        attention_groups: Groups of the attention's normalisation; None for no normalisation.
+        output_scale_factor: See `ResnetBlock3D`.
+        in_slice: Work inside each slice.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        settings: ResnetSettings,
+        num_layers: int,
+        attention: bool,
+        head_dim: int,
+        attention_groups: int | None,
+        output_scale_factor: float,
+        in_slice: bool,
+    ) -> None:
+        super().__init__(in_slice=in_slice)
+        scale = output_scale_factor
+        self.resnets = nn.ModuleList(
+            ResnetBlock3D(
+                channels,
+                channels,
+                settings=settings,
+                in_slice=in_slice,
+                output_scale_factor=scale,
+            )
+            for _ in range(num_layers + 1)
+        )
+        self.attentions = nn.ModuleList()
+        for _ in range(num_layers if attention else 0):
+            self.attentions.append(
+                Attention3D(
+                    channels,
+                    head_dim=head_dim,
+                    groups=attention_groups,
+                    eps=settings.eps,
+                    output_scale_factor=scale,
+                )
+            )
+
+    def forward(self, hidden_states: Tensor, temb: Tensor) -> Tensor:
+        """Return a tensor of the input's shape, (B, channels, D, H, W)."""
+        batch_size, _, depth = hidden_states.shape[:3]
+        hidden_states, temb = self._fold(hidden_states), self._temb(temb, depth)
+        hidden_states = self._residual(self.resnets[0], hidden_states, temb)
+        for i, resnet in enumerate(self.resnets[1:]):
+            if self.attentions:
+                hidden_states = self.attentions[i](hidden_states)
+            hidden_states = self._residual(resnet, hidden_states, temb)
+        return self._unfold(hidden_states, batch_size)
+
+
+class UpBlock3D(_Block3D):
+    """Residual blocks that take skip connections, with attention if asked for, then a doubling.
+
+    Args:
+        in_channels: Channels of the skip connection that the last residual block takes.
+        out_channels: Channels of the output, and of the other skip connections.
+        prev_output_channel: Channels of the input.
+        settings: What the blocks of the network share.
+        num_layers: Number of residual blocks.
+        attention: Follow each residual block by attention.
+        head_dim: Channels per attention head.
+        upsample: Double height and width at the end.
+        double_depth: Double the depth with them.
+        in_slice: Work inside each slice.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        prev_output_channel: int,
+        settings: ResnetSettings,
+        num_layers: int,
+        attention: bool,
+        head_dim: int,
+        upsample: bool,
+        double_depth: bool,
+        in_slice: bool,
+    ) -> None:
+        super().__init__(in_slice=in_slice)
+        widths = [prev_output_channel] + [out_channels] * (num_layers - 1)
+        skip_widths = [out_channels] * (num_layers - 1) + [in_channels]
+        self.resnets = nn.ModuleList(
+            ResnetBlock3D(width + skip, out_channels, settings=settings, in_slice=in_slice)
+            for width, skip in zip(widths, skip_widths, strict=True)
+        )
+        self.attentions = _attentions(
+            num_layers if attention else 0, out_channels, settings=settings, head_dim=head_dim
+        )
+        self.upsamplers = nn.ModuleList()
+        if upsample:
+            self.upsamplers.append(
+                Upsample3D(out_channels, in_slice=in_slice, double_depth=double_depth)
+            )
+
+    def forward(
+        self, hidden_states: Tensor, res_hidden_states_tuple: tuple[Tensor, ...], temb: Tensor
+    ) -> Tensor:
+        """Return the output, doubled if this block does so.
+
+        Args:
+            hidden_states: (B, prev_output_channel, D, H, W), at most one voxel larger than the
+                skip connections along each axis.
+            res_hidden_states_tuple: The skip connections, the last one taken first.
+            temb: (B, temb_channels).
+
+        Returns:
+            (B, out_channels, D', H', W').
+        """
+        batch_size = hidden_states.shape[0]
+        depth, height, width = res_hidden_states_tuple[-1].shape[2:]
+        hidden_states = self._fold(hidden_states[:, :, :depth, :height, :width])
+        temb = self._temb(temb, depth)
+        for i, resnet in enumerate(self.resnets):
+            skip = self._fold(res_hidden_states_tuple[-1 - i])
+            hidden_states = torch.cat([hidden_states, skip], dim=1)
+            hidden_states = self._residual(resnet, hidden_states, temb)
+            if self.attentions:
+                hidden_states = self.attentions[i](hidden_states)
+        hidden_states = self._unfold(hidden_states, batch_size)
+        for upsampler in self.upsamplers:
+            hidden_states = upsampler(hidden_states)
+        return hidden_states
+
+
+DOWN_BLOCKS = {
+    "DownBlock2D": partial(DownBlock3D, in_slice=True, attention=False),
+    "DownBlock3D": partial(DownBlock3D, in_slice=False, attention=False),
+    "AttnDownBlock2D": partial(DownBlock3D, in_slice=True, attention=True),
+    "AttnDownBlock3D": partial(DownBlock3D, in_slice=False, attention=True),
+}
+MID_BLOCKS = {
+    "UNetMidBlock2D": partial(UNetMidBlock3D, in_slice=True),
+    "UNetMidBlock3D": partial(UNetMidBlock3D, in_slice=False),
+}
+UP_BLOCKS = {
+    "UpBlock2D": partial(UpBlock3D, in_slice=True, attention=False),
+    "UpBlock3D": partial(UpBlock3D, in_slice=False, attention=False),
+    "AttnUpBlock2D": partial(UpBlock3D, in_slice=True, attention=True),
+    "AttnUpBlock3D": partial(UpBlock3D, in_slice=False, attention=True),
+}

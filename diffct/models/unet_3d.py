@@ -1,0 +1,290 @@
+"""diffusers' `UNet2DModel` carried into three dimensions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from diffusers import UNet2DModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention import AttentionMixin
+from diffusers.models.embeddings import GaussianFourierProjection, TimestepEmbedding, Timesteps
+from torch import Tensor, nn
+
+from diffct.models.blocks_3d import (
+    DOWN_BLOCKS,
+    MID_BLOCKS,
+    UP_BLOCKS,
+    ResnetSettings,
+    SliceGroupNorm,
+    same_conv,
+)
+
+
+class UNet3DModel(AttentionMixin, UNet2DModel):
+    """A 3D UNet that takes a noisy volume and a timestep and returns a volume of the same shape.
+
+    The arguments are those of `diffusers.UNet2DModel`; the block names choose the geometry. A block
+    whose name ends in "2D" works inside each slice for itself (kernel 1×3×3, stride 1×2×2, its
+    normalisation too), one that ends in "3D" mixes slices (kernel 3×3×3, stride 2×2×2), in any
+    order. The first convolution follows the first down block, the last normalisation and
+    convolution follow the last up block. Any depth, height and width work, even or odd.
+
+    `forward` is `UNet2DModel.forward`: `sample` is (batch, channel, depth, height, width),
+    `timestep` a number or (batch,), `class_labels` (batch,) when classes are configured; it returns
+    a `UNet2DOutput` whose `sample` has the input's batch and size and `out_channels` channels.
+
+    Args:
+        sample_size: Size of the training volumes (D, H, W); recorded, not enforced.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        center_input_sample: Map an input in [0, 1] to [-1, 1] first.
+        time_embedding_type: How a timestep becomes a vector.
+        time_embedding_dim: Width of the time embedding; None for 4 × the first block's channels.
+        freq_shift: Frequency shift of the positional embedding.
+        flip_sin_to_cos: Put the cosines of the positional embedding first.
+        down_block_types: Keys of `DOWN_BLOCKS`, from the highest resolution down.
+        mid_block_type: A key of `MID_BLOCKS`, or None for no mid block.
+        up_block_types: Keys of `UP_BLOCKS`, from the lowest resolution up. Each doubles the axes
+            that the down block between the same two levels halved.
+        block_out_channels: Channels of each down block, multiples of `norm_num_groups`.
+        layers_per_block: Residual blocks per down block; up blocks have one more.
+        mid_block_layers: (Attention, residual block) pairs of the mid block.
+        mid_block_scale_factor: Divides every residual sum of the mid block.
+        downsample_padding: Padding of the strided convolutions, 1 or 0 (one-sided).
+        dropout: Dropout probability in the residual blocks.
+        act_fn: Activation, as named by diffusers.
+        attention_head_dim: Channels per attention head; None for a single head.
+        norm_num_groups: Groups of every group normalisation.
+        attn_norm_num_groups: Groups of the mid block's attention normalisation; None for
+            `norm_num_groups`, or none at all under "scale_shift", as diffusers does.
+        norm_eps: Epsilon of every normalisation.
+        resnet_time_scale_shift: How the time embedding enters the residual blocks.
+        add_attention: Let the mid block attend.
+        class_embed_type: None for a table of `num_class_embeds`, "timestep" or "identity".
+        num_class_embeds: Number of classes; None for no class conditioning.
+        num_train_timesteps: Length of the table when `time_embedding_type` is "learned".
+
+    Raises:
+        ValueError: A block name is unknown, the lists differ in length, or a width is not a
+            multiple of the groups.
+
+    Source:
+        Ho et al. 2020, "Denoising Diffusion Probabilistic Models", appendix B, for the network;
+        Harmuszkiewicz 2023, master's thesis AGH Kraków, section 3.2, for the mix of geometries.
+    """
+
+    _supports_gradient_checkpointing = True
+    _skip_layerwise_casting_patterns = ("norm",)
+    _no_split_modules = ("ResnetBlock3D", "Attention3D")
+    _repeated_blocks = ("ResnetBlock3D", "Attention3D")
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int | tuple[int, int, int] | None = None,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        center_input_sample: bool = False,
+        time_embedding_type: Literal["positional", "fourier", "learned"] = "positional",
+        time_embedding_dim: int | None = None,
+        freq_shift: int = 0,
+        flip_sin_to_cos: bool = True,
+        down_block_types: tuple[str, ...] = ("DownBlock2D", "DownBlock3D", "AttnDownBlock3D"),
+        mid_block_type: str | None = "UNetMidBlock3D",
+        up_block_types: tuple[str, ...] = ("AttnUpBlock3D", "UpBlock3D", "UpBlock2D"),
+        block_out_channels: tuple[int, ...] = (32, 64, 128),
+        layers_per_block: int = 2,
+        mid_block_layers: int = 2,
+        mid_block_scale_factor: float = 1,
+        downsample_padding: int = 1,
+        dropout: float = 0.0,
+        act_fn: str = "silu",
+        attention_head_dim: int | None = 8,
+        norm_num_groups: int = 32,
+        attn_norm_num_groups: int | None = None,
+        norm_eps: float = 1e-5,
+        resnet_time_scale_shift: Literal["default", "scale_shift"] = "default",
+        add_attention: bool = True,
+        class_embed_type: Literal["timestep", "identity"] | None = None,
+        num_class_embeds: int | None = None,
+        num_train_timesteps: int | None = None,
+    ) -> None:
+        # UNet2DModel's constructor would build the 2D network; only its forward is inherited.
+        super(UNet2DModel, self).__init__()
+        _check_blocks(down_block_types, mid_block_type, up_block_types)
+        _check_widths(block_out_channels, len(down_block_types), norm_num_groups)
+        self.sample_size = sample_size
+        time_embed_dim = time_embedding_dim or block_out_channels[0] * 4
+        settings = ResnetSettings(
+            temb_channels=time_embed_dim,
+            groups=norm_num_groups,
+            eps=norm_eps,
+            act_fn=act_fn,
+            dropout=dropout,
+            time_scale_shift=resnet_time_scale_shift,
+        )
+
+        # 1. time and class embedding
+        width = block_out_channels[0]
+        match time_embedding_type:
+            case "fourier":
+                self.time_proj = GaussianFourierProjection(embedding_size=width, scale=16)
+                width = 2 * width
+            case "learned":
+                self.time_proj = nn.Embedding(num_train_timesteps, width)
+            case _:
+                self.time_proj = Timesteps(width, flip_sin_to_cos, freq_shift)
+        self.time_embedding = TimestepEmbedding(width, time_embed_dim)
+        match class_embed_type:
+            case "timestep":
+                self.class_embedding = TimestepEmbedding(width, time_embed_dim)
+            case "identity":
+                self.class_embedding = nn.Identity()
+            case _:
+                table = nn.Embedding(num_class_embeds, time_embed_dim) if num_class_embeds else None
+                self.class_embedding = table
+
+        # 2. input
+        in_slice = down_block_types[0].endswith("2D")
+        self.conv_in = same_conv(in_channels, block_out_channels[0], in_slice=in_slice)
+
+        # 3. down
+        last = len(block_out_channels) - 1
+        output_channel = block_out_channels[0]
+        self.down_blocks = nn.ModuleList()
+        for i, name in enumerate(down_block_types):
+            input_channel, output_channel = output_channel, block_out_channels[i]
+            block = DOWN_BLOCKS[name](
+                input_channel,
+                output_channel,
+                settings=settings,
+                num_layers=layers_per_block,
+                head_dim=attention_head_dim or output_channel,
+                downsample=i != last,
+                downsample_padding=downsample_padding,
+            )
+            self.down_blocks.append(block)
+
+        # 4. mid
+        self.mid_block = None
+        if mid_block_type is not None:
+            mid_groups = norm_num_groups if resnet_time_scale_shift == "default" else None
+            self.mid_block = MID_BLOCKS[mid_block_type](
+                output_channel,
+                settings=settings,
+                num_layers=mid_block_layers,
+                attention=add_attention,
+                head_dim=attention_head_dim or output_channel,
+                attention_groups=attn_norm_num_groups or mid_groups,
+                output_scale_factor=mid_block_scale_factor,
+            )
+
+        # 5. up
+        widths = list(reversed(block_out_channels))
+        self.up_blocks = nn.ModuleList()
+        for i, name in enumerate(up_block_types):
+            prev_output_channel, output_channel = output_channel, widths[i]
+            block = UP_BLOCKS[name](
+                widths[min(i + 1, last)],
+                output_channel,
+                prev_output_channel=prev_output_channel,
+                settings=settings,
+                num_layers=layers_per_block + 1,
+                head_dim=attention_head_dim or output_channel,
+                upsample=i != last,
+                # What the down block between the same two levels halved.
+                double_depth=i != last and down_block_types[last - 1 - i].endswith("3D"),
+            )
+            self.up_blocks.append(block)
+
+        # 6. output
+        in_slice = up_block_types[-1].endswith("2D")
+        norm = SliceGroupNorm if in_slice else nn.GroupNorm
+        self.conv_norm_out = norm(norm_num_groups, block_out_channels[0], norm_eps)
+        self.conv_act = nn.SiLU()
+        self.conv_out = same_conv(block_out_channels[0], out_channels, in_slice=in_slice)
+
+    @classmethod
+    def from_unet2d(
+        cls,
+        unet2d: UNet2DModel,
+        *,
+        down_block_types: Sequence[str] | None = None,
+        mid_block_type: str | None = None,
+        up_block_types: Sequence[str] | None = None,
+    ) -> "UNet3DModel":
+        """Inflate a 2D network.
+
+        By default every block stays in-slice, and the result gives, slice by slice, the outputs of
+        `unet2d`. Blocks that are named volumetric here start from the 2D kernels in their middle
+        slice: a warm start that can learn to mix slices, no longer the same function, because
+        their normalisation sees the whole volume.
+
+        Args:
+            unet2d: The 2D network.
+            down_block_types: Block names to use instead of the 2D network's own.
+            mid_block_type: Likewise.
+            up_block_types: Likewise.
+
+        Returns:
+            A 3D network on the CPU, in the 2D network's dtype.
+
+        Raises:
+            ValueError: The 2D network has blocks or resampling that have no 3D counterpart.
+        """
+        if isinstance(unet2d, UNet3DModel):
+            raise ValueError("from_unet2d takes a UNet2DModel, got a UNet3DModel.")
+        config = dict(unet2d.config)
+        for option in ("downsample_type", "upsample_type"):
+            if (kind := config.pop(option)) != "conv":
+                raise ValueError(
+                    f"Cannot inflate a UNet2DModel with {option}={kind!r}: only 'conv'."
+                )
+        config = {name: value for name, value in config.items() if not name.startswith("_")}
+        config |= {"sample_size": None, "mid_block_layers": 1}
+        config["down_block_types"] = down_block_types or config["down_block_types"]
+        config["mid_block_type"] = mid_block_type or config["mid_block_type"]
+        config["up_block_types"] = up_block_types or config["up_block_types"]
+
+        unet = cls(**config).to(unet2d.dtype)
+        unet.load_state_dict(_inflate(unet2d.state_dict(), unet.state_dict()))
+        return unet
+
+
+def _check_blocks(down: Sequence[str], mid: str | None, up: Sequence[str]) -> None:
+    """Raise a ValueError unless the block names exist and there are as many ups as downs."""
+    for names, known in ((down, DOWN_BLOCKS), ([mid] if mid else [], MID_BLOCKS), (up, UP_BLOCKS)):
+        for name in names:
+            if name not in known:
+                raise ValueError(f"Unknown block {name!r}; known are {', '.join(known)}.")
+    if len(down) != len(up):
+        raise ValueError(
+            f"up_block_types must be as long as down_block_types, got {len(up)} and {len(down)}."
+        )
+
+
+def _check_widths(block_out_channels: Sequence[int], levels: int, groups: int) -> None:
+    """Raise a ValueError unless there is one width per level, a multiple of the groups."""
+    if len(block_out_channels) != levels:
+        raise ValueError(
+            f"block_out_channels must have one entry per down block ({levels}),"
+            f" got {len(block_out_channels)}."
+        )
+    for width in block_out_channels:
+        if width % groups:
+            raise ValueError(
+                f"block_out_channels={list(block_out_channels)}: {width} is not a multiple of"
+                f" norm_num_groups={groups}."
+            )
+
+
+def _inflate(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Give every 2D kernel of `source` the depth it has in `target`, weight in the middle slice."""
+    inflated = {}
+    for name, weight in source.items():
+        if weight.ndim == 4:
+            kernel = torch.zeros_like(target[name])
+            kernel[:, :, kernel.shape[2] // 2] = weight
+            weight = kernel
+        inflated[name] = weight
+    return inflated

@@ -1,0 +1,32 @@
+"""The loss curve of a run, as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from diffct.atomic import atomic_file
+
+
+def save_loss_curve(history: Sequence[dict[str, float]], path: Path) -> None:
+    """Draw training and validation loss over updates, on a logarithmic axis.
+
+    Args:
+        history: Rows with "update" and one or more losses.
+        path: The PNG file to write, atomically.
+    """
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in sorted({name for row in history for name in row} - {"update"}):
+        rows = [row for row in history if name in row]
+        style = "o-" if name.startswith("validation") else "-"
+        label = name.replace("_", " ")
+        axes.plot([row["update"] for row in rows], [row[name] for row in rows], style, label=label)
+    if history:
+        axes.set_yscale("log")
+        axes.legend()
+    axes.set_xlabel("optimiser updates")
+    axes.set_ylabel("loss")
+    axes.grid(alpha=0.3, which="both")
+    with atomic_file(path) as partial:
+        figure.savefig(partial, dpi=120)

@@ -1,0 +1,229 @@
+"""The training loop: it owns time.
+
+It knows neither networks nor losses: a step function learns from a micro-batch, and callables
+validate, preview and save. Everything random is reseeded from (seed, rank, epoch, batch), so that a
+resumed run repeats the uninterrupted one bit by bit, and needs no luck to do so.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from diffct.training.checkpoints import Checkpoints, Progress
+from diffct.training.curves import save_loss_curve
+from diffct.training.randomness import reseed
+from diffct.training.steps import Batch
+
+OUT_OF_MEMORY = (
+    "Out of memory. Lower, in this order of effect: data.size, train.batch_size (raise"
+    " train.gradient_accumulation to make up for it); or set train.gradient_checkpointing=true and"
+    " mixed_precision=bf16."
+)
+
+
+@dataclass
+class LoopConfig:
+    """When things happen, in optimiser updates. An interval of 0 means never.
+
+    Args:
+        updates: Length of the run.
+        log_every: Interval of logged losses.
+        validate_every: Interval of validations; one more ends the run.
+        preview_every: Interval of preview pictures; one more ends the run.
+        checkpoint_every: Interval of checkpoints; one more ends the run.
+        keep_checkpoints: How many checkpoints to keep.
+    """
+
+    updates: int = 1000
+    log_every: int = 10
+    validate_every: int = 100
+    preview_every: int = 500
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 2
+
+
+@dataclass(frozen=True)
+class Events:
+    """What the loop calls at the intervals of `LoopConfig`, in every process.
+
+    Args:
+        validate: Returns the validation loss.
+        preview: Draws samples into the given PNG file.
+        save: Saves the model for inference into the given folder.
+    """
+
+    validate: Callable[[], float]
+    preview: Callable[[Path], None]
+    save: Callable[[Path], None]
+
+
+def fit(
+    accelerator: Accelerator,
+    step: Callable[[Batch, torch.Generator], dict[str, float]],
+    *,
+    config: LoopConfig,
+    loader: DataLoader,
+    progress: Progress,
+    checkpoints: Checkpoints,
+    events: Events,
+    folder: Path,
+    seed: int,
+) -> None:
+    """Train until `config.updates` updates are made.
+
+    Args:
+        accelerator: The run's accelerator.
+        step: Learns from one micro-batch; its arguments are the batch and a generator.
+        config: When things happen.
+        loader: The prepared training data; its data set has `set_epoch`.
+        progress: Where to begin; kept up to date.
+        checkpoints: The run's checkpoints.
+        events: Validation, previews, saving.
+        folder: The run's folder: `pipeline/` (last), `pipeline-best/` (lowest validation loss),
+            `previews/`, `loss.png`.
+        seed: Seed of the run.
+
+    Raises:
+        FloatingPointError: A loss turned NaN or infinite; the message names the last good
+            checkpoint.
+        RuntimeError: Memory ran out; the message says which settings to lower.
+    """
+    clock = _Clock(accelerator, config=config, progress=progress, folder=folder)
+    for epoch in count(progress.epoch):
+        if progress.update >= config.updates:
+            break
+        for index, batch in _batches(accelerator, loader, epoch=epoch, start=progress.batch):
+            place = (seed, accelerator.process_index, epoch, index)
+            generator = reseed(*place, device=accelerator.device)
+            try:
+                clock.losses(step(batch, generator))
+            except FloatingPointError as error:
+                raise FloatingPointError(_diverged(error, progress, checkpoints)) from error
+            except RuntimeError as error:
+                if _is_out_of_memory(error):
+                    raise RuntimeError(OUT_OF_MEMORY) from error
+                raise
+            at_end = index + 1 == len(loader)
+            progress.epoch, progress.batch = (epoch + 1, 0) if at_end else (epoch, index + 1)
+            if accelerator.sync_gradients:
+                progress.update += 1
+                _after_update(accelerator, config, progress, checkpoints, events, clock)
+            if progress.update >= config.updates:
+                break
+    clock.close()
+
+
+def _batches(
+    accelerator: Accelerator, loader: DataLoader, *, epoch: int, start: int
+) -> "enumerate[Batch]":
+    """Return the numbered micro-batches of an epoch, from `start` on."""
+    # Accelerate keeps one of both in step, which one depends on the sampler.
+    loader.dataset.set_epoch(epoch)
+    remaining = accelerator.skip_first_batches(loader, start) if start else loader
+    remaining.set_epoch(epoch)
+    return enumerate(remaining, start=start)
+
+
+def _after_update(
+    accelerator: Accelerator,
+    config: LoopConfig,
+    progress: Progress,
+    checkpoints: Checkpoints,
+    events: Events,
+    clock: "_Clock",
+) -> None:
+    """Do what is due after an update."""
+    last = progress.update == config.updates
+
+    def due(interval: int) -> bool:
+        return bool(interval) and (last or progress.update % interval == 0)
+
+    if due(config.log_every):
+        clock.log()
+    if due(config.validate_every):
+        validation = events.validate()
+        progress.history.append({"update": progress.update, "validation_loss": validation})
+        accelerator.log({"validation_loss": validation}, step=progress.update)
+        if validation < progress.best:
+            progress.best = validation
+            events.save(clock.folder / "pipeline-best")
+    if due(config.preview_every):
+        events.preview(clock.folder / "previews" / f"update-{progress.update:08d}.png")
+    if due(config.checkpoint_every):
+        events.save(clock.folder / "pipeline")
+        checkpoints.save(progress.update)
+        clock.draw()
+
+
+class _Clock:
+    """Progress bar, logged losses and the loss curve."""
+
+    def __init__(
+        self, accelerator: Accelerator, *, config: LoopConfig, progress: Progress, folder: Path
+    ) -> None:
+        self.accelerator = accelerator
+        self.progress = progress
+        self.folder = folder
+        self.pending: list[dict[str, float]] = []
+        self.since = time.perf_counter()
+        self.updates_since = progress.update
+        self.bar = tqdm(
+            total=config.updates,
+            initial=progress.update,
+            unit="update",
+            desc="training",
+            disable=not accelerator.is_main_process,
+        )
+
+    def losses(self, losses: dict[str, float]) -> None:
+        """Take the losses of a micro-batch."""
+        self.pending.append(losses)
+
+    def log(self) -> None:
+        """Log the mean losses since the last call."""
+        seconds = time.perf_counter() - self.since
+        updates = self.progress.update - self.updates_since
+        self.since, self.updates_since = time.perf_counter(), self.progress.update
+        names = self.pending[0]
+        means = {name: sum(row[name] for row in self.pending) / len(self.pending) for name in names}
+        self.pending = []
+        self.progress.history.append({"update": self.progress.update, **means})
+        self.bar.set_postfix(loss=f"{means['loss']:.4f}")
+        self.bar.update(self.progress.update - self.bar.n)
+        self.accelerator.log(
+            means | {"epoch": self.progress.epoch, "updates_per_second": updates / seconds},
+            step=self.progress.update,
+        )
+
+    def draw(self) -> None:
+        """Write the loss curve."""
+        if self.accelerator.is_main_process:
+            save_loss_curve(self.progress.history, self.folder / "loss.png")
+
+    def close(self) -> None:
+        """End the progress bar."""
+        self.draw()
+        self.bar.update(self.progress.update - self.bar.n)
+        self.bar.close()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether memory ran out; the CPU's allocator raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _diverged(error: FloatingPointError, progress: Progress, checkpoints: Checkpoints) -> str:
+    """Say what happened and where to go on from."""
+    kept = checkpoints.all()
+    last = f"The last good checkpoint is {kept[-1]}." if kept else "No checkpoint was due before."
+    return (
+        f"{error} at update {progress.update + 1}; training stopped. {last} Try a lower optim.lr, a"
+        " longer optim.warmup_updates, or mixed_precision=no."
+    )

@@ -1,0 +1,168 @@
+"""What a network is trained to predict, and how each prediction is weighed.
+
+Forward process (Ho et al. 2020, eq. 4), with ᾱ_t from the noise scheduler:
+
+    x_t = √ᾱ_t · x_0 + √(1 − ᾱ_t) · ε,    ε ~ N(0, I),    SNR(t) = ᾱ_t / (1 − ᾱ_t)
+
+The target follows the scheduler's `prediction_type`:
+
+    epsilon        ε
+    v_prediction   v = √ᾱ_t · ε − √(1 − ᾱ_t) · x_0    (Salimans & Ho 2022, appendix D)
+    sample         x_0
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from diffusers.training_utils import compute_snr
+from torch import Tensor
+
+from diffct.training.randomness import derive_seed
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""Maps noisy samples x_t (B, ...) and timesteps (B,) to a prediction of x_t's shape."""
+
+
+class NoiseScheduler(Protocol):
+    """The part of diffusers' schedulers that training uses."""
+
+    alphas_cumprod: Tensor
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return x_t."""
+
+    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return v."""
+
+
+class DiffusionObjective:
+    """Mean squared error of a denoiser's prediction, optionally with min-SNR weights.
+
+    Args:
+        scheduler: A diffusers noise scheduler; its `prediction_type` picks the target.
+        min_snr_gamma: γ of the min-SNR weights; None for equal weights. 5 is the paper's choice.
+
+    Raises:
+        ValueError: The scheduler has no such prediction type, or γ is not positive.
+
+    Source:
+        Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy", section
+        3.4. A weight min(SNR, γ) on the error of x_0 is, for the same prediction, a weight of
+        min(SNR, γ) / SNR on the error of ε and min(SNR, γ) / (SNR + 1) on the error of v.
+    """
+
+    def __init__(self, scheduler: NoiseScheduler, *, min_snr_gamma: float | None = None) -> None:
+        self.prediction_type: str = scheduler.config.prediction_type
+        if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
+            raise ValueError(
+                f"scheduler.prediction_type={self.prediction_type!r} cannot be trained;"
+                " accepted are 'epsilon', 'v_prediction' and 'sample'."
+            )
+        if min_snr_gamma is not None and min_snr_gamma <= 0:
+            raise ValueError(f"objective.min_snr_gamma must be positive, got {min_snr_gamma}.")
+        self.scheduler = scheduler
+        self.min_snr_gamma = min_snr_gamma
+        self.num_timesteps: int = scheduler.config.num_train_timesteps
+
+    def __call__(
+        self, denoise: Denoiser, clean: Tensor, *, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Draw noise and timesteps and return the loss of the batch.
+
+        Args:
+            denoise: The network.
+            clean: x_0, (B, ...), in [-1, 1].
+            generator: Draws ε and t, on the device of `clean`.
+
+        Returns:
+            `{"loss": scalar}`.
+        """
+        device = clean.device
+        noise = torch.randn(clean.shape, generator=generator, device=device)
+        timesteps = torch.randint(
+            self.num_timesteps, (len(clean),), generator=generator, device=device
+        )
+        return {"loss": self.losses(denoise, clean, noise, timesteps).mean()}
+
+    def losses(self, denoise: Denoiser, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return the weighted loss of each sample.
+
+        Args:
+            denoise: The network.
+            clean: x_0, (B, ...).
+            noise: ε, the shape of `clean`.
+            timesteps: t, (B,), integers in [0, num_train_timesteps).
+
+        Returns:
+            (B,), float32.
+        """
+        prediction = denoise(self.scheduler.add_noise(clean, noise, timesteps), timesteps)
+        target = self.target(clean, noise, timesteps)
+        errors = (prediction.float() - target.float()).square().flatten(1).mean(dim=1)
+        return errors * self.weights(timesteps)
+
+    def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return what the network should predict; shapes as in `losses`."""
+        match self.prediction_type:
+            case "epsilon":
+                return noise
+            case "v_prediction":
+                return self.scheduler.get_velocity(clean, noise, timesteps)
+            case _:
+                return clean
+
+    def weights(self, timesteps: Tensor) -> Tensor:
+        """Return the weight of each timestep, (B,)."""
+        if self.min_snr_gamma is None:
+            return torch.ones(len(timesteps), device=timesteps.device)
+        snr = compute_snr(self.scheduler, timesteps)
+        match self.prediction_type:
+            case "epsilon":
+                # min(SNR, γ) / SNR, written so that SNR = 0 gives its limit, 1.
+                return (self.min_snr_gamma / snr).clamp(max=1)
+            case "v_prediction":
+                return snr.clamp(max=self.min_snr_gamma) / (snr + 1)
+            case _:
+                return snr.clamp(max=self.min_snr_gamma)
+
+
+@torch.no_grad()
+def validation_loss(
+    objective: DiffusionObjective,
+    denoise: Denoiser,
+    clean: Sequence[Tensor],
+    *,
+    indices: Sequence[int],
+    draws: int,
+    seed: int,
+) -> Tensor:
+    """Sum the loss over fixed noises and timesteps, so that evaluations can be compared.
+
+    Each sample is seen at `draws` timesteps, one in each of as many equal parts of the schedule.
+    Noise and timesteps depend on `seed` and the sample's index alone: they are the same at every
+    evaluation, and for any number of processes.
+
+    Args:
+        objective: The loss.
+        denoise: The network.
+        clean: Samples x_0, each (1, ...).
+        indices: The samples' indices in the validation set.
+        draws: Timesteps per sample.
+        seed: Seed of the run.
+
+    Returns:
+        (2,): the sum of the losses and their number, to be added up over processes.
+    """
+    total = torch.zeros(2)
+    part = objective.num_timesteps / draws
+    for sample, index in zip(clean, indices, strict=True):
+        # One stream per sample, on the CPU: the same numbers whatever the device.
+        generator = torch.Generator().manual_seed(derive_seed(seed, index))
+        for draw in range(draws):
+            noise = torch.randn(sample.shape, generator=generator).to(sample.device)
+            place = torch.rand(1, generator=generator)
+            timesteps = ((draw + place) * part).long().to(sample.device)
+            loss = objective.losses(denoise, sample, noise, timesteps)
+            total += torch.tensor([loss.item(), 1.0])
+    return total

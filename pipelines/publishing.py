@@ -1,0 +1,181 @@
+"""Saving and sharing, the same for every pipeline of diffct: safetensors and a model card."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from huggingface_hub import ModelCard, ModelCardData, create_repo
+
+CARD = """\
+# {title}
+
+{summary}
+
+## How to load
+
+```python
+{usage}
+```
+
+## What it was trained on
+
+{data}
+
+## How it was trained
+
+{training}
+
+## Intended use and limits
+
+{limits}
+
+## Licence
+
+{license}
+
+*Written by diffct from the facts of the training run.*
+"""
+
+UNKNOWN = "Not recorded: this pipeline was not saved by a diffct training run."
+
+LIMITS = """\
+For research on generative models, augmentation and teaching. The images are synthetic: they show no
+real patient, must not be used for diagnosis, and must be marked as synthetic wherever they go.
+The model can reproduce biases of its training data, and a model trained on few scans can come
+close to copying them: check before you share images from private data."""
+
+
+class PublishedPipeline(DiffusionPipeline):
+    """A pipeline that saves safetensors with a model card.
+
+    The config entry `training` holds the facts of the training run for the card: "data" (one
+    sentence), "synthetic", "cohort", "losses", "license" and any further figures. It travels in
+    `model_index.json` and must hold no identifiers.
+    """
+
+    def card_summary(self) -> str:
+        """Return a paragraph for the model card: what the pipeline makes."""
+        raise NotImplementedError
+
+    def card_usage(self, name: str) -> str:
+        """Return lines of Python for the model card that load the pipeline and use it."""
+        raise NotImplementedError
+
+    def model_card(self, name: str) -> ModelCard:
+        """Write the model card.
+
+        Args:
+            name: The Hub id or folder that `from_pretrained` will be given.
+        """
+        facts = dict(self.config.get("training") or {})
+        license_id = facts.pop("license", None) or "other"
+        tags = ["diffct", "medical-imaging"]
+        if facts.get("synthetic"):
+            tags.append("synthetic-data")
+        header = ModelCardData(
+            library_name="diffusers", license=license_id, tags=tags, pipeline_tag=None
+        )
+        body = CARD.format(
+            title=name.rpartition("/")[2] or name,
+            summary=self.card_summary(),
+            usage=self.card_usage(name),
+            data=_data_section(facts),
+            training=_training_section(facts),
+            limits=LIMITS,
+            license=license_id
+            if license_id != "other"
+            else "Not stated by the publisher. Ask before use.",
+        )
+        return ModelCard(f"---\n{header.to_yaml()}\n---\n\n{body}")
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        **hub_options: Any,  # noqa: ANN401 - diffusers' signature
+    ) -> None:
+        """Save the pipeline and its model card into a folder.
+
+        Args:
+            save_directory: Created if missing.
+            safe_serialization: Must be True: diffct writes no pickles.
+            variant: E.g. "fp16", a part of the weights' file names.
+            max_shard_size: Largest size of one weights file.
+            push_to_hub: Upload as well; `repo_id` and the other options of `push_to_hub` follow.
+            hub_options: Those options.
+
+        Raises:
+            ValueError: `safe_serialization` is False.
+        """
+        if not safe_serialization:
+            raise ValueError("diffct publishes safetensors only; drop safe_serialization=False.")
+        super().save_pretrained(save_directory, variant=variant, max_shard_size=max_shard_size)
+        folder = Path(save_directory)
+        self.model_card(hub_options.get("repo_id") or folder.name).save(folder / "README.md")
+        if push_to_hub:
+            self.push_to_hub(
+                hub_options.pop("repo_id", folder.name), variant=variant, **hub_options
+            )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+    ) -> str:
+        """Upload the pipeline and its model card; an existing card is replaced.
+
+        Args:
+            repo_id: "user/name"; created if missing.
+            commit_message: Default "Upload {class name}".
+            private: Create the repository as private.
+            token: Access token; None for the stored login.
+            create_pr: Open a pull request instead of committing.
+            safe_serialization: Must be True.
+            variant: E.g. "fp16".
+
+        Returns:
+            The URL of the commit.
+        """
+        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
+            self.model_card(repo_id).save(Path(folder) / "README.md")
+            return self._upload_folder(
+                folder, repo_id, token=token, commit_message=commit_message, create_pr=create_pr
+            )
+
+
+def _data_section(facts: dict[str, Any]) -> str:
+    """Return what the card says about the training data."""
+    if "data" not in facts:
+        return UNKNOWN
+    lines = [facts["data"][0].upper() + facts["data"][1:] + "."]
+    if facts.get("synthetic"):
+        lines.append("**No real patient was involved: the model knows procedural phantoms only.**")
+    return "\n\n".join([*lines, _table(facts.get("cohort", {}))])
+
+
+def _training_section(facts: dict[str, Any]) -> str:
+    """Return what the card says about the training run."""
+    losses = {f"last {name.replace('_', ' ')}": v for name, v in facts.get("losses", {}).items()}
+    left = set(facts) - {"data", "synthetic", "cohort", "losses"}
+    rows = {name.replace("_", " "): facts[name] for name in facts if name in left}
+    return _table(rows | losses) if rows or losses else UNKNOWN
+
+
+def _table(rows: dict[str, Any]) -> str:
+    """Return a Markdown table of names and values."""
+    lines = ["| | |", "|---|---|"]
+    for name, value in rows.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        lines.append(f"| {name.replace('_', ' ')} | {shown} |")
+    return "\n".join(lines)

@@ -1,0 +1,308 @@
+"""Train a 3D CT diffusion model and save it as a pipeline.
+
+    accelerate launch --config_file accelerate_config.yaml train/train_ct3d.py
+
+trains a small network on a synthetic pelvis cohort, on any machine. For your own scans:
+
+    accelerate launch --config_file accelerate_config.yaml train/train_ct3d.py \
+        data.folder=/path/to/scans output_dir=outputs/my-scans
+
+Another experiment: --config train/configs/ct3d_thesis.yaml. After a crash, the same command with
+--resume gives the same weights as a run that was never interrupted.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from diffct import __version__
+from diffct.atomic import atomic_folder
+from diffct.config import check_arguments, read_command_line
+from diffct.data.ct import CTCohort, CTDataConfig, prepare_cohort
+from diffct.data.montage import save_montage
+from diffct.data.phantoms.pelvis import write_pelvis_cohort
+from diffct.data.splits import save_split
+from diffct.models import UNet3DModel
+from diffct.pipelines import CT3DPipeline
+from diffct.training.loop import Events, fit
+from diffct.training.objectives import DiffusionObjective, validation_loss
+from diffct.training.run import (
+    GradientStep,
+    RunConfig,
+    averaged_weights,
+    make_gradient_step,
+    restore_run,
+    start_run,
+)
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclass
+class ObjectiveConfig:
+    """The loss; what is predicted is `scheduler.prediction_type`.
+
+    Args:
+        min_snr_gamma: γ of min-SNR weights; None for equal weights.
+    """
+
+    min_snr_gamma: float | None = None
+
+
+@dataclass
+class PreviewConfig:
+    """Pictures of samples during training.
+
+    Args:
+        volumes: How many.
+        steps: Denoising steps of each.
+        scheduler: The diffusers scheduler class to sample with.
+    """
+
+    volumes: int = 2
+    steps: int = 25
+    scheduler: str = "DDIMScheduler"
+
+
+@dataclass
+class CT3DConfig(RunConfig):
+    """The experiment.
+
+    Args:
+        data: The scans.
+        unet: Arguments of `UNet3DModel`.
+        scheduler: A diffusers scheduler configuration, its class under `_class_name`.
+        objective: The loss.
+        preview: Pictures of samples during training.
+        initial_weights: A pipeline folder or Hub id whose network to start from.
+        license: Licence of the model, for its card, as the Hub names it.
+    """
+
+    data: CTDataConfig = field(default_factory=CTDataConfig)
+    unet: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    preview: PreviewConfig = field(default_factory=PreviewConfig)
+    initial_weights: str | None = None
+    license: str | None = None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and train."""
+    config, resume = read_command_line(
+        CT3DConfig, default=CONFIGS / "ct3d.yaml", description=__doc__, arguments=arguments
+    )
+    train(config, resume=resume)
+
+
+def train(config: CT3DConfig, *, resume: bool) -> None:
+    """Train as configured; see `main`."""
+    # 1. the run
+    objective = DiffusionObjective(make_scheduler(config), **vars(config.objective))
+    unet = make_unet(config)
+    accelerator = start_run(config, resume=resume)
+    folder = Path(config.output_dir)
+
+    # 2. data
+    cohort = load_cohort(config, accelerator)
+    loader = DataLoader(
+        cohort.train,
+        batch_size=config.train.batch_size,
+        shuffle=True,
+        num_workers=config.train.workers,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+
+    # 3. network and step
+    if config.train.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    layout = torch.channels_last_3d if config.train.channels_last else torch.contiguous_format
+    model, loader = accelerator.prepare(unet.to(memory_format=layout), loader)
+
+    def denoise(noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        return model(noisy.to(memory_format=layout), timesteps).sample
+
+    step = make_gradient_step(
+        config,
+        accelerator=accelerator,
+        model=model,
+        losses=lambda batch, generator: objective(denoise, batch["image"], generator=generator),
+    )
+    progress, checkpoints = restore_run(config, accelerator=accelerator, step=step)
+
+    # 4. what happens at intervals
+    def validate() -> float:
+        ranks = range(accelerator.process_index, len(cohort.validation), accelerator.num_processes)
+        images = [cohort.validation[i]["image"][None].to(accelerator.device) for i in ranks]
+        with averaged_weights(step), accelerator.autocast():
+            total = validation_loss(
+                objective,
+                denoise,
+                images,
+                indices=ranks,
+                draws=config.train.validation_draws,
+                seed=config.seed,
+            )
+        total = accelerator.reduce(total.to(accelerator.device))
+        return (total[0] / total[1]).item()
+
+    def save(path: Path) -> None:
+        if accelerator.is_main_process:
+            facts = training_facts(config, cohort, progress.history)
+            with averaged_weights(step):
+                pipeline = make_pipeline(accelerator, step, config, cohort, facts)
+                with atomic_folder(path) as partial:
+                    pipeline.save_pretrained(partial)
+
+    def preview(path: Path) -> None:
+        if accelerator.is_main_process:
+            with averaged_weights(step), accelerator.autocast():
+                pipeline = make_pipeline(accelerator, step, config, cohort, None)
+                draw_preview(pipeline, config, path)
+        accelerator.wait_for_everyone()
+
+    # 5. train
+    fit(
+        accelerator,
+        step,
+        config=config.train,
+        loader=loader,
+        progress=progress,
+        checkpoints=checkpoints,
+        events=Events(validate=validate, preview=preview, save=save),
+        folder=folder,
+        seed=config.seed,
+    )
+    accelerator.print(
+        f"Done. Pipeline: {folder / 'pipeline'} (best on validation: {folder / 'pipeline-best'}),"
+        f" loss curve: {folder / 'loss.png'}, pictures: {folder / 'previews'}."
+    )
+    accelerator.end_training()
+
+
+def make_scheduler(config: CT3DConfig) -> diffusers.SchedulerMixin:
+    """Build the noise scheduler of the `scheduler` section."""
+    name = config.scheduler.get("_class_name", "DDPMScheduler")
+    scheduler_class = getattr(diffusers, name, None)
+    if scheduler_class is None:
+        raise ValueError(f"scheduler._class_name={name!r} is not a scheduler of diffusers.")
+    check_arguments("scheduler", config.scheduler, scheduler_class)
+    return scheduler_class.from_config(config.scheduler)
+
+
+def make_unet(config: CT3DConfig) -> UNet3DModel:
+    """Build the network of the `unet` section, or load the weights to start from."""
+    check_arguments("unet", config.unet, UNet3DModel)
+    torch.manual_seed(config.seed)
+    unet = UNet3DModel(**config.unet)
+    if config.initial_weights is not None:
+        start = CT3DPipeline.from_pretrained(config.initial_weights).unet
+        try:
+            unet.load_state_dict(start.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                f"initial_weights={config.initial_weights} do not fit the unet section: {error}"
+            ) from error
+    return unet
+
+
+def load_cohort(config: CT3DConfig, accelerator: Accelerator) -> CTCohort:
+    """Read the scans, or write and read the phantom cohort if no folder is named."""
+    output, data = Path(config.output_dir), config.data
+    # The main process reads and caches, the others then find the cache.
+    with accelerator.main_process_first():
+        folder = data.folder
+        if folder is None:
+            accelerator.print("No data.folder given: training on SYNTHETIC pelvis phantoms.")
+            folder = output / "phantoms"
+            if accelerator.is_main_process:
+                write_pelvis_cohort(
+                    folder,
+                    num_scans=data.phantom_scans,
+                    seed=config.seed,
+                    size=data.size,
+                    spacing_mm=data.spacing_mm or (8.0, 6.5, 6.5),
+                )
+            folder = folder / "images"
+        # Once made, the run's own split is the one that a resumed run uses.
+        split_file = output / "split.json"
+        if split_file.exists():
+            data = dataclasses.replace(data, split_file=str(split_file))
+        cohort = prepare_cohort(
+            data,
+            folder=Path(folder),
+            cache_dir=Path(data.cache_dir or output / "cache"),
+            workers=min(4, os.cpu_count() or 1),
+            seed=config.seed,
+            show_progress=accelerator.is_main_process,
+        )
+        if accelerator.is_main_process:
+            save_split(cohort.split, split_file)
+    return cohort
+
+
+def make_pipeline(
+    accelerator: Accelerator,
+    step: GradientStep,
+    config: CT3DConfig,
+    cohort: CTCohort,
+    facts: dict[str, Any] | None,
+) -> CT3DPipeline:
+    """Build the pipeline around the network that is being trained."""
+    return CT3DPipeline(
+        unet=accelerator.unwrap_model(step.model),
+        scheduler=make_scheduler(config),
+        window_hu=config.data.window_hu,
+        spacing_mm=cohort.describe()["median_spacing_mm"],
+        size=config.data.size,
+        training=facts,
+    )
+
+
+def training_facts(
+    config: CT3DConfig, cohort: CTCohort, history: Sequence[dict[str, float]]
+) -> dict[str, Any]:
+    """Collect what the model card says about this run; no identifiers."""
+    losses = {name: row[name] for row in history for name in row}
+    synthetic = config.data.folder is None
+    return {
+        "data": "synthetic pelvis CT phantoms" if synthetic else "CT scans of the publisher",
+        "synthetic": synthetic,
+        "license": config.license or ("apache-2.0" if synthetic else "other"),
+        "cohort": cohort.describe(),
+        "updates": int(losses.pop("update", 0)),
+        "batch_size": config.train.batch_size * config.train.gradient_accumulation,
+        "learning_rate": config.optim.lr,
+        "min_snr_gamma": config.objective.min_snr_gamma,
+        "losses": losses,
+        "diffct_version": __version__,
+    }
+
+
+def draw_preview(pipeline: CT3DPipeline, config: CT3DConfig, path: Path) -> None:
+    """Sample a few volumes with fixed noise and write them as one picture."""
+    scheduler_class = getattr(diffusers, config.preview.scheduler)
+    pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(desc="preview", leave=False)
+    classes = pipeline.unet.config.num_class_embeds
+    volumes = [
+        pipeline(
+            num_inference_steps=config.preview.steps,
+            generator=torch.Generator().manual_seed(config.seed + index),
+            class_labels=index % classes if classes else None,
+        ).volumes[0]
+        for index in range(config.preview.volumes)
+    ]
+    save_montage(volumes, path, spacing_mm=tuple(pipeline.config.spacing_mm))
+
+
+if __name__ == "__main__":
+    main()
