@@ -66,7 +66,7 @@ def _sample(options: argparse.Namespace) -> None:
     if options.num < 1 or options.steps < 1:
         raise ValueError(f"--num and --steps must be positive: {options.num}, {options.steps}.")
     pipeline = load_pipeline(
-        options.pipeline, device=options.device, torch_dtype=getattr(torch, options.dtype)
+        options.pipeline, device=options.device, dtype=getattr(torch, options.dtype)
     )
     if options.scheduler is not None:
         name = SCHEDULERS.get(options.scheduler, options.scheduler)

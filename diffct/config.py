@@ -82,7 +82,9 @@ def save_config(config: object, path: Path) -> None:
 def config_differences(saved: Path, config: object) -> list[str]:
     """Return the keys whose values differ between a saved configuration and `config`, sorted."""
     old = _flatten(OmegaConf.to_container(OmegaConf.load(saved)))
-    new = _flatten(OmegaConf.to_container(OmegaConf.structured(config)))
+    # Through YAML as well, which knows lists but no tuples.
+    as_saved = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    new = _flatten(OmegaConf.to_container(as_saved))
     return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
 
 

@@ -30,7 +30,7 @@ def load_pipeline(
     name: str | Path,
     *,
     device: str | torch.device | None = None,
-    torch_dtype: torch.dtype | None = None,
+    dtype: torch.dtype | None = None,
     variant: str | None = None,
     revision: str | None = None,
     token: str | None = None,
@@ -40,7 +40,7 @@ def load_pipeline(
     Args:
         name: A folder, or a Hub id "user/name".
         device: Where to put it; None for a GPU if there is one, else the CPU.
-        torch_dtype: Type of the weights; None for float32.
+        dtype: Type of the weights; None for float32.
         variant: Variant of the weights, e.g. "fp16".
         revision: Branch, tag or commit on the Hub.
         token: Access token for a private repository; None for the stored login.
@@ -59,6 +59,6 @@ def load_pipeline(
             " <output_dir>/pipeline."
         )
     pipeline = DiffusionPipeline.from_pretrained(
-        str(name), torch_dtype=torch_dtype, variant=variant, revision=revision, token=token
+        str(name), dtype=dtype, variant=variant, revision=revision, token=token
     )
     return pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))

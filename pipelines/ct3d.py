@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers import SchedulerMixin
@@ -37,17 +37,18 @@ class CT3DPipeline(PublishedPipeline):
     """
 
     model_cpu_offload_seq = "unet->vae"
-    _optional_components = ("vae",)
-    _callback_tensor_inputs = ("sample",)
+    # Lists, since diffusers adds lists to them.
+    _optional_components: ClassVar[list[str]] = ["vae"]
+    _callback_tensor_inputs: ClassVar[list[str]] = ["sample"]
 
     def __init__(
         self,
         unet: UNet3DModel,
         scheduler: SchedulerMixin,
         vae: ModelMixin | None = None,
-        window_hu: Sequence[float] = (-1000.0, 1000.0),
-        spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
-        size: Sequence[int] | None = None,
+        window_hu: list[float] = [-1000.0, 1000.0],  # noqa: B006 - diffusers checks for lists
+        spacing_mm: list[float] = [1.0, 1.0, 1.0],  # noqa: B006
+        size: list[int] | None = None,
         prediction_type: str | None = None,
         training: dict[str, Any] | None = None,
     ) -> None:

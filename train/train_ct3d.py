@@ -39,6 +39,7 @@ from diffct.training.run import (
     RunConfig,
     averaged_weights,
     make_gradient_step,
+    plain_errors,
     restore_run,
     start_run,
 )
@@ -100,7 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config, resume = read_command_line(
         CT3DConfig, default=CONFIGS / "ct3d.yaml", description=__doc__, arguments=arguments
     )
-    train(config, resume=resume)
+    with plain_errors():
+        train(config, resume=resume)
 
 
 def train(config: CT3DConfig, *, resume: bool) -> None:

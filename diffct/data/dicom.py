@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR: the table of contents of a disc
@@ -41,6 +41,7 @@ _HEADER_TAGS = [
 # What pydicom raises on damaged files.
 _DAMAGE = (
     InvalidDicomError,
+    BytesLengthException,
     EOFError,
     ValueError,
     TypeError,
@@ -151,9 +152,10 @@ def _read_header(file: Path) -> pydicom.FileDataset:
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
         for tag in _HEADER_TAGS:
             header.get(tag)  # pydicom decodes a value when it is asked for
+        kind = header.file_meta.get("MediaStorageSOPClassUID")
     except _DAMAGE as error:
         raise ValueError(f"{file}: is damaged. Export the series again.") from error
-    if header.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
+    if kind == _DIRECTORY:
         header.Modality = "DICOMDIR"
     elif not header.get("Modality"):
         raise ValueError(f"{file}: has no Modality; it may be cut off. Export the series again.")
@@ -174,12 +176,8 @@ def _grid(headers: list[pydicom.FileDataset], folder: Path) -> tuple[np.ndarray,
     positions = positions[order]
     _check_gaps(positions @ normal, folder)
 
+    # Under a tilted gantry the step is not normal to the slices; `volume` refuses such a grid.
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
-    if np.linalg.norm(np.cross(step, normal)) > 2 * _DIRECTION_TOLERANCE * np.linalg.norm(step):
-        raise ValueError(
-            f"{folder}: the slices are shifted against each other (gantry tilt). Resample the "
-            "series to a rectangular grid first, e.g. with dcm2niix."
-        )
     strays = positions - positions[0] - np.outer(np.arange(len(positions)), step)
     if np.linalg.norm(strays, axis=1).max() > _POSITION_TOLERANCE * np.linalg.norm(step):
         raise ValueError(

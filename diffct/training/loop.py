@@ -93,7 +93,7 @@ def fit(
     Raises:
         FloatingPointError: A loss turned NaN or infinite; the message names the last good
             checkpoint.
-        RuntimeError: Memory ran out; the message says which settings to lower.
+        MemoryError: Memory ran out; the message says which settings to lower.
     """
     clock = _Clock(accelerator, config=config, progress=progress, folder=folder)
     for epoch in count(progress.epoch):
@@ -108,12 +108,13 @@ def fit(
                 raise FloatingPointError(_diverged(error, progress, checkpoints)) from error
             except RuntimeError as error:
                 if _is_out_of_memory(error):
-                    raise RuntimeError(OUT_OF_MEMORY) from error
+                    raise MemoryError(OUT_OF_MEMORY) from error
                 raise
             at_end = index + 1 == len(loader)
             progress.epoch, progress.batch = (epoch + 1, 0) if at_end else (epoch, index + 1)
             if accelerator.sync_gradients:
                 progress.update += 1
+                clock.tick()
                 _after_update(accelerator, config, progress, checkpoints, events, clock)
             if progress.update >= config.updates:
                 break
@@ -186,6 +187,10 @@ class _Clock:
         """Take the losses of a micro-batch."""
         self.pending.append(losses)
 
+    def tick(self) -> None:
+        """Count an update."""
+        self.bar.update()
+
     def log(self) -> None:
         """Log the mean losses since the last call."""
         seconds = time.perf_counter() - self.since
@@ -195,8 +200,7 @@ class _Clock:
         means = {name: sum(row[name] for row in self.pending) / len(self.pending) for name in names}
         self.pending = []
         self.progress.history.append({"update": self.progress.update, **means})
-        self.bar.set_postfix(loss=f"{means['loss']:.4f}")
-        self.bar.update(self.progress.update - self.bar.n)
+        self.bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
         self.accelerator.log(
             means | {"epoch": self.progress.epoch, "updates_per_second": updates / seconds},
             step=self.progress.update,
@@ -210,7 +214,6 @@ class _Clock:
     def close(self) -> None:
         """End the progress bar."""
         self.draw()
-        self.bar.update(self.progress.update - self.bar.n)
         self.bar.close()
 
 

@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import logging
+import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +24,8 @@ from diffct.training.checkpoints import Checkpoints, Progress
 from diffct.training.loop import LoopConfig
 from diffct.training.precision import choose_precision
 from diffct.training.steps import GradientStep, Losses
+
+logger = logging.getLogger(__name__)
 
 TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 """Trackers by name, and the package that each needs."""
@@ -101,6 +106,19 @@ class RunConfig:
     ema: EMAConfig = field(default_factory=EMAConfig)
 
 
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """End the script with one line, not a traceback, for what its user can mend.
+
+    Bad data, settings and folders, a full disk, memory that ran out and a loss that diverged.
+    """
+    try:
+        yield
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        logger.debug("Traceback of the error:", exc_info=True)
+        sys.exit(f"ERROR: {error}")
+
+
 def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
     """Check a configuration, claim its folder and build its accelerator.
 
@@ -130,6 +148,12 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder)),
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=config.seed),
     )
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if launched != accelerator.num_processes:
+        raise ValueError(
+            f"{launched} processes were launched, but each trains alone: on CPUs set the"
+            " environment variable ACCELERATE_USE_CPU=true."
+        )
     with accelerator.main_process_first():
         if accelerator.is_main_process:
             _claim_folder(folder, config, resume=resume, processes=accelerator.num_processes)

@@ -144,8 +144,11 @@ def test_large_scan_is_read_without_a_float64_copy(tmp_path):
 
 SIGNS = {
     "left-posterior-superior": (-1, -1, 1),
-    "RAS": (1, 1, 1),
+    "right-anterior-superior": (1, 1, 1),
     "left-anterior-superior": (-1, 1, 1),
+    "LPS": (-1, -1, 1),
+    "RAS": (1, 1, 1),
+    "LAS": (-1, 1, 1),
 }
 
 
@@ -410,6 +413,7 @@ def test_folder_without_scans_is_refused(tmp_path):
         find_scans(tmp_path / "scan.nii")
 
 
+@pytest.mark.slow
 def test_real_ct_reads_upright_in_hounsfield_units():
     path = real_ct()
     volume = read_volume(path)
@@ -423,12 +427,13 @@ def test_real_ct_reads_upright_in_hounsfield_units():
     np.testing.assert_array_equal(volume.array, by_hand)
 
     # Anatomy agrees: the organs lie where a radiologist looks for them.
-    labels = read_volume(path.with_name("mask.nii.gz")).array
+    labels = read_volume(path.with_name("mask.nii.gz")).array[:, ::4, ::4]
+    hu = volume.array[:, ::4, ::4]
     liver, spleen, heart = (np.argwhere(labels == label) for label in (5, 1, 51))
     spine = np.argwhere((labels >= 28) & (labels <= 50))
-    assert liver[:, 2].mean() < 230 < 280 < spleen[:, 2].mean()
+    assert liver[:, 2].mean() < 57 < 70 < spleen[:, 2].mean()
     assert heart[:, 0].mean() > liver[:, 0].mean()
-    assert spine[:, 1].mean() > heart[:, 1].mean() + 50
+    assert spine[:, 1].mean() > heart[:, 1].mean() + 12
     lungs = (labels >= 10) & (labels <= 14)
-    assert volume.array[lungs].mean() < -700
-    assert 40 < volume.array[labels == 5].mean() < 150
+    assert hu[lungs].mean() < -700
+    assert 40 < hu[labels == 5].mean() < 150

@@ -23,6 +23,11 @@ from .pelvis_anatomy import FAT_HU, PELVIS_LABELS, SKIN_HU, Anatomy, draw_anatom
 
 __all__ = ["PELVIS_LABELS", "PelvisPhantom", "pelvis_phantom", "write_pelvis_cohort"]
 
+COHORT_FILE = "cohort.json"
+COHORT_KIND = "diffct synthetic pelvis phantoms"
+# Raised whenever the same parameters give other images, so that no cohort mixes two.
+COHORT_VERSION = 1
+
 DEFAULT_SIZE = (16, 64, 64)
 DEFAULT_SPACING_MM = (8.0, 6.5, 6.5)
 
@@ -48,7 +53,8 @@ class PelvisPhantom:
 
     Attributes:
         volume: HU as float32 (D, H, W), upright ("SPL"), the origin at the centre.
-        labels: uint8 (D, H, W), values of `PELVIS_LABELS`: what most of each voxel is.
+        labels: uint8 (D, H, W), values of `PELVIS_LABELS`: what most of each voxel is. What is
+            thinner than the voxels (skin, table) therefore fades from coarse labels.
         attributes: Truths about the whole patient, measured on a finer grid than the image and
             also where the image does not reach: `bladder_volume_ml` (urine, without the wall),
             `prostate_volume_ml`, `body_width_mm` and `body_height_mm` (extent of the skin in the
@@ -85,6 +91,7 @@ def pelvis_phantom(
         raise ValueError(f"size={size}: give three whole numbers (depth, height, width) from 1.")
     if len(spacing_mm) != 3 or not all(0 < step < np.inf for step in spacing_mm):
         raise ValueError(f"spacing_mm={spacing_mm}: give three positive numbers (d, h, w) in mm.")
+    size = tuple(int(voxels) for voxels in size)
     patient_rng, scanner_rng = np.random.default_rng(seed).spawn(2)
     anatomy = draw_anatomy(patient_rng)
 
@@ -140,18 +147,16 @@ def write_pelvis_cohort(
     if num_scans < 1:
         raise ValueError(f"num_scans={num_scans}: a cohort has at least one scan.")
     parameters = {
-        "kind": "diffct synthetic pelvis phantoms",
-        "num_scans": num_scans,
-        "seed": seed,
-        "size": list(size),
-        "spacing_mm": list(spacing_mm),
+        "kind": COHORT_KIND,
+        "version": COHORT_VERSION,
+        "num_scans": int(num_scans),
+        "seed": int(seed),
+        "size": [int(voxels) for voxels in size],
+        "spacing_mm": [float(step) for step in spacing_mm],
         "labels": PELVIS_LABELS,
     }
-    record = folder / "cohort.json"
-    if record.is_file() and json.loads(record.read_text()) == parameters:
+    if _read_cohort(folder) == parameters:
         return folder / "images"
-    if folder.exists() and not record.is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: holds other files. Give a new or empty folder.")
     with atomic_folder(folder) as partial:
         attributes = {}
         for index in range(num_scans):
@@ -163,8 +168,25 @@ def write_pelvis_cohort(
             write_nifti(labels, partial / "labels" / f"{name}.nii.gz")
             attributes[name] = phantom.attributes
         (partial / "attributes.json").write_text(json.dumps(attributes, indent=2) + "\n")
-        (partial / record.name).write_text(json.dumps(parameters, indent=2) + "\n")
+        (partial / COHORT_FILE).write_text(json.dumps(parameters, indent=2) + "\n")
     return folder / "images"
+
+
+def _read_cohort(folder: Path) -> dict[str, object] | None:
+    """Return the parameters of the cohort in `folder`, None when there is nothing at all.
+
+    Raises:
+        ValueError: There is something else, which must not be replaced.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    try:
+        parameters = json.loads((folder / COHORT_FILE).read_text())
+    except (OSError, ValueError):
+        parameters = None
+    if not isinstance(parameters, dict) or parameters.get("kind") != COHORT_KIND:
+        raise ValueError(f"{folder}: holds something else. Give a new or empty folder.")
+    return parameters
 
 
 def _paint(anatomy: Anatomy, axes: Axes, step_mm: Sequence[float]) -> Canvas:

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from . import pelvis_template as template
 from .canvas import Layer, Pose, Texture
 from .sculptor import Sculptor
-from .shapes import Chain, Cut, Difference, Ellipsoid, Shape, Union
+from .shapes import Chain, Column, Cut, Difference, Ellipsoid, Shape, Union
 
 PELVIS_LABELS: dict[str, int] = {
     "air": 0,
@@ -42,8 +42,10 @@ PELVIS_LABELS: dict[str, int] = {
 
 
 SKIN_HU, FAT_HU, MUSCLE_HU, VESSEL_HU = 10.0, -100.0, 50.0, 45.0
-BOWEL_HU, BLADDER_HU, PROSTATE_HU, CARTILAGE_HU = 30.0, 5.0, 40.0, 70.0
-CORTEX_HU, MARROW_HU, GAS_HU, CANAL_HU, VESICLE_HU = 900.0, 250.0, -990.0, 15.0, 25.0
+BLADDER_HU, PROSTATE_HU, VESICLE_HU, BOWEL_WALL_HU = 5.0, 40.0, 25.0, 45.0
+CORTEX_HU, CARTILAGE_HU, CANAL_HU, GAS_HU = 900.0, 70.0, 15.0, -990.0
+# Marrow is densest where the bone carries most.
+FEMUR_MARROW_HU, HIP_MARROW_HU, SPINE_MARROW_HU, SHAFT_MARROW_HU = 270.0, 240.0, 230.0, 50.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _layer(depth_mm: float, label: str, hu: float, texture_hu: float = 0.0) -> L
     return Layer(depth_mm, PELVIS_LABELS[label], hu, texture_hu)
 
 
-def _bone(label: str, cortex_mm: float, marrow_hu: float = MARROW_HU) -> tuple[Layer, ...]:
+def _bone(label: str, cortex_mm: float, marrow_hu: float) -> tuple[Layer, ...]:
     return (_layer(0, label, CORTEX_HU, 40), _layer(cortex_mm, label, marrow_hu, 45))
 
 
@@ -149,8 +151,10 @@ def _draw_pose(rng: np.random.Generator) -> Pose:
 
 def _draw_outline(sculptor: Sculptor, fat_mm: tuple[float, float, float]) -> tuple[Shape, Shape]:
     trunk = sculptor.trunk(template.TRUNK, fat_mm=fat_mm)
-    leg = np.array(template.LEG)
-    legs = [sculptor.trunk(leg * (1, 1, side, 1, 1), fat_mm=fat_mm) for side in (1, -1)]
+    right_leg = [
+        (level, posterior, -left, *radii) for level, posterior, left, *radii in template.LEG
+    ]
+    legs = [sculptor.trunk(leg, fat_mm=fat_mm) for leg in (template.LEG, right_leg)]
     return Union((trunk, *legs), blend_mm=20), sculptor.shape(template.CLEFT)
 
 
@@ -185,14 +189,14 @@ def _draw_bowel(sculptor: Sculptor, *, down: np.ndarray) -> list[Part]:
     for _ in range(rng.integers(22, 30)):
         loop = _bowel_loop(sculptor)
         content = _layer(2.5, "bowel", rng.uniform(10, 35), 8)
-        parts.append(Part(loop, (_layer(0, "bowel", 45), content)))
+        parts.append(Part(loop, (_layer(0, "bowel", BOWEL_WALL_HU), content)))
         if rng.random() < 0.3:
             level, posterior, left, radius = loop.knots[1]
             radii = radius * np.array([0.7, 0.5, 0.8])
             parts.append(_gas((level, posterior - 0.3 * radius, left), radii, down))
-    stool = (_layer(0, "bowel", 45), _layer(3, "bowel", 20, 30))
+    stool = (_layer(0, "bowel", BOWEL_WALL_HU), _layer(3, "bowel", 20, 30))
     for colon in (template.CAECUM, template.SIGMOID):
-        tube = sculptor.shape(colon, bulk=rng.uniform(0.8, 1.15), jitter_mm=4)
+        tube = Chain(sculptor.rows(colon, bulk=rng.uniform(0.8, 1.15), jitter_mm=4))
         parts.append(Part(tube, stool))
         for start, end in pairwise(tube.knots):
             if rng.random() < 0.6:
@@ -221,8 +225,8 @@ def _bowel_loop(sculptor: Sculptor) -> Chain:
 
 def _draw_rectum(sculptor: Sculptor, *, down: np.ndarray) -> list[Part]:
     rng = sculptor.rng
-    rectum = sculptor.shape(template.RECTUM, bulk=rng.uniform(0.75, 1.3))
-    parts = [Part(rectum, (_layer(0, "rectum", 45), _layer(3.5, "rectum", 30, 18)))]
+    rectum = Column(sculptor.rows(template.RECTUM, bulk=rng.uniform(0.75, 1.3)))
+    parts = [Part(rectum, (_layer(0, "rectum", BOWEL_WALL_HU), _layer(3.5, "rectum", 30, 18)))]
     # One to three bubbles between the sigmoid and the anal canal.
     for level in rng.uniform(-15, 50, rng.integers(1, 4)):
         posterior, left, depth, width = (
@@ -260,7 +264,7 @@ def _draw_bones(sculptor: Sculptor) -> tuple[list[Part], tuple[float, ...]]:
     cartilage = (_layer(0, "cartilage", CARTILAGE_HU, 5),)
     symphysis = sculptor.shape([(-36, -63, 0, 8), (-62, -57, 0, 7)], jitter_mm=0)
     sacrum = sculptor.shape(template.SACRUM, jitter_mm=0.7)
-    common_radius = sculptor.rng.normal(24, 1.2)
+    common_radius = np.clip(sculptor.rng.normal(24, 1.2), 21.5, 26.5)
     joints, hips, femurs, ilia, radii = [Part(symphysis, cartilage)], [], [], [], []
     for side, name in ((1, "left"), (-1, "right")):
         radius = common_radius + sculptor.rng.normal(0, 0.4)
@@ -269,7 +273,7 @@ def _draw_bones(sculptor: Sculptor) -> tuple[list[Part], tuple[float, ...]]:
         ilium = sculptor.shape(template.ILIUM, side=side, jitter_mm=0.7)
         joints.append(Part(socket, cartilage))
         hip = Difference(_hip_bone(sculptor, ilium, centre, radius, side), socket)
-        hips.append(Part(hip, _bone(f"hip_bone_{name}", 2.2, 240)))
+        hips.append(Part(hip, _bone(f"hip_bone_{name}", 2.2, HIP_MARROW_HU)))
         femurs.extend(_femur(sculptor, centre, radius, side, f"femur_{name}"))
         ilia.append(ilium)
         radii.append(radius)
@@ -285,36 +289,22 @@ def _hip_bone(
     opening = np.array([-0.62, -0.25, 0.75 * side])
     opening /= np.linalg.norm(opening)
     cup = Cut(Ellipsoid(centre, np.full(3, radius + 11)), centre + 3 * opening, opening)
-    rami = [
-        sculptor.shape(part, side=side, jitter_mm=0.7)
-        for part in (
-            template.ISCHIUM,
-            template.ISCHIAL_SPINE,
-            template.PUBIC_RAMUS,
-            template.PUBIC_BODY,
-            template.INFERIOR_RAMUS,
-        )
-    ]
+    rami = [sculptor.shape(rows, side=side, jitter_mm=0.7) for rows in template.HIP_BONE.values()]
     return Union((ilium, cup, *rami), blend_mm=8)
 
 
 def _femur(
     sculptor: Sculptor, centre: np.ndarray, radius: float, side: int, label: str
 ) -> list[Part]:
-    neck, trochanter, lesser, shaft = (
-        sculptor.shape(part, side=side, jitter_mm=0.5)
-        for part in (
-            template.FEMORAL_NECK,
-            template.TROCHANTER,
-            template.LESSER_TROCHANTER,
-            template.SHAFT,
-        )
-    )
     head = Ellipsoid(centre, np.full(3, radius))
-    femur = Union((head, neck, trochanter, lesser, shaft), blend_mm=10)
-    # Below the trochanters the cortex of the shaft is thick.
-    shaft = Chain(shaft.knots[1:])
-    return [Part(femur, _bone(label, 2.5, 270)), Part(shaft, _bone(label, 6.0, 100))]
+    parts = [sculptor.shape(rows, side=side, jitter_mm=0.5) for rows in template.FEMUR.values()]
+    shaft = sculptor.rows(template.FEMORAL_SHAFT, side=side, jitter_mm=0.5)
+    femur = Union((head, *parts, Chain(shaft)), blend_mm=8)
+    # Below the trochanters the cortex of the shaft is thick and its marrow fatty.
+    return [
+        Part(femur, _bone(label, 2.5, FEMUR_MARROW_HU)),
+        Part(Chain(shaft[1:]), _bone(label, 6.0, SHAFT_MARROW_HU)),
+    ]
 
 
 def _spine(sculptor: Sculptor, sacrum: Shape, ilia: Shape) -> list[Part]:
@@ -323,7 +313,7 @@ def _spine(sculptor: Sculptor, sacrum: Shape, ilia: Shape) -> list[Part]:
     canal = sculptor.shape(template.SPINAL_CANAL, jitter_mm=0.5)
     fat = (_layer(0, "fat", FAT_HU),)
     bone = Difference(Union((sacrum, arch)), ilia, gap_mm=3)
-    parts = [Part(bone, _bone("sacrum", 1.8, 220))]
+    parts = [Part(bone, _bone("sacrum", 1.8, SPINE_MARROW_HU))]
     parts += [
         Part(Ellipsoid(sculptor.position(hole[:3], side=side), [hole[3]] * 3), fat)
         for hole in template.SACRAL_FORAMINA
@@ -332,9 +322,9 @@ def _spine(sculptor: Sculptor, sacrum: Shape, ilia: Shape) -> list[Part]:
     discs = sculptor.shape(template.DISCS, jitter_mm=0)
     lumbar_arch = sculptor.shape(template.LUMBAR_ARCH, jitter_mm=0)
     parts.append(Part(discs, (_layer(0, "cartilage", CARTILAGE_HU, 5),)))
-    parts.append(Part(lumbar_arch, _bone("lumbar_spine", 2.0, 220)))
+    parts.append(Part(lumbar_arch, _bone("lumbar_spine", 2.0, SPINE_MARROW_HU)))
     parts += [
-        Part(sculptor.shape(body, jitter_mm=0), _bone("lumbar_spine", 1.5, 220))
+        Part(sculptor.shape(body, jitter_mm=0), _bone("lumbar_spine", 1.5, SPINE_MARROW_HU))
         for body in template.VERTEBRAE
     ]
     return [*parts, Part(canal, (_layer(0, "spinal_canal", CANAL_HU),))]

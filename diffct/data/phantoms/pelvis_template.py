@@ -3,15 +3,15 @@
 All numbers are millimetres in the patient's frame (superior, posterior, left); the origin lies
 22 mm above the middle between the hip joints. They follow general anatomy, not any one scan. The
 forms of a template are described in `sculptor`. Paired structures are given for the left side and
-mirrored. Beyond ±150 mm the anatomy only
-continues plainly (lumbar spine, thighs), so that larger fields of view do not end in a cut.
+mirrored. Beyond ±150 mm the anatomy only continues plainly (lumbar spine, thighs), so that larger
+fields of view do not end in a cut; beyond ±400 mm there is nothing.
 """
 
 import numpy as np
 
-from .sculptor import Template
+from .sculptor import Rows, Sections, Template
 
-TRUNK: Template = [
+TRUNK: Rows = [
     (400, -2, 0, 88, 132),
     (160, 0, 0, 88, 138),
     (100, 5, 0, 90, 146),
@@ -21,7 +21,7 @@ TRUNK: Template = [
     (-55, 12, 0, 84, 132),
     (-80, 8, 0, 45, 70),
 ]
-LEG: Template = [
+LEG: Rows = [
     (0, 10, 78, 66, 56),
     (-40, 11, 80, 84, 70),
     (-80, 8, 83, 84, 74),
@@ -29,14 +29,14 @@ LEG: Template = [
     (-420, -5, 80, 62, 58),
 ]
 # The natal cleft, a thin wedge of air between the buttocks.
-CLEFT: Template = {
+CLEFT: Sections = {
     35.0: [(125, 0, 0.4), (157.5, 0, 1.2), (190, 0, 2.0)],
     5.0: [(104, 0, 0.6), (147, 0, 1.8), (190, 0, 3.0)],
     -30.0: [(88, 0, 0.8), (139, 0, 2.15), (190, 0, 3.5)],
     -60.0: [(66, 0, 1.0), (128, 0, 2.5), (190, 0, 4.0)],
     -110.0: [(-20, 0, 1.5), (85, 0, 3.25), (190, 0, 5.0)],
 }
-PERITONEUM: Template = [
+PERITONEUM: Rows = [
     (400, -30, 0, 44, 112),
     (140, -30, 0, 44, 104),
     (100, -34, 0, 38, 92),
@@ -197,7 +197,7 @@ VESSELS: dict[str, Template] = {
     "spermatic cord": [(25, -74, 62, 3), (-15, -79, 36, 4.5), (-60, -82, 20, 6), (-95, -80, 14, 7)],
 }
 
-ILIUM: Template = {
+ILIUM: Sections = {
     134.0: [(-8, 136, 2.5), (4, 138, 3), (20, 130, 3), (32, 118, 2.5)],
     115.0: [(-28, 136, 5), (-4, 132, 3), (30, 106, 3), (62, 62, 4)],
     90.0: [(-44, 130, 5.5), (-14, 123, 3), (30, 94, 3.5), (78, 48, 8)],
@@ -208,13 +208,16 @@ ILIUM: Template = {
     3.0: [(-32, 92, 8), (-12, 90, 10), (8, 84, 11), (28, 72, 9)],
     -10.0: [(-28, 90, 2), (-10, 88, 3), (8, 84, 4), (24, 74, 3)],
 }
-ISCHIUM: Template = [(2, 18, 76, 12), (-25, 24, 71, 12), (-50, 29, 67, 12), (-74, 24, 60, 15)]
-ISCHIAL_SPINE: Template = [(-10, 34, 66, 8), (-22, 42, 54, 3)]
-PUBIC_RAMUS: Template = [(-12, -34, 72, 11), (-26, -50, 46, 8.5), (-38, -60, 20, 9)]
-PUBIC_BODY: Template = [(-38, -62, 12, 9), (-62, -56, 11, 8)]
-INFERIOR_RAMUS: Template = [(-62, -54, 13, 7), (-76, -26, 32, 5.5), (-84, 8, 52, 7)]
+# What joins the ilium and the socket in one hip bone.
+HIP_BONE: dict[str, Rows] = {
+    "ischium": [(2, 18, 76, 12), (-25, 24, 71, 12), (-50, 29, 67, 12), (-74, 24, 60, 15)],
+    "ischial spine": [(-10, 34, 66, 8), (-22, 42, 54, 3)],
+    "pubic ramus": [(-12, -34, 72, 11), (-26, -50, 46, 8.5), (-38, -60, 20, 9)],
+    "pubic body": [(-38, -62, 12, 9), (-62, -56, 11, 8)],
+    "inferior ramus": [(-62, -54, 13, 7), (-76, -26, 32, 5.5), (-84, 8, 52, 7)],
+}
 
-SACRUM: Template = {
+SACRUM: Sections = {
     101.0: [(24, 24, 5), (22, 0, 12), (24, -24, 5)],
     88.0: [(40, 45, 11), (28, 0, 16), (40, -45, 11)],
     66.0: [(56, 41, 12), (47, 0, 14), (56, -41, 12)],
@@ -224,13 +227,13 @@ SACRUM: Template = {
     -8.0: [(69, 5, 4), (69, 0, 5), (69, -5, 4)],
     -22.0: [(60, 2, 3), (60, 0, 3.5), (60, -2, 3)],
 }
-SACRAL_ARCH: Template = {
+SACRAL_ARCH: Sections = {
     100.0: [(50, 26, 6), (68, 8, 4), (76, 0, 5), (68, -8, 4), (50, -26, 6)],
     80.0: [(58, 26, 7), (76, 8, 4), (84, 0, 5), (76, -8, 4), (58, -26, 7)],
     55.0: [(68, 20, 6), (82, 7, 4), (88, 0, 5), (82, -7, 4), (68, -20, 6)],
     25.0: [(76, 12, 5), (84, 5, 4), (87, 0, 4), (84, -5, 4), (76, -12, 5)],
 }
-SPINAL_CANAL: Template = [
+SPINAL_CANAL: Rows = [
     (400, 26, 0, 8, 11),
     (160, 27, 0, 8, 11),
     (122, 36, 0, 8, 11),
@@ -239,31 +242,34 @@ SPINAL_CANAL: Template = [
     (45, 76, 0, 4, 7),
     (25, 79, 0, 3, 4),
 ]
-SACRAL_FORAMINA: Template = [(78, 46, 22, 5), (58, 60, 20, 5), (38, 68, 17, 4), (20, 72, 13, 3)]
-LUMBAR_ARCH: Template = {
+SACRAL_FORAMINA: Rows = [(78, 46, 22, 5), (58, 60, 20, 5), (38, 68, 17, 4), (20, 72, 13, 3)]
+LUMBAR_ARCH: Sections = {
     400.0: [(22, 20, 5), (38, 9, 4), (52, 0, 5), (38, -9, 4), (22, -20, 5)],
     120.0: [(26, 22, 5), (44, 10, 4), (58, 0, 5), (44, -10, 4), (26, -22, 5)],
     108.0: [(32, 24, 4), (50, 10, 3), (62, 0, 4), (50, -10, 3), (32, -24, 4)],
 }
-DISCS: Template = [
+DISCS: Rows = [
     (400, 0, 0, 16, 24),
     (160, 0, 0, 17, 25),
     (122, 8, 0, 17, 26),
     (98, 20, 0, 16, 25),
 ]
 # Lumbar bodies, lowest first: 28 mm of bone, 9 mm of disc.
-VERTEBRAE: list[Template] = [
+VERTEBRAE: list[Rows] = [
     [(level + 14, posterior - 2, 0, 17, 25), (level - 14, posterior + 2, 0, 17, 26)]
     for level, posterior in ((123, 8), (160, 0), (197, 0), (234, 0), (271, 0), (308, 0))
 ]
 
 HIP_CENTRE = np.array([-22.0, -8.0, 88.0])
-FEMORAL_NECK: Template = [(-22, -8, 88, 17), (-38, -3, 108, 15), (-54, 3, 126, 19)]
-TROCHANTER: Template = [(-22, 14, 136, 8), (-38, 8, 138, 13), (-62, 4, 132, 15)]
-LESSER_TROCHANTER: Template = [(-70, 6, 124, 13), (-86, 14, 114, 7)]
-SHAFT: Template = [(-54, 3, 130, 17), (-100, 2, 126, 15), (-400, -6, 98, 14)]
+# What joins the head in one femur, besides the shaft.
+FEMUR: dict[str, Rows] = {
+    "femoral neck": [(-30, -5, 98, 13), (-40, -2, 110, 14), (-54, 3, 126, 18)],
+    "trochanter": [(-22, 14, 136, 8), (-38, 8, 138, 13), (-62, 4, 132, 15)],
+    "lesser trochanter": [(-70, 6, 124, 13), (-86, 14, 114, 7)],
+}
+FEMORAL_SHAFT: Rows = [(-54, 3, 130, 17), (-100, 2, 126, 15), (-400, -6, 98, 14)]
 
-RECTUM: Template = [
+RECTUM: Rows = [
     (62, 26, -4, 15, 17),
     (40, 42, -2, 17, 20),
     (15, 50, 0, 18, 22),
@@ -272,7 +278,7 @@ RECTUM: Template = [
     (-55, 38, 0, 10, 10),
     (-74, 46, 0, 8, 7),
 ]
-SIGMOID: Template = [
+SIGMOID: Rows = [
     (60, 26, -4, 15),
     (78, 4, -22, 14),
     (62, -22, 5, 13),
@@ -281,4 +287,4 @@ SIGMOID: Template = [
     (130, -8, 84, 15),
     (400, -5, 92, 18),
 ]
-CAECUM: Template = [(72, -34, -66, 20), (100, -32, -76, 26), (400, -20, -90, 24)]
+CAECUM: Rows = [(72, -34, -66, 20), (100, -32, -76, 26), (400, -20, -90, 24)]

@@ -11,7 +11,9 @@ import numpy as np
 
 from .shapes import Chain, Column, Shape, Sheet
 
-Template = list[tuple[float, ...]] | dict[float, list[tuple[float, float, float]]]
+Rows = list[tuple[float, ...]]
+Sections = dict[float, list[tuple[float, float, float]]]
+Template = Rows | Sections
 
 
 class Sculptor:
@@ -30,36 +32,44 @@ class Sculptor:
         """Return a template point (…, 3) in this patient; side −1 mirrors it to the right."""
         return np.asarray(point) * self.stretch * (1, 1, side)
 
+    def rows(
+        self, template: Rows, *, side: int = 1, bulk: float = 1.0, jitter_mm: float = 1.5
+    ) -> np.ndarray:
+        """Return a template's rows, moved and thickened a little at random.
+
+        Args:
+            template: Rows of a `Column` or a `Chain`.
+            side: 1 as written, −1 mirrored to the right.
+            bulk: Factor on all radii.
+            jitter_mm: Standard deviation of the displacement along each axis; the radii vary by
+                3 % for each mm of it.
+        """
+        bulk *= np.exp(0.03 * jitter_mm * self.rng.standard_normal())
+        rows = np.array(template, dtype=np.float64)
+        centres = self.position(rows[:, :3], side=side)
+        centres += jitter_mm * self.rng.standard_normal(3)
+        return np.column_stack([centres, rows[:, 3:] * bulk])
+
     def shape(
         self, template: Template, *, side: int = 1, bulk: float = 1.0, jitter_mm: float = 1.5
     ) -> Shape:
-        """Return the shape of a template, moved and thickened a little at random.
+        """Return the shape of any template; arguments as for `rows`."""
+        if isinstance(template, list):
+            rows = self.rows(template, side=side, bulk=bulk, jitter_mm=jitter_mm)
+            return Chain(rows) if rows.shape[1] == 4 else Column(rows)
+        points = [(level, *point) for level, line in template.items() for point in line]
+        rows = self.rows(points, side=side, bulk=bulk, jitter_mm=jitter_mm)
+        lines = rows.reshape(len(template), -1, 4)
+        return Sheet({float(line[0, 0]): line[:, 1:] for line in lines})
+
+    def trunk(self, template: Rows, *, fat_mm: tuple[float, float, float]) -> Column:
+        """Return the skin around a template of the fascia.
 
         Args:
-            template: See the module's description.
-            side: 1 as written, −1 mirrored to the right.
-            bulk: Factor on all radii.
-            jitter_mm: Standard deviation of the displacement along each axis.
+            template: Rows of a `Column`.
+            fat_mm: How far the skin lies in front of, behind and beside the fascia.
         """
-        bulk *= np.exp(0.03 * jitter_mm * self.rng.standard_normal())
-        move = jitter_mm * self.rng.standard_normal(3)
-        if isinstance(template, dict):
-            sections = {}
-            for level, line in template.items():
-                posterior, left, radius = np.array(line, dtype=np.float64).T
-                centre = self.position(
-                    np.stack([np.full_like(left, level), posterior, left], -1), side=side
-                )
-                centre += move
-                sections[float(centre[0, 0])] = np.column_stack([centre[:, 1:], radius * bulk])
-            return Sheet(sections)
-        rows = np.array(template, dtype=np.float64)
-        rows = np.column_stack([self.position(rows[:, :3], side=side) + move, rows[:, 3:] * bulk])
-        return Chain(rows) if rows.shape[1] == 4 else Column(rows)
-
-    def trunk(self, rows: Template, *, fat_mm: tuple[float, float, float]) -> Column:
-        """Return the skin around a template of the fascia, thicker by (ant., post., lateral)."""
-        level, posterior, left, depth, width = np.array(rows, dtype=np.float64).T
+        level, posterior, left, depth, width = np.array(template, dtype=np.float64).T
         anterior_fat, posterior_fat, lateral_fat = fat_mm
         centre = self.position(np.stack([level, posterior, left], axis=-1))
         centre[:, 1] += (posterior_fat - anterior_fat) / 2

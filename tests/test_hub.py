@@ -1,0 +1,75 @@
+"""The whole way to the Hub and back, through the real upload and download code."""
+
+import pytest
+
+SAVE = """
+import diffusers, torch
+from diffct import CT3DPipeline, UNet3DModel
+
+torch.manual_seed(0)
+unet = UNet3DModel(
+    down_block_types=("DownBlock2D", "DownBlock3D"), up_block_types=("UpBlock3D", "UpBlock2D"),
+    block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+)
+facts = {"data": "synthetic phantoms", "synthetic": True, "license": "apache-2.0",
+         "cohort": {"size": [4, 8, 8]}, "losses": {"loss": 0.5}}
+pipeline = CT3DPipeline(unet, diffusers.DDPMScheduler(), window_hu=[-1000, 600],
+                        spacing_mm=[3, 2, 2], size=[4, 8, 8], training=facts)
+pipeline.set_progress_bar_config(disable=True)
+volumes = pipeline(num_inference_steps=2, generator=torch.Generator().manual_seed(1)).volumes
+torch.save(torch.from_numpy(volumes), "volumes.pt")
+"""
+
+LOAD = """
+import os, torch
+{imports}
+pipeline = {load}
+assert type(pipeline).__name__ == "CT3DPipeline", type(pipeline)
+assert pipeline.config.window_hu == [-1000.0, 600.0] and pipeline.config.size == [4, 8, 8]
+assert pipeline.config.training["cohort"] == {{"size": [4, 8, 8]}}
+volumes = pipeline(num_inference_steps=2, generator=torch.Generator().manual_seed(1)).volumes
+assert abs(torch.load({volumes!r}).numpy() - volumes).max() < 0.05  # HU
+"""
+
+WAYS = {
+    "own class": (
+        "from diffct import CT3DPipeline",
+        'CT3DPipeline.from_pretrained("group/pelvis")',
+    ),
+    "load_pipeline": (
+        "import diffct",
+        'diffct.load_pipeline("group/pelvis", device="cpu")',
+    ),
+    "DiffusionPipeline": (
+        "import diffct\nfrom diffusers import DiffusionPipeline",
+        'DiffusionPipeline.from_pretrained("group/pelvis")',
+    ),
+}
+
+
+@pytest.mark.slow
+def test_a_pipeline_pushed_to_the_hub_loads_in_every_way(hub, tmp_path):
+    volumes = str(tmp_path / "volumes.pt")
+    save = SAVE.replace('"volumes.pt"', repr(volumes))
+    hub.run(save + 'pipeline.push_to_hub("group/pelvis")')
+
+    files = hub.repo_files("group/pelvis")
+    assert "unet/diffusion_pytorch_model.safetensors" in files
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
+    card = files["README.md"].decode()
+    assert "license: apache-2.0" in card
+    assert 'load_pipeline("group/pelvis")' in card
+    assert "-1000 to 600 HU" in card
+
+    for imports, load in WAYS.values():
+        hub.run(LOAD.format(imports=imports, load=load, volumes=volumes))
+
+
+@pytest.mark.slow
+def test_saving_with_push_to_hub_uploads_the_same_card(hub, tmp_path):
+    save = SAVE.replace('"volumes.pt"', repr(str(tmp_path / "volumes.pt")))
+    folder = tmp_path / "saved"
+    hub.run(save + f'pipeline.save_pretrained("{folder}", push_to_hub=True, repo_id="group/other")')
+    card = hub.repo_files("group/other")["README.md"].decode()
+    assert 'load_pipeline("group/other")' in card
+    assert (folder / "README.md").read_text() == card
