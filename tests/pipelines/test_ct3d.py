@@ -218,7 +218,7 @@ def test_every_way_of_loading_from_a_folder_gives_the_same_volumes(tmp_path, loa
     assert index["unet"] == ["diffct", "UNet3DModel"]
     expected = pipeline(num_inference_steps=2, generator=seeded())
     found = loaded(num_inference_steps=2, generator=seeded())
-    # Convolutions round differently on memory of another alignment, so bits may differ, weights not.
+    # Convolutions round differently on memory of another alignment; the weights are equal.
     assert np.allclose(found.volumes, expected.volumes, atol=0.05)
     for name, weight in pipeline.unet.state_dict().items():
         assert torch.equal(loaded.unet.state_dict()[name], weight), name
