@@ -32,8 +32,9 @@ from diffct.data.phantoms.pelvis import write_pelvis_cohort
 from diffct.data.splits import save_split
 from diffct.models import UNet3DModel
 from diffct.pipelines import CT3DPipeline
+from diffct.training.checkpoints import Progress
 from diffct.training.loop import Events, fit
-from diffct.training.objectives import DiffusionObjective, validation_loss
+from diffct.training.objectives import Denoiser, DiffusionObjective, validation_loss
 from diffct.training.run import (
     GradientStep,
     RunConfig,
@@ -140,7 +141,46 @@ def train(config: CT3DConfig, *, resume: bool) -> None:
     )
     progress, checkpoints = restore_run(config, accelerator=accelerator, step=step)
 
-    # 4. what happens at intervals
+    # 4. train
+    events = make_events(
+        config,
+        accelerator=accelerator,
+        cohort=cohort,
+        denoise=denoise,
+        objective=objective,
+        step=step,
+        progress=progress,
+    )
+    fit(
+        accelerator,
+        step,
+        config=config.train,
+        loader=loader,
+        progress=progress,
+        checkpoints=checkpoints,
+        events=events,
+        folder=folder,
+        seed=config.seed,
+    )
+    accelerator.print(
+        f"Done. Pipeline: {folder / 'pipeline'} (best on validation: {folder / 'pipeline-best'}),"
+        f" loss curve: {folder / 'loss.png'}, pictures: {folder / 'previews'}."
+    )
+    accelerator.end_training()
+
+
+def make_events(
+    config: CT3DConfig,
+    *,
+    accelerator: Accelerator,
+    cohort: CTCohort,
+    denoise: Denoiser,
+    objective: DiffusionObjective,
+    step: GradientStep,
+    progress: Progress,
+) -> Events:
+    """Say how this system validates, draws previews and saves; all by the moving average."""
+
     def validate() -> float:
         ranks = range(accelerator.process_index, len(cohort.validation), accelerator.num_processes)
         images = [cohort.validation[i]["image"][None].to(accelerator.device) for i in ranks]
@@ -156,38 +196,29 @@ def train(config: CT3DConfig, *, resume: bool) -> None:
         total = accelerator.reduce(total.to(accelerator.device))
         return (total[0] / total[1]).item()
 
+    def pipeline(facts: dict[str, Any] | None = None) -> CT3DPipeline:
+        return CT3DPipeline(
+            unet=accelerator.unwrap_model(step.model),
+            scheduler=make_scheduler(config),
+            window_hu=[float(bound) for bound in config.data.window_hu],
+            spacing_mm=cohort.describe()["median_spacing_mm"],
+            size=list(config.data.size),
+            training=facts,
+        )
+
     def save(path: Path) -> None:
         if accelerator.is_main_process:
             facts = training_facts(config, cohort, progress.history)
-            with averaged_weights(step):
-                pipeline = make_pipeline(accelerator, step, config, cohort, facts)
-                with atomic_folder(path) as partial:
-                    pipeline.save_pretrained(partial)
+            with averaged_weights(step), atomic_folder(path) as partial:
+                pipeline(facts).save_pretrained(partial)
 
     def preview(path: Path) -> None:
         if accelerator.is_main_process:
             with averaged_weights(step), accelerator.autocast():
-                pipeline = make_pipeline(accelerator, step, config, cohort, None)
-                draw_preview(pipeline, config, path)
+                draw_preview(pipeline(), config, path)
         accelerator.wait_for_everyone()
 
-    # 5. train
-    fit(
-        accelerator,
-        step,
-        config=config.train,
-        loader=loader,
-        progress=progress,
-        checkpoints=checkpoints,
-        events=Events(validate=validate, preview=preview, save=save),
-        folder=folder,
-        seed=config.seed,
-    )
-    accelerator.print(
-        f"Done. Pipeline: {folder / 'pipeline'} (best on validation: {folder / 'pipeline-best'}),"
-        f" loss curve: {folder / 'loss.png'}, pictures: {folder / 'previews'}."
-    )
-    accelerator.end_training()
+    return Events(validate=validate, preview=preview, save=save)
 
 
 def make_scheduler(config: CT3DConfig) -> diffusers.SchedulerMixin:
@@ -249,24 +280,6 @@ def load_cohort(config: CT3DConfig, accelerator: Accelerator) -> CTCohort:
         if accelerator.is_main_process:
             save_split(cohort.split, split_file)
     return cohort
-
-
-def make_pipeline(
-    accelerator: Accelerator,
-    step: GradientStep,
-    config: CT3DConfig,
-    cohort: CTCohort,
-    facts: dict[str, Any] | None,
-) -> CT3DPipeline:
-    """Build the pipeline around the network that is being trained."""
-    return CT3DPipeline(
-        unet=accelerator.unwrap_model(step.model),
-        scheduler=make_scheduler(config),
-        window_hu=config.data.window_hu,
-        spacing_mm=cohort.describe()["median_spacing_mm"],
-        size=config.data.size,
-        training=facts,
-    )
 
 
 def training_facts(

@@ -50,7 +50,16 @@ def unfold_slices(hidden_states: Tensor, batch_size: int) -> Tensor:
     return hidden_states.squeeze(2).unflatten(0, (batch_size, -1)).transpose(1, 2)
 
 
-class SliceGroupNorm(nn.GroupNorm):
+class VoxelGroupNorm(nn.GroupNorm):
+    """Group normalisation that takes a group of a single value too, as in a volume of one voxel."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Normalise (B, C, ...)."""
+        # The function that `nn.GroupNorm` calls refuses such groups; the result is the bias.
+        return torch.group_norm(hidden_states, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class SliceGroupNorm(VoxelGroupNorm):
     """Group normalisation whose statistics are taken in each slice for itself."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
@@ -89,10 +98,10 @@ class ResnetBlock3D(nn.Module):
         self.output_scale_factor = output_scale_factor
         temb_width = out_channels * (2 if settings.time_scale_shift == "scale_shift" else 1)
 
-        self.norm1 = nn.GroupNorm(settings.groups, in_channels, settings.eps)
+        self.norm1 = VoxelGroupNorm(settings.groups, in_channels, settings.eps)
         self.conv1 = same_conv(in_channels, out_channels, in_slice=in_slice)
         self.time_emb_proj = nn.Linear(settings.temb_channels, temb_width)
-        self.norm2 = nn.GroupNorm(settings.groups, out_channels, settings.eps)
+        self.norm2 = VoxelGroupNorm(settings.groups, out_channels, settings.eps)
         self.dropout = nn.Dropout(settings.dropout)
         self.conv2 = same_conv(out_channels, out_channels, in_slice=in_slice)
         self.nonlinearity = get_activation(settings.act_fn)
@@ -100,16 +109,21 @@ class ResnetBlock3D(nn.Module):
             nn.Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else None
         )
 
-    def forward(self, hidden_states: Tensor, temb: Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor, temb: Tensor, skip: Tensor | None = None) -> Tensor:
         """Return the block's output.
 
         Args:
             hidden_states: (B, in_channels, D, H, W).
             temb: Time embedding, (B, temb_channels).
+            skip: Skip connection; its channels and those of `hidden_states` add to `in_channels`.
 
         Returns:
             (B, out_channels, D, H, W).
         """
+        if skip is not None:
+            # Joined here, not by the up block, so that a checkpointed block keeps no joined copy
+            # and accelerate's hooks bring both parts to the device of this block.
+            hidden_states = torch.cat([hidden_states, skip], dim=1)
         shortcut = hidden_states
         hidden_states = self.conv1(self.nonlinearity(self.norm1(hidden_states)))
 
@@ -141,6 +155,9 @@ class Attention3D(Attention):
         groups: Groups of the normalisation before the projections; None for no normalisation.
         eps: Epsilon of that normalisation.
         output_scale_factor: The sum with the residual path is divided by it.
+
+    Raises:
+        ValueError: One head is wider than all channels.
     """
 
     def __init__(
@@ -152,6 +169,10 @@ class Attention3D(Attention):
         eps: float,
         output_scale_factor: float = 1.0,
     ) -> None:
+        if head_dim > channels:
+            raise ValueError(
+                f"attention_head_dim={head_dim} is more than the {channels} channels attended to."
+            )
         super().__init__(
             channels,
             heads=channels // head_dim,
@@ -164,6 +185,8 @@ class Attention3D(Attention):
             upcast_softmax=True,
             _from_deprecated_attn_block=True,
         )
+        if groups is not None:
+            self.group_norm = VoxelGroupNorm(groups, channels, eps)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Attend among the voxels of each batch element; (B, C, D, H, W) to the same shape."""
@@ -241,10 +264,12 @@ class _Block3D(nn.Module):
         # One embedding per batch element, and in-slice every slice is one.
         return temb.repeat_interleave(depth, dim=0) if self.in_slice else temb
 
-    def _residual(self, resnet: ResnetBlock3D, hidden_states: Tensor, temb: Tensor) -> Tensor:
+    def _residual(
+        self, resnet: ResnetBlock3D, hidden_states: Tensor, temb: Tensor, skip: Tensor | None = None
+    ) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
-            return self._gradient_checkpointing_func(resnet, hidden_states, temb)
-        return resnet(hidden_states, temb)
+            return self._gradient_checkpointing_func(resnet, hidden_states, temb, skip)
+        return resnet(hidden_states, temb, skip)
 
 
 def _attentions(
@@ -452,8 +477,7 @@ class UpBlock3D(_Block3D):
         temb = self._temb(temb, depth)
         for i, resnet in enumerate(self.resnets):
             skip = self._fold(res_hidden_states_tuple[-1 - i])
-            hidden_states = torch.cat([hidden_states, skip], dim=1)
-            hidden_states = self._residual(resnet, hidden_states, temb)
+            hidden_states = self._residual(resnet, hidden_states, temb, skip)
             if self.attentions:
                 hidden_states = self.attentions[i](hidden_states)
         hidden_states = self._unfold(hidden_states, batch_size)

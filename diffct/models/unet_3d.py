@@ -7,6 +7,11 @@ import torch
 from diffusers import UNet2DModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention import AttentionMixin
+from diffusers.models.attention_processor import (
+    AttnProcessor,
+    AttnProcessor2_0,
+    FusedAttnProcessor2_0,
+)
 from diffusers.models.embeddings import GaussianFourierProjection, TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
@@ -14,8 +19,10 @@ from diffct.models.blocks_3d import (
     DOWN_BLOCKS,
     MID_BLOCKS,
     UP_BLOCKS,
+    Attention3D,
     ResnetSettings,
     SliceGroupNorm,
+    VoxelGroupNorm,
     same_conv,
 )
 
@@ -65,8 +72,8 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         num_train_timesteps: Length of the table when `time_embedding_type` is "learned".
 
     Raises:
-        ValueError: A block name is unknown, the lists differ in length, or a width is not a
-            multiple of the groups.
+        ValueError: A block name is unknown, the lists differ in length, a width is not a multiple
+            of the groups, or an attention head is wider than its block.
 
     Source:
         Ho et al. 2020, "Denoising Diffusion Probabilistic Models", appendix B, for the network;
@@ -199,10 +206,29 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
 
         # 6. output
         in_slice = up_block_types[-1].endswith("2D")
-        norm = SliceGroupNorm if in_slice else nn.GroupNorm
+        norm = SliceGroupNorm if in_slice else VoxelGroupNorm
         self.conv_norm_out = norm(norm_num_groups, block_out_channels[0], norm_eps)
         self.conv_act = nn.SiLU()
         self.conv_out = same_conv(block_out_channels[0], out_channels, in_slice=in_slice)
+
+    def set_default_attn_processor(self) -> None:
+        """Attend by `AttnProcessor`, without PyTorch's fused kernel (N×N matrix in memory)."""
+        self.set_attn_processor(AttnProcessor())
+
+    def fuse_qkv_projections(self) -> None:
+        """Project to query, key and value at once, for inference; unfuse before saving."""
+        # diffusers' own version passes over `Attention`, the class that its 2D networks use.
+        for module in self.modules():
+            if isinstance(module, Attention3D):
+                module.fuse_projections()
+                module.set_processor(FusedAttnProcessor2_0())
+
+    def unfuse_qkv_projections(self) -> None:
+        """Undo `fuse_qkv_projections`."""
+        for module in self.modules():
+            if isinstance(module, Attention3D) and hasattr(module, "to_qkv"):
+                del module.to_qkv
+                module.set_processor(AttnProcessor2_0())
 
     @classmethod
     def from_unet2d(

@@ -1,0 +1,36 @@
+# Two commands: `make demo` trains and samples, `make test` passes the tests.
+# VENV, PYTHON, OUT and PYTEST_ARGS can be set: make test VENV=/tmp/venv PYTEST_ARGS="-m 'not slow'"
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= outputs/ct3d
+PYTEST_ARGS ?=
+READY := $(VENV)/diffct-is-installed
+
+.PHONY: demo test check clean
+.ONESHELL:
+
+demo: $(READY)
+	set -e
+	$(VENV)/bin/accelerate launch --config_file accelerate_config.yaml \
+		train/train_ct3d.py --resume output_dir=$(OUT)
+	$(VENV)/bin/diffct sample $(OUT)/pipeline --num 4 --steps 50 --scheduler ddim --out $(OUT)/samples
+	$(VENV)/bin/python -m diffct.eval.hounsfield $(OUT)/samples $(OUT)/phantoms/images
+	echo "Look at $(OUT)/samples/*.png (samples), $(OUT)/previews/*.png and $(OUT)/loss.png"
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+check: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+$(READY): setup.cfg pyproject.toml requirements-data.txt
+	set -e
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet --editable ".[dev]"
+	$(VENV)/bin/python -m pip install --quiet --no-deps --requirement requirements-data.txt
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) outputs
