@@ -116,7 +116,7 @@ def read_command_line(
         "--resume", action="store_true", help="go on from the last checkpoint, if there is one"
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. optim.lr=2e-4")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         return load_config(schema, options.config, options.overrides), options.resume
     except (ValueError, FileNotFoundError) as error:

@@ -15,10 +15,8 @@ from diffusers.models.attention_processor import (
 from diffusers.models.embeddings import GaussianFourierProjection, TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
-from diffct.models.blocks_3d import (
-    DOWN_BLOCKS,
-    MID_BLOCKS,
-    UP_BLOCKS,
+from diffct.models.blocks_3d import DOWN_BLOCKS, MID_BLOCKS, UP_BLOCKS
+from diffct.models.layers_3d import (
     Attention3D,
     ResnetSettings,
     SliceGroupNorm,
@@ -83,7 +81,8 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
     _supports_gradient_checkpointing = True
     _skip_layerwise_casting_patterns = ("norm",)
     _no_split_modules = ("ResnetBlock3D", "Attention3D")
-    _repeated_blocks = ("ResnetBlock3D", "Attention3D")
+    # Blocks of different widths share no compiled graph: compile the network as a whole.
+    _repeated_blocks = None
 
     @register_to_config
     def __init__(

@@ -157,6 +157,9 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
     with accelerator.main_process_first():
         if accelerator.is_main_process:
             _claim_folder(folder, config, resume=resume, processes=accelerator.num_processes)
+    if accelerator.device.type == "cpu" and torch.get_num_threads() == 1:
+        # `accelerate launch` pins processes to one thread where it does not know of the CPU.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // accelerator.num_processes))
     torch.manual_seed(config.seed)
     accelerator.init_trackers("diffct", config=flat_config(config))
     return accelerator

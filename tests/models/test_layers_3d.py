@@ -1,10 +1,10 @@
-"""The building blocks of the 3D UNet, each by itself."""
+"""The layers of the 3D UNet, each by itself."""
 
 import pytest
 import torch
 from torch import nn
 
-from diffct.models.blocks_3d import (
+from diffct.models.layers_3d import (
     Attention3D,
     Downsample3D,
     ResnetBlock3D,
@@ -59,7 +59,8 @@ def test_slice_group_norm_equals_group_norm_of_each_slice_alone():
 def test_a_group_of_one_value_is_normalised_to_the_bias():
     norm = VoxelGroupNorm(4, 4)
     nn.init.normal_(norm.bias)
-    assert torch.allclose(norm(noise(1, 4, 1, 1, 1)).flatten(), norm.bias)
+    # The norm divides by √ε, which enlarges the rounding of x − x.
+    assert torch.allclose(norm(noise(1, 4, 1, 1, 1)).flatten(), norm.bias, atol=1e-3)
 
 
 @pytest.mark.parametrize("padding", [0, 1])
@@ -113,4 +114,4 @@ def test_a_skip_connection_counts_as_further_channels():
     block = ResnetBlock3D(12, 8, settings=SETTINGS, in_slice=False)
     hidden_states, skip, temb = noise(2, 8, 2, 4, 4), noise(2, 4, 2, 4, 4), noise(2, 8)
     joined = block(torch.cat([hidden_states, skip], dim=1), temb)
-    assert torch.equal(block(hidden_states, temb, skip), joined)
+    assert torch.allclose(block(hidden_states, temb, skip), joined, atol=1e-6)
