@@ -200,11 +200,12 @@ class CT3DPipeline(PublishedPipeline):
 
 def _prediction_type(scheduler: SchedulerMixin) -> str:
     """Return what a scheduler expects of the network."""
-    found = scheduler.config.get("prediction_type")
-    if found is None or scheduler.config.get("use_flow_sigmas"):
+    # `from_config` hands on the settings of the scheduler before, also those it does not know.
+    known = "prediction_type" in inspect.signature(type(scheduler).__init__).parameters
+    if not known or scheduler.config.get("use_flow_sigmas"):
         name = type(scheduler).__name__
         raise ValueError(
             f"{name} is no denoising-diffusion scheduler; use DDPMScheduler, DDIMScheduler,"
             " DPMSolverMultistepScheduler, UniPCMultistepScheduler or another with prediction_type."
         )
-    return found
+    return scheduler.config.prediction_type
