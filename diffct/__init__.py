@@ -20,4 +20,4 @@ __all__ = [
     "read_volume",
 ]
 
-register(CT3DPipeline)
+register(CT3DPipeline, UNet3DModel)

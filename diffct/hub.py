@@ -8,7 +8,7 @@ from diffusers import DiffusionPipeline
 from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, LOADABLE_CLASSES
 
 
-def register(*pipelines: type[DiffusionPipeline]) -> None:
+def register(*classes: type) -> None:
     """Let diffusers save and load diffct's classes; `import diffct` calls it.
 
     Models are then recorded as ["diffct", "UNet3DModel"] instead of by the path of their module, so
@@ -17,13 +17,14 @@ def register(*pipelines: type[DiffusionPipeline]) -> None:
     documented by diffusers, hence its pinned minor version.
 
     Args:
-        pipelines: Pipeline classes that `DiffusionPipeline.from_pretrained` shall find.
+        classes: Pipelines that `DiffusionPipeline.from_pretrained` shall find, and models that
+            `AutoModel.from_pretrained` shall.
     """
     methods = {"ModelMixin": ["save_pretrained", "from_pretrained"]}
     LOADABLE_CLASSES["diffct"] = methods
     ALL_IMPORTABLE_CLASSES.update(methods)
-    for pipeline in pipelines:
-        setattr(diffusers, pipeline.__name__, pipeline)
+    for registered in classes:
+        setattr(diffusers, registered.__name__, registered)
 
 
 def load_pipeline(
