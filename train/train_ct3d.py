@@ -234,6 +234,8 @@ def make_scheduler(config: CT3DConfig) -> diffusers.SchedulerMixin:
 def make_unet(config: CT3DConfig) -> UNet3DModel:
     """Build the network of the `unet` section, or load the weights to start from."""
     check_arguments("unet", config.unet, UNet3DModel)
+    if config.unet.get("num_class_embeds") or config.unet.get("class_embed_type"):
+        raise ValueError("This script trains without classes: remove unet.num_class_embeds.")
     torch.manual_seed(config.seed)
     unet = UNet3DModel(**config.unet)
     if config.initial_weights is not None:
@@ -307,12 +309,10 @@ def draw_preview(pipeline: CT3DPipeline, config: CT3DConfig, path: Path) -> None
     scheduler_class = getattr(diffusers, config.preview.scheduler)
     pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(desc="preview", leave=False)
-    classes = pipeline.unet.config.num_class_embeds
     volumes = [
         pipeline(
             num_inference_steps=config.preview.steps,
             generator=torch.Generator().manual_seed(config.seed + index),
-            class_labels=index % classes if classes else None,
         ).volumes[0]
         for index in range(config.preview.volumes)
     ]

@@ -24,6 +24,10 @@ from diffct.models.layers_3d import (
     same_conv,
 )
 
+TIME_EMBEDDINGS = ("positional", "fourier", "learned")
+CLASS_EMBEDDINGS = (None, "timestep", "identity")
+TIME_SHIFTS = ("default", "scale_shift")
+
 
 class UNet3DModel(AttentionMixin, UNet2DModel):
     """A 3D UNet that takes a noisy volume and a timestep and returns a volume of the same shape.
@@ -117,6 +121,10 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
     ) -> None:
         # UNet2DModel's constructor would build the 2D network; only its forward is inherited.
         super(UNet2DModel, self).__init__()
+        _check_choice("time_embedding_type", time_embedding_type, TIME_EMBEDDINGS)
+        _check_choice("class_embed_type", class_embed_type, CLASS_EMBEDDINGS)
+        _check_choice("resnet_time_scale_shift", resnet_time_scale_shift, TIME_SHIFTS)
+        _check_choice("downsample_padding", downsample_padding, (0, 1))
         _check_blocks(down_block_types, mid_block_type, up_block_types)
         _check_widths(block_out_channels, len(down_block_types), norm_num_groups)
         self.sample_size = sample_size
@@ -274,6 +282,13 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         unet = cls(**config).to(unet2d.dtype)
         unet.load_state_dict(_inflate(unet2d.state_dict(), unet.state_dict()))
         return unet
+
+
+def _check_choice(name: str, value: object, accepted: Sequence[object]) -> None:
+    """Raise a ValueError unless an option has one of its accepted values."""
+    if value not in accepted:
+        choices = ", ".join(repr(choice) for choice in accepted)
+        raise ValueError(f"{name}={value!r}; accepted are {choices}.")
 
 
 def _check_blocks(down: Sequence[str], mid: str | None, up: Sequence[str]) -> None:

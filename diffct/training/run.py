@@ -30,9 +30,15 @@ logger = logging.getLogger(__name__)
 TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 """Trackers by name, and the package that each needs."""
 
-FREE_TO_CHANGE = ("train.", "data.workers", "preview.", "tracker", "output_dir")
-"""Keys that may differ on resume. Of `train.`, only those in `FIXED` may not."""
-FIXED = ("train.updates", "train.batch_size", "train.gradient_accumulation")
+FREE_TO_CHANGE = ("train.", "preview.", "tracker", "output_dir", "data.cache_dir", "license")
+"""Keys that may differ on resume, except those in `FIXED`, which decide what is learnt when."""
+FIXED = (
+    "train.updates",
+    "train.batch_size",
+    "train.gradient_accumulation",
+    "train.channels_last",
+    "train.validation_draws",
+)
 
 
 @dataclass

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
@@ -387,3 +388,24 @@ def test_compiled_network_equals_the_eager_one():
     expected = predict(unet, sample)
     compiled = torch.compile(unet, fullgraph=True)
     assert torch.allclose(predict(compiled, sample), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"time_embedding_type": "nope"},
+        {"class_embed_type": "projection"},
+        {"resnet_time_scale_shift": "spatial"},
+        {"downsample_padding": 2},
+    ],
+)
+def test_an_unknown_choice_is_refused_with_the_accepted_ones(option):
+    (name,) = option
+    with pytest.raises(ValueError, match=f"{name}=.*accepted are"):
+        UNet3DModel(block_out_channels=(8, 8, 8), norm_num_groups=4, **option)
+
+
+def test_diffusers_auto_model_finds_the_network(tmp_path):
+    unet = UNet3DModel(block_out_channels=(8, 8, 8), norm_num_groups=4)
+    unet.save_pretrained(tmp_path)
+    assert type(diffusers.AutoModel.from_pretrained(str(tmp_path))) is UNet3DModel

@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState, GradientState, PartialState
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,6 +96,14 @@ class Experiment:
         process.wait()
 
 
+@pytest.fixture(autouse=True)
+def fresh_accelerate() -> Iterator[None]:
+    """Let every test have an accelerator of its own, as every process has."""
+    yield
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
 @pytest.fixture
 def experiment_factory(tmp_path: Path) -> Callable[[str], Experiment]:
     """Make experiments with folders of their own, by name."""
@@ -104,9 +113,3 @@ def experiment_factory(tmp_path: Path) -> Callable[[str], Experiment]:
         return Experiment(tmp_path / name)
 
     return make
-
-
-@pytest.fixture
-def experiment(experiment_factory: Callable[[str], Experiment]) -> Experiment:
-    """Make one experiment."""
-    return experiment_factory("experiment")

@@ -9,7 +9,6 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
 import diffct
@@ -35,14 +34,6 @@ TINY = [
     "preview.volumes=1",
     "preview.steps=2",
 ]
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """Let every test have an accelerator of its own, as every process has."""
-    yield
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +126,7 @@ def test_weights_can_be_taken_from_another_run(tmp_path, scans):
         ("mixed_precision=fp64", "fp64"),
         ("train.keep_checkpoints=0", "keep_checkpoints"),
         ("data.fit=stretch", "data.fit"),
+        ("unet.num_class_embeds=2", "without classes"),
     ],
 )
 def test_wrong_settings_end_the_script_before_it_trains(tmp_path, scans, word, message):
