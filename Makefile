@@ -10,10 +10,10 @@ READY := $(VENV)/diffct-is-installed
 .ONESHELL:
 
 demo: $(READY)
-	set -e
+	@set -e
 	$(VENV)/bin/accelerate launch --config_file accelerate_config.yaml \
 		train/train_ct3d.py --resume output_dir=$(OUT)
-	$(VENV)/bin/diffct sample $(OUT)/pipeline --num 4 --steps 50 --scheduler ddim --out $(OUT)/samples
+	$(VENV)/bin/diffct sample $(OUT)/pipeline --num 4 --steps 100 --out $(OUT)/samples
 	$(VENV)/bin/python -m diffct.eval.hounsfield $(OUT)/samples $(OUT)/phantoms/images
 	echo "Look at $(OUT)/samples/*.png (samples), $(OUT)/previews/*.png and $(OUT)/loss.png"
 
@@ -25,7 +25,7 @@ check: $(READY)
 	$(VENV)/bin/ruff format --check .
 
 $(READY): setup.cfg pyproject.toml requirements-data.txt
-	set -e
+	@set -e
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)/bin/python -m pip install --quiet --editable ".[dev]"
