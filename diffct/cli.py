@@ -5,22 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import diffusers
 import torch
 from tqdm.auto import tqdm
 
 from diffct.data.inspection import format_reports, inspect_scans
 from diffct.hub import load_pipeline
-
-SCHEDULERS = {
-    "ddpm": "DDPMScheduler",
-    "ddim": "DDIMScheduler",
-    "dpm++": "DPMSolverMultistepScheduler",
-    "unipc": "UniPCMultistepScheduler",
-    "deis": "DEISMultistepScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "heun": "HeunDiscreteScheduler",
-}
+from diffct.pipelines.schedulers import SCHEDULERS, find_scheduler
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,13 +59,7 @@ def _sample(options: argparse.Namespace) -> None:
         options.pipeline, device=options.device, dtype=getattr(torch, options.dtype)
     )
     if options.scheduler is not None:
-        name = SCHEDULERS.get(options.scheduler, options.scheduler)
-        scheduler_class = getattr(diffusers, name, None)
-        if not isinstance(scheduler_class, type):
-            raise ValueError(
-                f"Unknown scheduler {options.scheduler!r}; use {', '.join(SCHEDULERS)} or a"
-                " scheduler class of diffusers."
-            )
+        scheduler_class = find_scheduler(options.scheduler)
         pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(leave=False)
     for index in tqdm(range(options.num), desc="sampling", unit="volume"):

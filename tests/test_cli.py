@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import diffct
-from diffct.cli import SCHEDULERS, main
+from diffct.cli import main
 from diffct.data.phantoms.pelvis import pelvis_phantom
 from diffct.data.volume import write_nifti
+from diffct.pipelines.schedulers import SCHEDULERS
 
 
 @pytest.fixture(scope="module")

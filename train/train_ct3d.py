@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import diffusers
+import numpy as np
 import torch
 from accelerate import Accelerator
+from diffusers import SchedulerMixin
 from torch.utils.data import DataLoader
 
 from diffct import __version__
@@ -32,6 +33,7 @@ from diffct.data.phantoms.pelvis import write_pelvis_cohort
 from diffct.data.splits import save_split
 from diffct.models import UNet3DModel
 from diffct.pipelines import CT3DPipeline
+from diffct.pipelines.schedulers import find_scheduler
 from diffct.training.checkpoints import Progress
 from diffct.training.loop import Events, fit
 from diffct.training.objectives import Denoiser, DiffusionObjective, validation_loss
@@ -46,6 +48,8 @@ from diffct.training.run import (
 )
 
 CONFIGS = Path(__file__).parent / "configs"
+PHANTOM_FIELD_MM = (128.0, 384.0, 416.0)
+"""What phantoms show when no spacing is asked for: a pelvis with its table."""
 
 
 @dataclass
@@ -66,12 +70,12 @@ class PreviewConfig:
     Args:
         volumes: How many.
         steps: Denoising steps of each.
-        scheduler: The diffusers scheduler class to sample with.
+        scheduler: What to sample with, e.g. ddpm, ddim, dpm++ or a diffusers class.
     """
 
     volumes: int = 2
     steps: int = 25
-    scheduler: str = "DDIMScheduler"
+    scheduler: str = "ddim"
 
 
 @dataclass
@@ -109,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def train(config: CT3DConfig, *, resume: bool) -> None:
     """Train as configured; see `main`."""
     # 1. the run
+    find_scheduler(config.preview.scheduler)
     objective = DiffusionObjective(make_scheduler(config), **vars(config.objective))
     unet = make_unet(config)
     accelerator = start_run(config, resume=resume)
@@ -221,12 +226,9 @@ def make_events(
     return Events(validate=validate, preview=preview, save=save)
 
 
-def make_scheduler(config: CT3DConfig) -> diffusers.SchedulerMixin:
+def make_scheduler(config: CT3DConfig) -> SchedulerMixin:
     """Build the noise scheduler of the `scheduler` section."""
-    name = config.scheduler.get("_class_name", "DDPMScheduler")
-    scheduler_class = getattr(diffusers, name, None)
-    if scheduler_class is None:
-        raise ValueError(f"scheduler._class_name={name!r} is not a scheduler of diffusers.")
+    scheduler_class = find_scheduler(config.scheduler.get("_class_name", "ddpm"))
     check_arguments("scheduler", config.scheduler, scheduler_class)
     return scheduler_class.from_config(config.scheduler)
 
@@ -264,7 +266,7 @@ def load_cohort(config: CT3DConfig, accelerator: Accelerator) -> CTCohort:
                     num_scans=data.phantom_scans,
                     seed=config.seed,
                     size=data.size,
-                    spacing_mm=data.spacing_mm or (8.0, 6.5, 6.5),
+                    spacing_mm=data.spacing_mm or np.divide(PHANTOM_FIELD_MM, data.size).tolist(),
                 )
             folder = folder / "images"
         # Once made, the run's own split is the one that a resumed run uses.
@@ -306,7 +308,7 @@ def training_facts(
 
 def draw_preview(pipeline: CT3DPipeline, config: CT3DConfig, path: Path) -> None:
     """Sample a few volumes with fixed noise and write them as one picture."""
-    scheduler_class = getattr(diffusers, config.preview.scheduler)
+    scheduler_class = find_scheduler(config.preview.scheduler)
     pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(desc="preview", leave=False)
     volumes = [

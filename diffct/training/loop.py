@@ -37,7 +37,8 @@ class LoopConfig:
         log_every: Interval of logged losses.
         validate_every: Interval of validations; one more ends the run.
         preview_every: Interval of preview pictures; one more ends the run.
-        checkpoint_every: Interval of checkpoints; one more ends the run.
+        checkpoint_every: Interval of checkpoints and saved pipelines; one more ends the run in any
+            case.
         keep_checkpoints: How many checkpoints to keep.
     """
 
@@ -157,7 +158,7 @@ def _after_update(
             events.save(clock.folder / "pipeline-best")
     if due(config.preview_every):
         events.preview(clock.folder / "previews" / f"update-{progress.update:08d}.png")
-    if due(config.checkpoint_every):
+    if last or due(config.checkpoint_every):
         events.save(clock.folder / "pipeline")
         checkpoints.save(progress.update)
         clock.draw()

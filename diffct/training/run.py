@@ -18,7 +18,7 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from diffct.atomic import atomic_file
+from diffct.atomic import atomic_file, remove_partials
 from diffct.config import config_differences, flat_config, save_config
 from diffct.training.checkpoints import Checkpoints, Progress
 from diffct.training.loop import LoopConfig
@@ -192,6 +192,8 @@ def _claim_folder(folder: Path, config: RunConfig, *, resume: bool, processes: i
                 f"{folder} was trained by {before} process(es) and now there are {processes}:"
                 " the data order would change. Launch as before or choose another output_dir."
             )
+    if folder.is_dir():
+        remove_partials(folder)
     with atomic_file(saved) as partial:
         save_config(config, partial)
     with atomic_file(facts_file) as partial:

@@ -122,6 +122,7 @@ def test_weights_can_be_taken_from_another_run(tmp_path, scans):
         ("scheduler.beta_strat=0.1", "scheduler.beta_start"),
         ("scheduler._class_name=NoScheduler", "NoScheduler"),
         ("scheduler.prediction_type=score", "score"),
+        ("preview.scheduler=NoPreviewer", "NoPreviewer"),
         ("tracker=paper", "tensorboard"),
         ("mixed_precision=fp64", "fp64"),
         ("train.keep_checkpoints=0", "keep_checkpoints"),
