@@ -13,7 +13,8 @@ demo: $(READY)
 	@set -e
 	$(VENV)/bin/accelerate launch --config_file accelerate_config.yaml \
 		train/train_ct3d.py --resume output_dir=$(OUT)
-	$(VENV)/bin/diffct sample $(OUT)/pipeline --num 4 --steps 100 --out $(OUT)/samples
+	$(VENV)/bin/diffct sample $(OUT)/pipeline --num 4 --steps 100 \
+		--batch-size 4 --out $(OUT)/samples
 	$(VENV)/bin/python -m diffct.eval.hounsfield $(OUT)/samples $(OUT)/phantoms/images
 	echo "Look at $(OUT)/samples/*.png (samples), $(OUT)/previews/*.png and $(OUT)/loss.png"
 

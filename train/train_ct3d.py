@@ -311,14 +311,12 @@ def draw_preview(pipeline: CT3DPipeline, config: CT3DConfig, path: Path) -> None
     scheduler_class = find_scheduler(config.preview.scheduler)
     pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(desc="preview", leave=False)
-    volumes = [
-        pipeline(
-            num_inference_steps=config.preview.steps,
-            generator=torch.Generator().manual_seed(config.seed + index),
-        ).volumes[0]
-        for index in range(config.preview.volumes)
-    ]
-    save_montage(volumes, path, spacing_mm=tuple(pipeline.config.spacing_mm))
+    output = pipeline(
+        config.preview.volumes,
+        num_inference_steps=config.preview.steps,
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+    save_montage(list(output.volumes), path, spacing_mm=output.spacing_mm)
 
 
 if __name__ == "__main__":

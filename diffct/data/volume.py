@@ -104,12 +104,12 @@ def canonical_affine(size: Sequence[int], spacing_mm: Sequence[float]) -> np.nda
     Returns:
         Takes indices (d, h, w, 1) in orientation "SPL" to RAS+ millimetres, (4, 4).
     """
-    affine = np.zeros((4, 4))
+    affine = np.eye(4)
     # World rows are (R, A, S): width grows to the left, height to posterior, depth to superior.
-    for axis, row, sign in ((0, 2, 1), (1, 1, -1), (2, 0, -1)):
-        affine[row, axis] = sign * spacing_mm[axis]
-        affine[row, 3] = -sign * spacing_mm[axis] * (size[axis] - 1) / 2
-    affine[3, 3] = 1
+    superior, anterior, right = affine[2], affine[1], affine[0]
+    affine[:3, :3] = 0
+    superior[0], anterior[1], right[2] = spacing_mm[0], -spacing_mm[1], -spacing_mm[2]
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(size) - 1) / 2)
     return affine
 
 

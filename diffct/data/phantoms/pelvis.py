@@ -16,7 +16,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from diffct.atomic import atomic_folder
-from diffct.data.volume import Volume, write_nifti
+from diffct.data.volume import Volume, canonical_affine, write_nifti
 
 from .canvas import Axes, Canvas, Layer
 from .pelvis_anatomy import FAT_HU, PELVIS_LABELS, SKIN_HU, Anatomy, draw_anatomy
@@ -109,7 +109,7 @@ def pelvis_phantom(
     hu = sampled_hu.reshape(blocks).mean(axis=(1, 3, 5))
     hu += _scanner_noise(scanner_rng, size, spacing_mm)
     return PelvisPhantom(
-        volume=Volume(np.maximum(hu, LOWEST_HU), _centred_affine(size, spacing_mm)),
+        volume=Volume(np.maximum(hu, LOWEST_HU), canonical_affine(size, spacing_mm)),
         labels=_majority(canvas.labels.reshape(blocks)),
         attributes=_measure(anatomy),
     )
@@ -246,16 +246,6 @@ def _scanner_noise(
     streak = gaussian_filter(streak, (0, NOISE_GRAIN_MM / height_mm, STREAK_MM / width_mm))
     strength = rng.uniform(*NOISE_HU)
     return strength * grain / grain.std() + STREAK_HU * streak / streak.std()
-
-
-def _centred_affine(size: Sequence[int], spacing_mm: Sequence[float]) -> np.ndarray:
-    """Return the affine from SPL indices to RAS+ mm that puts the grid's centre at the origin."""
-    affine = np.zeros((4, 4))
-    superior, anterior, right = affine[2], affine[1], affine[0]
-    superior[0], anterior[1], right[2] = spacing_mm[0], -spacing_mm[1], -spacing_mm[2]
-    affine[:3, 3] = -affine[:3, :3] @ ((np.array(size) - 1) / 2)
-    affine[3, 3] = 1
-    return affine
 
 
 def _measure(anatomy: Anatomy) -> dict[str, float]:
