@@ -38,14 +38,14 @@ from diffct.training.checkpoints import Progress
 from diffct.training.loop import Events, fit
 from diffct.training.objectives import Denoiser, DiffusionObjective, validation_loss
 from diffct.training.run import (
-    GradientStep,
-    RunConfig,
     averaged_weights,
     make_gradient_step,
     plain_errors,
     restore_run,
     start_run,
 )
+from diffct.training.settings import RunConfig
+from diffct.training.steps import GradientStep
 
 CONFIGS = Path(__file__).parent / "configs"
 PHANTOM_FIELD_MM = (128.0, 384.0, 416.0)

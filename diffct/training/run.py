@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,8 +20,8 @@ from torch import nn
 from diffct.atomic import atomic_file, remove_partials
 from diffct.config import config_differences, flat_config, save_config
 from diffct.training.checkpoints import Checkpoints, Progress
-from diffct.training.loop import LoopConfig
 from diffct.training.precision import choose_precision
+from diffct.training.settings import RunConfig
 from diffct.training.steps import GradientStep, Losses
 
 logger = logging.getLogger(__name__)
@@ -39,77 +38,6 @@ FIXED = (
     "train.channels_last",
     "train.validation_draws",
 )
-
-
-@dataclass
-class TrainConfig(LoopConfig):
-    """The loop's intervals, and how data reaches it.
-
-    Args:
-        batch_size: Samples per micro-batch and process.
-        gradient_accumulation: Micro-batches per update.
-        workers: Processes that load data, per training process.
-        gradient_checkpointing: Recompute activations in the backward pass to save memory.
-        channels_last: Keep images and weights in `channels_last_3d`. Faster on a CPU for shallow
-            networks (1.8 times for the default one) and free for in-slice blocks; measure first.
-        validation_draws: Noise levels per validation sample.
-    """
-
-    batch_size: int = 1
-    gradient_accumulation: int = 1
-    workers: int = 0
-    gradient_checkpointing: bool = False
-    channels_last: bool = False
-    validation_draws: int = 8
-
-
-@dataclass
-class OptimConfig:
-    """AdamW and its learning rate.
-
-    Args:
-        lr: Peak learning rate.
-        betas: Decay rates of the moments.
-        weight_decay: Decoupled weight decay.
-        schedule: A diffusers schedule, e.g. cosine, constant_with_warmup.
-        warmup_updates: Updates until the peak.
-        max_grad_norm: Largest gradient norm; larger ones are scaled down.
-    """
-
-    lr: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.01
-    schedule: str = "cosine"
-    warmup_updates: int = 1000
-    max_grad_norm: float = 1.0
-
-
-@dataclass
-class EMAConfig:
-    """Moving average of the weights: decay min(decay, 1 − (1 + update)^−power)."""
-
-    decay: float = 0.9999
-    power: float = 0.75
-
-
-@dataclass
-class RunConfig:
-    """What every training script configures.
-
-    Args:
-        output_dir: Folder of the run.
-        seed: Seed of everything random.
-        mixed_precision: auto, no, fp16 or bf16; see `diffct.training.precision`.
-        tracker: tensorboard, mlflow, wandb or none.
-    """
-
-    output_dir: str = "outputs/run"
-    seed: int = 0
-    mixed_precision: str = "auto"
-    tracker: str = "tensorboard"
-    train: TrainConfig = field(default_factory=TrainConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    ema: EMAConfig = field(default_factory=EMAConfig)
 
 
 @contextmanager
@@ -167,7 +95,9 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
         # `accelerate launch` pins processes to one thread where it does not know of the CPU.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // accelerator.num_processes))
     torch.manual_seed(config.seed)
-    accelerator.init_trackers("diffct", config=flat_config(config))
+    accelerator.init_trackers(
+        "diffct", config=flat_config(config), init_kwargs={"wandb": {"dir": str(folder)}}
+    )
     return accelerator
 
 

@@ -1,0 +1,76 @@
+"""What every training script configures: the sections that all experiments share."""
+
+from dataclasses import dataclass, field
+
+from diffct.training.loop import LoopConfig
+
+
+@dataclass
+class TrainConfig(LoopConfig):
+    """The loop's intervals, and how data reaches it.
+
+    Args:
+        batch_size: Samples per micro-batch and process.
+        gradient_accumulation: Micro-batches per update.
+        workers: Processes that load data, per training process.
+        gradient_checkpointing: Recompute activations in the backward pass to save memory.
+        channels_last: Keep images and weights in `channels_last_3d`. Faster on a CPU for shallow
+            networks (1.8 times for the default one) and free for in-slice blocks; measure first.
+        validation_draws: Noise levels per validation sample.
+    """
+
+    batch_size: int = 1
+    gradient_accumulation: int = 1
+    workers: int = 0
+    gradient_checkpointing: bool = False
+    channels_last: bool = False
+    validation_draws: int = 8
+
+
+@dataclass
+class OptimConfig:
+    """AdamW and its learning rate.
+
+    Args:
+        lr: Peak learning rate.
+        betas: Decay rates of the moments.
+        weight_decay: Decoupled weight decay.
+        schedule: A diffusers schedule, e.g. cosine, constant_with_warmup.
+        warmup_updates: Updates until the peak.
+        max_grad_norm: Largest gradient norm; larger ones are scaled down.
+    """
+
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    schedule: str = "cosine"
+    warmup_updates: int = 1000
+    max_grad_norm: float = 1.0
+
+
+@dataclass
+class EMAConfig:
+    """Moving average of the weights: decay min(decay, 1 − (1 + update)^−power)."""
+
+    decay: float = 0.9999
+    power: float = 0.75
+
+
+@dataclass
+class RunConfig:
+    """What every training script configures.
+
+    Args:
+        output_dir: Folder of the run.
+        seed: Seed of everything random.
+        mixed_precision: auto, no, fp16 or bf16; see `diffct.training.precision`.
+        tracker: tensorboard, mlflow, wandb or none.
+    """
+
+    output_dir: str = "outputs/run"
+    seed: int = 0
+    mixed_precision: str = "auto"
+    tracker: str = "tensorboard"
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    ema: EMAConfig = field(default_factory=EMAConfig)
