@@ -98,6 +98,28 @@ def test_the_finished_run_can_be_resumed_and_another_one_is_refused(tmp_path, sc
     assert "another configuration" in message and "optim.lr" in message
 
 
+@pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="this CPU has no bf16 arithmetic"
+)
+def test_mixed_precision_trains_and_publishes_full_precision_weights(tmp_path, scans):
+    output = tmp_path / "run"
+    train(output, f"data.folder={scans}", "mixed_precision=bf16")
+    for name in ("pipeline", "pipeline-best"):
+        weights = load_file(output / name / "unet/diffusion_pytorch_model.safetensors")
+        assert {weight.dtype for weight in weights.values()} == {torch.float32}
+        assert all(weight.isfinite().all() for weight in weights.values())
+    assert list((output / "previews").iterdir())
+
+
+def test_gradient_checkpointing_learns_the_same(tmp_path, scans):
+    plain, checkpointed = tmp_path / "plain", tmp_path / "checkpointed"
+    train(plain, f"data.folder={scans}")
+    train(checkpointed, f"data.folder={scans}", "train.gradient_checkpointing=true")
+    name = "pipeline/unet/diffusion_pytorch_model.safetensors"
+    first, second = load_file(plain / name), load_file(checkpointed / name)
+    assert all(torch.allclose(first[key], second[key], atol=1e-5) for key in first)
+
+
 def test_weights_can_be_taken_from_another_run(tmp_path, scans):
     first, second = tmp_path / "first", tmp_path / "second"
     train(first, f"data.folder={scans}")
