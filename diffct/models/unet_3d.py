@@ -59,6 +59,8 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         layers_per_block: Residual blocks per down block; up blocks have one more.
         mid_block_layers: (Attention, residual block) pairs of the mid block.
         mid_block_scale_factor: Divides every residual sum of the mid block.
+        downsample_type: "conv" only; the argument keeps configurations of `UNet2DModel` valid.
+        upsample_type: Likewise.
         downsample_padding: Padding of the strided convolutions, 1 or 0 (one-sided).
         dropout: Dropout probability in the residual blocks.
         act_fn: Activation, as named by diffusers.
@@ -107,6 +109,8 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         mid_block_layers: int = 2,
         mid_block_scale_factor: float = 1,
         downsample_padding: int = 1,
+        downsample_type: Literal["conv"] = "conv",
+        upsample_type: Literal["conv"] = "conv",
         dropout: float = 0.0,
         act_fn: str = "silu",
         attention_head_dim: int | None = 8,
@@ -125,6 +129,8 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         _check_choice("class_embed_type", class_embed_type, CLASS_EMBEDDINGS)
         _check_choice("resnet_time_scale_shift", resnet_time_scale_shift, TIME_SHIFTS)
         _check_choice("downsample_padding", downsample_padding, (0, 1))
+        _check_choice("downsample_type", downsample_type, ("conv",))
+        _check_choice("upsample_type", upsample_type, ("conv",))
         _check_blocks(down_block_types, mid_block_type, up_block_types)
         _check_widths(block_out_channels, len(down_block_types), norm_num_groups)
         self.sample_size = sample_size
@@ -267,13 +273,7 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         """
         if isinstance(unet2d, UNet3DModel):
             raise ValueError("from_unet2d takes a UNet2DModel, got a UNet3DModel.")
-        config = dict(unet2d.config)
-        for option in ("downsample_type", "upsample_type"):
-            if (kind := config.pop(option)) != "conv":
-                raise ValueError(
-                    f"Cannot inflate a UNet2DModel with {option}={kind!r}: only 'conv'."
-                )
-        config = {name: value for name, value in config.items() if not name.startswith("_")}
+        config = {name: value for name, value in unet2d.config.items() if not name.startswith("_")}
         config |= {"sample_size": None, "mid_block_layers": 1}
         config["down_block_types"] = down_block_types or config["down_block_types"]
         config["mid_block_type"] = mid_block_type or config["mid_block_type"]

@@ -397,6 +397,8 @@ def test_compiled_network_equals_the_eager_one():
         {"class_embed_type": "projection"},
         {"resnet_time_scale_shift": "spatial"},
         {"downsample_padding": 2},
+        {"downsample_type": "resnet"},
+        {"upsample_type": "resnet"},
     ],
 )
 def test_an_unknown_choice_is_refused_with_the_accepted_ones(option):

@@ -113,7 +113,7 @@ def test_inflation_keeps_the_dtype():
 
 @pytest.mark.parametrize("option", ["downsample_type", "upsample_type"])
 def test_resampling_without_a_3d_counterpart_is_refused(option):
-    with pytest.raises(ValueError, match=f"{option}='resnet': only 'conv'"):
+    with pytest.raises(ValueError, match=f"{option}='resnet'; accepted are 'conv'"):
         UNet3DModel.from_unet2d(tiny_2d(**{option: "resnet"}))
 
 
