@@ -16,6 +16,12 @@ from diffct.models import UNet3DModel
 from diffct.pipelines.outputs import CT3DPipelineOutput
 from diffct.pipelines.publishing import PublishedPipeline
 
+PREDICTIONS = {
+    "epsilon": "the noise (ε)",
+    "v_prediction": "the velocity (v)",
+    "sample": "the clean volume (x₀)",
+}
+
 
 class CT3DPipeline(PublishedPipeline):
     """Sample CT volumes in Hounsfield units.
@@ -148,7 +154,8 @@ class CT3DPipeline(PublishedPipeline):
         return (
             f"A 3D diffusion model of CT volumes in Hounsfield units ({low:g} to {high:g} HU)."
             f" Its volumes are {size} voxels (slices × rows × columns) of {spacing} mm. The"
-            f" network has {parameters:,} parameters and predicts {self.config.prediction_type}."
+            f" network has {parameters:,} parameters and predicts"
+            f" {PREDICTIONS.get(self.config.prediction_type, self.config.prediction_type)}."
         )
 
     def card_usage(self, name: str) -> str:

@@ -105,8 +105,9 @@ class PublishedPipeline(DiffusionPipeline):
             safe_serialization: Must be True: diffct writes no pickles.
             variant: E.g. "fp16", a part of the weights' file names.
             max_shard_size: Largest size of one weights file.
-            push_to_hub: Upload as well; `repo_id` and the other options of `push_to_hub` follow.
-            hub_options: Those options.
+            push_to_hub: Upload as well.
+            hub_options: `repo_id`, the name on the card and on the Hub (default: the folder's),
+                and the other options of `push_to_hub`.
 
         Raises:
             ValueError: `safe_serialization` is False.
@@ -115,11 +116,10 @@ class PublishedPipeline(DiffusionPipeline):
             raise ValueError("diffct publishes safetensors only; drop safe_serialization=False.")
         super().save_pretrained(save_directory, variant=variant, max_shard_size=max_shard_size)
         folder = Path(save_directory)
-        self.model_card(hub_options.get("repo_id") or folder.name).save(folder / "README.md")
+        name = hub_options.pop("repo_id", folder.name)
+        self.model_card(name).save(folder / "README.md")
         if push_to_hub:
-            self.push_to_hub(
-                hub_options.pop("repo_id", folder.name), variant=variant, **hub_options
-            )
+            self.push_to_hub(name, variant=variant, **hub_options)
 
     def push_to_hub(
         self,
@@ -147,8 +147,9 @@ class PublishedPipeline(DiffusionPipeline):
         """
         repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
         with TemporaryDirectory() as folder:
-            self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
-            self.model_card(repo_id).save(Path(folder) / "README.md")
+            self.save_pretrained(
+                folder, safe_serialization=safe_serialization, variant=variant, repo_id=repo_id
+            )
             return self._upload_folder(
                 folder, repo_id, token=token, commit_message=commit_message, create_pr=create_pr
             )
@@ -173,9 +174,11 @@ def _training_section(facts: dict[str, Any]) -> str:
 
 
 def _table(rows: dict[str, Any]) -> str:
-    """Return a Markdown table of names and values."""
+    """Return a Markdown table of names and values, without those that are None."""
     lines = ["| | |", "|---|---|"]
     for name, value in rows.items():
+        if value is None:
+            continue
         shown = f"{value:.4g}" if isinstance(value, float) else value
         lines.append(f"| {name.replace('_', ' ')} | {shown} |")
     return "\n".join(lines)

@@ -215,7 +215,7 @@ def make_events(
         if accelerator.is_main_process:
             facts = training_facts(config, cohort, progress.history)
             with averaged_weights(step), atomic_folder(path) as partial:
-                pipeline(facts).save_pretrained(partial)
+                pipeline(facts).save_pretrained(partial, repo_id=path.name)
 
     def preview(path: Path) -> None:
         if accelerator.is_main_process:

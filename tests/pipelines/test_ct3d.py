@@ -256,6 +256,7 @@ def test_the_model_card_says_what_it_was_trained_on(tmp_path):
         "license: apache-2.0",
         "library_name: diffusers",
         "-1000 to 600 HU",
+        "predicts the noise",
         "| train scans | 23 |",
         "| last validation loss | 0.01234 |",
         "No real patient was involved",
