@@ -15,7 +15,7 @@ class TrainConfig(LoopConfig):
         workers: Processes that load data, per training process.
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
         channels_last: Keep images and weights in `channels_last_3d`. Faster on a CPU for shallow
-            networks (1.8 times for the default one) and free for in-slice blocks; measure first.
+            networks (1.8 times for one of 16 to 128 channels); free for in-slice blocks.
         validation_draws: Noise levels per validation sample.
     """
 
