@@ -1,0 +1,37 @@
+"""Folders of synthetic films: never mixed with other files, never made twice."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+COHORT_FILE = "cohort.json"
+
+
+def holds_cohort(folder: Path, parameters: dict[str, Any]) -> bool:
+    """Return whether a folder holds exactly a certain cohort.
+
+    Args:
+        folder: May be absent.
+        parameters: What the cohort was made with, as JSON values; `kind` names who writes such
+            cohorts.
+
+    Returns:
+        False when there is nothing, or a cohort of the same kind with other parameters.
+
+    Raises:
+        ValueError: There is something else, which must not be replaced.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    try:
+        found = json.loads((folder / COHORT_FILE).read_text())
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or found.get("kind") != parameters["kind"]:
+        raise ValueError(f"{folder}: holds something else. Give a new or empty folder.")
+    return found == parameters
+
+
+def sign_cohort(folder: Path, parameters: dict[str, Any]) -> None:
+    """Write down what the cohort in a folder was made with; the last step of making it."""
+    (folder / COHORT_FILE).write_text(json.dumps(parameters, indent=2) + "\n")

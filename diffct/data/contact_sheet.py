@@ -1,0 +1,70 @@
+"""Films side by side as one picture, each with a line of text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+
+import numpy as np
+
+from diffct.atomic import atomic_file
+
+_TILE_INCHES = 2.0
+_GAP_INCHES = 0.06
+_LINE_INCHES = 0.15
+_DOTS_PER_INCH = 120
+_CHARACTERS = 34  # of a title's line
+
+
+def save_contact_sheet(
+    films: Sequence[np.ndarray],
+    path: str | Path,
+    *,
+    titles: Sequence[str] | None = None,
+    columns: int = 4,
+) -> None:
+    """Draw films in rows, from left to right.
+
+    Args:
+        films: Each (H, W) in [0, 1], of one shape.
+        path: The PNG to write.
+        titles: Text above each film, wrapped to three lines at most.
+        columns: Films per row.
+
+    Raises:
+        ValueError: There is nothing to draw, or there is not one title for each film.
+    """
+    if not len(films) or columns < 1:
+        raise ValueError(f"{len(films)} films in {columns} columns make no picture.")
+    if titles is not None and len(titles) != len(films):
+        raise ValueError(f"{len(titles)} titles for {len(films)} films; give one for each.")
+    with atomic_file(Path(path)) as partial:
+        _draw(films, partial, titles, min(columns, len(films)))
+
+
+def _draw(
+    films: Sequence[np.ndarray], path: Path, titles: Sequence[str] | None, columns: int
+) -> None:
+    """Lay the tiles out in inches and write the picture."""
+    # Figure without pyplot: no global state, no display, safe beside a user's own plots.
+    from matplotlib.figure import Figure
+
+    lines = [fill(t, _CHARACTERS, max_lines=3, placeholder=" …") for t in titles or [""]]
+    text_inches = _LINE_INCHES * max(line.count("\n") + 1 for line in lines) if titles else 0
+    rows = -(-len(films) // columns)
+    height, width = films[0].shape
+    tile = _TILE_INCHES * np.array([height, width]) / max(height, width)
+    cell = tile + [_GAP_INCHES + text_inches, _GAP_INCHES]
+    total = (columns * cell[1] + _GAP_INCHES, rows * cell[0] + _GAP_INCHES)
+    figure = Figure(figsize=total, facecolor="0.12")
+    for index, film in enumerate(films):
+        row, column = divmod(index, columns)
+        left = _GAP_INCHES + column * cell[1]
+        bottom = total[1] - (row + 1) * cell[0]
+        box = np.divide((left, bottom, tile[1], tile[0]), total * 2)
+        axes = figure.add_axes(tuple(box))
+        axes.imshow(film, cmap="gray", vmin=0, vmax=1, aspect="auto")
+        axes.set_axis_off()
+        if titles is not None:
+            place = (left / total[0], (bottom + tile[0] + _GAP_INCHES / 2) / total[1])
+            figure.text(*place, lines[index], color="0.85", fontsize=7, va="bottom")
+    figure.savefig(path, dpi=_DOTS_PER_INCH)

@@ -1,0 +1,192 @@
+"""One projection radiograph from a DICOM file, as it is meant to be displayed.
+
+Source: DICOM PS3.3, C.7.6.1.1.1 (Patient Orientation), C.11.1 (Modality LUT) and C.11.2 (VOI LUT).
+"""
+
+import struct
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pydicom
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
+
+from diffct.data.dicom import is_dicom
+
+_MODALITIES = ("CR", "DX", "RG", "RF")
+# Without a window of the maker, these percentiles of the gray values become black and white: many
+# films use only part of the bits that they store.
+_PERCENTILES = (0.1, 99.9)
+# What pydicom raises on damaged files.
+_DAMAGE = (
+    InvalidDicomError,
+    BytesLengthException,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    OSError,
+    struct.error,
+    NotImplementedError,
+)
+
+UnusableReason = Literal[
+    "unreadable", "too small", "constant", "in colour", "several frames", "bit depth", "no film"
+]
+
+
+class UnusableFilmError(ValueError):
+    """A file that is there but cannot be used as a film.
+
+    Args:
+        path: The file.
+        reason: Why, for counting.
+        detail: Why, as a clause that follows the file's name.
+    """
+
+    def __init__(self, path: Path, reason: UnusableReason, detail: str) -> None:
+        super().__init__(f"{path}: {detail}.")
+        self.path = path
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type["UnusableFilmError"], tuple[Path, str, str]]:
+        return type(self), (self.path, self.reason, self.detail)  # to cross processes
+
+
+def read_dicom_film(path: Path) -> np.ndarray:
+    """Read a CR, DX, RG or RF image: bright is dense, upright, patient's left on the right.
+
+    Args:
+        path: The file. Its first window or VOI LUT is applied; without any, the 0.1st and 99.9th
+            percentile of the gray values become black and white.
+
+    Returns:
+        Gray values in [0, 1], float32 with shape (rows, columns).
+
+    Raises:
+        UnusableFilmError: A ValueError with a `reason`: the file is damaged, of another modality,
+            raw detector data, in colour, or has several frames.
+        ValueError: Its pixels are compressed in a way that needs another package.
+    """
+    try:
+        dataset = pydicom.dcmread(path)
+        _check_kind(dataset, path)
+        stored = dataset.pixel_array
+    except UnusableFilmError:
+        raise
+    except RuntimeError as error:
+        syntax = pydicom.uid.UID(dataset.file_meta.TransferSyntaxUID)
+        if get_decoder(syntax).is_available:
+            raise UnusableFilmError(path, "unreadable", "is damaged or cut off") from error
+        raise ValueError(
+            f"{path}: its pixels ({syntax.name}) cannot be decoded here. Install decoders (pip "
+            "install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg) or decompress the files first."
+        ) from error
+    except _DAMAGE as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # the disk or the permissions are at fault, not the file
+        raise UnusableFilmError(path, "unreadable", "is damaged or cut off") from error
+    try:
+        film = _displayed(stored, dataset)
+    except _DAMAGE as error:
+        raise UnusableFilmError(path, "unreadable", f"has no usable window ({error})") from error
+    return _upright(film, dataset)
+
+
+def read_pixel_spacing_mm(path: str | Path) -> tuple[float, float] | None:
+    """Return the distance between the pixel centres of a film, as `read_radiograph` turns it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Millimetres between rows and between columns, at the patient when known and else at the
+        detector; None when the file does not say, or says [0, 0].
+    """
+    if not is_dicom(Path(path)):
+        return None
+    tags = ["PixelSpacing", "ImagerPixelSpacing", "PatientOrientation"]
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        for tag in tags[:2]:
+            values = [float(value) for value in dataset.get(tag) or ()]
+            if len(values) == 2 and min(values) > 0 and np.isfinite(values).all():
+                swapped = _directions(dataset)[0] in ("H", "F")
+                return (values[1], values[0]) if swapped else (values[0], values[1])
+    except _DAMAGE:
+        return None  # reported by read_radiograph, which reads the whole file
+    return None
+
+
+def _check_kind(dataset: pydicom.Dataset, path: Path) -> None:
+    """Refuse what is no single film meant to be looked at."""
+    modality = dataset.get("Modality")
+    if modality not in _MODALITIES:
+        raise UnusableFilmError(
+            path, "no film", f"has the modality {modality}, not {', '.join(_MODALITIES)}"
+        )
+    if dataset.get("PresentationIntentType") == "FOR PROCESSING":
+        raise UnusableFilmError(path, "no film", "is raw detector data (FOR PROCESSING)")
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        raise UnusableFilmError(
+            path, "several frames", f"holds {dataset.NumberOfFrames} frames, not one film"
+        )
+    if dataset.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
+        kind = dataset.PhotometricInterpretation
+        raise UnusableFilmError(path, "in colour", f"is {kind}, not MONOCHROME1 or MONOCHROME2")
+
+
+def _displayed(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    """Scale the gray values to [0, 1] by the file's own tables, bright as dense."""
+    values = apply_modality_lut(stored, dataset)
+    padding = _padding(stored, dataset)
+    if dataset.get("VOILUTSequence"):
+        low, high = 0.0, 2.0 ** dataset.VOILUTSequence[0].LUTDescriptor[2] - 1
+        values = apply_voi_lut(values, dataset)
+    elif dataset.get("WindowWidth") and dataset.get("WindowCenter") is not None:
+        # What lies far outside the window comes back as the ends of the displayed range.
+        with np.errstate(over="ignore"):  # of a sigmoid
+            low, high = apply_voi_lut(np.array([-1e6, 1e6]), dataset, prefer_lut=False).tolist()
+        values = apply_voi_lut(values, dataset, prefer_lut=False)
+    else:
+        low, high = np.percentile(values[~padding], _PERCENTILES).tolist()
+    # A negative rescale slope puts the low end above the high one. Equal ends: nothing to see.
+    film = np.clip((values - low) / ((high - low) or 1.0), 0, 1).astype(np.float32)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        film = 1 - film
+    film[padding] = 0
+    return film
+
+
+def _padding(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    """Mark the pixels outside the film that the file declares as such."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
+        return np.zeros(stored.shape, dtype=bool)
+    limit = dataset.get("PixelPaddingRangeLimit")
+    low, high = sorted((value, value if limit is None else limit))
+    padding = (stored >= low) & (stored <= high)
+    return padding if not padding.all() else np.zeros_like(padding)
+
+
+def _directions(dataset: pydicom.Dataset) -> tuple[str, str]:
+    """Say where a row and a column of a frontal film run to: R, L, H or F; "" when not told."""
+    told = [str(value)[:1] for value in dataset.get("PatientOrientation") or ()]
+    if len(told) == 2 and {*told} & {*"RL"} and {*told} & {*"HF"}:
+        return told[0], told[1]
+    return "", ""
+
+
+def _upright(film: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    """Turn a film so that rows run to the patient's left and columns to the feet, if told how."""
+    along_row, along_column = _directions(dataset)
+    if along_row in ("H", "F"):
+        film, along_row, along_column = film.T, along_column, along_row
+    if along_row == "R":
+        film = film[:, ::-1]
+    if along_column == "H":
+        film = film[::-1]
+    return np.ascontiguousarray(film)
