@@ -8,10 +8,11 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffct.data.volume import Volume, read_volume
 from diffct.hub import load_pipeline, register
 from diffct.models import UNet3DModel
-from diffct.pipelines import CT3DPipeline
+from diffct.pipelines import CT3DPipeline, CXRTextToImagePipeline
 
 __all__ = [
     "CT3DPipeline",
+    "CXRTextToImagePipeline",
     "ModelMixin",
     "UNet3DModel",
     "Volume",
@@ -20,4 +21,4 @@ __all__ = [
     "read_volume",
 ]
 
-register(CT3DPipeline, UNet3DModel)
+register(CT3DPipeline, CXRTextToImagePipeline, UNet3DModel)

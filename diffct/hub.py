@@ -25,6 +25,9 @@ def register(*classes: type) -> None:
     ALL_IMPORTABLE_CLASSES.update(methods)
     for registered in classes:
         setattr(diffusers, registered.__name__, registered)
+        if issubclass(registered, DiffusionPipeline):
+            # diffusers' tools for pipelines, and its tests, look here.
+            setattr(diffusers.pipelines, registered.__name__, registered)
 
 
 def load_pipeline(
@@ -50,7 +53,7 @@ def load_pipeline(
         The pipeline, ready to be called.
 
     Raises:
-        FileNotFoundError: `name` looks like a folder and holds no pipeline.
+        FileNotFoundError: `name` looks like a folder and holds no pipeline, or lacks a part of it.
     """
     folder = Path(name)
     looks_local = folder.is_dir() or len(folder.parts) > 2 or str(name).startswith((".", "~", "/"))
@@ -59,7 +62,10 @@ def load_pipeline(
             f"{name} holds no pipeline (no model_index.json). A training run saves one in"
             " <output_dir>/pipeline."
         )
-    pipeline = DiffusionPipeline.from_pretrained(
+    index = DiffusionPipeline.load_config(str(name), revision=revision, token=token)
+    # The class itself, not `DiffusionPipeline`, so that diffct's pipelines check their folder.
+    pipeline_class = getattr(diffusers, str(index.get("_class_name")), DiffusionPipeline)
+    pipeline = pipeline_class.from_pretrained(
         str(name), dtype=dtype, variant=variant, revision=revision, token=token
     )
     return pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,6 +1,5 @@
 """Unconditional or class-conditional 3D CT by diffusion."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -15,12 +14,12 @@ from diffct.data.volume import canonical_affine
 from diffct.models import UNet3DModel
 from diffct.pipelines.outputs import CT3DPipelineOutput
 from diffct.pipelines.publishing import PublishedPipeline
-
-PREDICTIONS = {
-    "epsilon": "the noise (ε)",
-    "v_prediction": "the velocity (v)",
-    "sample": "the clean volume (x₀)",
-}
+from diffct.pipelines.schedulers import (
+    PREDICTIONS,
+    check_prediction_type,
+    read_prediction_type,
+    step_options,
+)
 
 
 class CT3DPipeline(PublishedPipeline):
@@ -64,7 +63,7 @@ class CT3DPipeline(PublishedPipeline):
             window_hu=[float(bound) for bound in window_hu],
             spacing_mm=[float(length) for length in spacing_mm],
             size=None if size is None else [int(length) for length in size],
-            prediction_type=prediction_type or _prediction_type(scheduler),
+            prediction_type=prediction_type or read_prediction_type(scheduler),
             training=training,
         )
 
@@ -104,7 +103,7 @@ class CT3DPipeline(PublishedPipeline):
                 labels do not fit.
         """
         # 1. check
-        self._check_scheduler()
+        check_prediction_type(self.scheduler, self.config.prediction_type)
         size = tuple(size or self.config.size or ())
         if len(size) != 3 or any(int(length) != length or length < 1 for length in size):
             raise ValueError(f"size must be three positive integers (D, H, W), got {size}.")
@@ -120,8 +119,7 @@ class CT3DPipeline(PublishedPipeline):
         sample = sample * self.scheduler.init_noise_sigma
 
         # 3. denoise; the state stays in float32 whatever the network computes in
-        accepted = inspect.signature(self.scheduler.step).parameters
-        options = {"generator": generator} if "generator" in accepted else {}
+        options = step_options(self.scheduler, generator=generator)
         for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
             scaled = self.scheduler.scale_model_input(sample, timestep).to(self.unet.dtype)
             prediction = self.unet(scaled, timestep, class_labels=labels).sample.float()
@@ -167,16 +165,6 @@ class CT3DPipeline(PublishedPipeline):
             'output.save("samples")  # NIfTI in Hounsfield units, and pictures'
         )
 
-    def _check_scheduler(self) -> None:
-        """Raise a ValueError unless the scheduler reads predictions as the network means them."""
-        found, trained = _prediction_type(self.scheduler), self.config.prediction_type
-        if found != trained:
-            name = type(self.scheduler).__name__
-            raise ValueError(
-                f"The network predicts {trained!r}, but {name} expects {found!r}. Build it by"
-                f" {name}.from_config(pipeline.scheduler.config)."
-            )
-
     def _class_labels(
         self, class_labels: int | Sequence[int] | Tensor | None, batch_size: int
     ) -> Tensor | None:
@@ -203,16 +191,3 @@ class CT3DPipeline(PublishedPipeline):
             return tuple(size)
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         return tuple(-(-length // factor) for length in size)
-
-
-def _prediction_type(scheduler: SchedulerMixin) -> str:
-    """Return what a scheduler expects of the network."""
-    # `from_config` hands on the settings of the scheduler before, also those it does not know.
-    known = "prediction_type" in inspect.signature(type(scheduler).__init__).parameters
-    if not known or scheduler.config.get("use_flow_sigmas"):
-        name = type(scheduler).__name__
-        raise ValueError(
-            f"{name} is no denoising-diffusion scheduler; use DDPMScheduler, DDIMScheduler,"
-            " DPMSolverMultistepScheduler, UniPCMultistepScheduler or another with prediction_type."
-        )
-    return scheduler.config.prediction_type

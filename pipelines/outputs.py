@@ -6,9 +6,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers.utils import BaseOutput
+from PIL import Image
 
 from diffct.data.montage import save_montage
+from diffct.data.radiograph import write_png
 from diffct.data.volume import Volume, write_nifti
+
+_NOTES = {"Comment": "Synthetic: sampled from a diffusion model, shows no real patient."}
 
 
 @dataclass
@@ -43,4 +47,48 @@ class CT3DPipelineOutput(BaseOutput):
             picture = path.with_name(f"sample-{index:04d}.png")
             save_montage([volume], picture, spacing_mm=self.spacing_mm)
             paths.append(path)
+        return paths
+
+
+@dataclass
+class CXRTextToImagePipelineOutput(BaseOutput):
+    """Sampled radiographs.
+
+    Args:
+        images: What the pipeline's `output_type` says: pictures, an array or a tensor.
+    """
+
+    images: list[Image.Image] | np.ndarray | torch.Tensor
+
+    def films(self) -> list[np.ndarray]:
+        """Return each film as float32 (height, width) in [0, 1].
+
+        Raises:
+            ValueError: These are latents.
+        """
+        if isinstance(self.images, torch.Tensor):
+            if self.images.shape[1] != 1:
+                raise ValueError("These are latents, not films; decode them first.")
+            arrays = self.images[:, 0].float().cpu().numpy()
+        elif isinstance(self.images, np.ndarray):
+            arrays = self.images[..., 0] if self.images.ndim == 4 else self.images
+        else:
+            arrays = np.stack([np.asarray(image) for image in self.images])
+        full = np.iinfo(arrays.dtype).max if arrays.dtype.kind == "u" else 1
+        return list(arrays.astype(np.float32) / full)
+
+    def save(self, folder: str | Path, *, first_index: int = 0) -> list[Path]:
+        """Write each film as 16-bit PNG with a note that it is synthetic, atomically.
+
+        Args:
+            folder: Created if missing.
+            first_index: Number of the first file.
+
+        Returns:
+            The paths of the files. Films sampled as "pil" have 8 bits only.
+        """
+        paths = []
+        for index, film in enumerate(self.films(), start=first_index):
+            paths.append(Path(folder) / f"sample-{index:04d}.png")
+            write_png(film, paths[-1], notes=_NOTES)
         return paths

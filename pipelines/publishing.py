@@ -1,11 +1,14 @@
 """Saving and sharing, the same for every pipeline of diffct: safetensors and a model card."""
 
+import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard, ModelCardData, create_repo
+
+logger = logging.getLogger(__name__)
 
 CARD = """\
 # {title}
@@ -54,6 +57,9 @@ class PublishedPipeline(DiffusionPipeline):
     `model_index.json` and must hold no identifiers.
     """
 
+    card_task: ClassVar[str | None] = None
+    """The Hub's name of what the pipeline does, e.g. "text-to-image"."""
+
     def card_summary(self) -> str:
         """Return a paragraph for the model card: what the pipeline makes."""
         raise NotImplementedError
@@ -74,7 +80,7 @@ class PublishedPipeline(DiffusionPipeline):
         if facts.get("synthetic"):
             tags.append("synthetic-data")
         header = ModelCardData(
-            library_name="diffusers", license=license_id, tags=tags, pipeline_tag=None
+            library_name="diffusers", license=license_id, tags=tags, pipeline_tag=self.card_task
         )
         body = CARD.format(
             title=name.rpartition("/")[2] or name,
@@ -89,6 +95,32 @@ class PublishedPipeline(DiffusionPipeline):
         )
         return ModelCard(f"---\n{header.to_yaml()}\n---\n\n{body}")
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        **options: Any,  # noqa: ANN401 - diffusers' signature
+    ) -> Self:
+        """Load a pipeline.
+
+        Args:
+            pretrained_model_name_or_path: A folder or Hub id.
+            options: Those of `DiffusionPipeline.from_pretrained`.
+
+        Raises:
+            FileNotFoundError: The folder lacks components; diffusers would not name them, and would
+                make a tokenizer without words.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        needed = set(cls._get_signature_keys(cls)[0]) - {*cls._optional_components, *options}
+        missing = sorted(name for name in needed if not any((folder / name).glob("*.json")))
+        if folder.is_dir() and missing:
+            raise FileNotFoundError(
+                f"{folder} is no complete {cls.__name__}: it lacks {', '.join(missing)}. Copy or"
+                " download the whole folder again."
+            )
+        return super().from_pretrained(pretrained_model_name_or_path, **options)
+
     def save_pretrained(
         self,
         save_directory: str | Path,
@@ -102,18 +134,15 @@ class PublishedPipeline(DiffusionPipeline):
 
         Args:
             save_directory: Created if missing.
-            safe_serialization: Must be True: diffct writes no pickles.
+            safe_serialization: Has no effect: diffct writes no pickles, which run code when read.
             variant: E.g. "fp16", a part of the weights' file names.
             max_shard_size: Largest size of one weights file.
             push_to_hub: Upload as well.
             hub_options: `repo_id`, the name on the card and on the Hub (default: the folder's),
                 and the other options of `push_to_hub`.
-
-        Raises:
-            ValueError: `safe_serialization` is False.
         """
         if not safe_serialization:
-            raise ValueError("diffct publishes safetensors only; drop safe_serialization=False.")
+            logger.warning("safe_serialization=False is ignored: diffct writes safetensors only.")
         super().save_pretrained(save_directory, variant=variant, max_shard_size=max_shard_size)
         folder = Path(save_directory)
         name = hub_options.pop("repo_id", folder.name)
@@ -139,7 +168,7 @@ class PublishedPipeline(DiffusionPipeline):
             private: Create the repository as private.
             token: Access token; None for the stored login.
             create_pr: Open a pull request instead of committing.
-            safe_serialization: Must be True.
+            safe_serialization: Has no effect, see `save_pretrained`.
             variant: E.g. "fp16".
 
         Returns:

@@ -5,8 +5,10 @@ from pathlib import Path
 import diffusers
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
+from PIL import Image
 
 import diffct
 from diffct.cli import main
@@ -64,12 +66,104 @@ def test_every_scheduler_name_samples_at_any_size(pipeline, tmp_path, name):
         (["--class-label", "1"], "unconditional"),
         (["--scheduler", "FlowMatchEulerDiscreteScheduler"], "FlowMatch"),
         (["--size", "0", "8", "8"], "size"),
+        (["--prompt", "left effusion"], "--prompt has no meaning for a CT3DPipeline"),
+        (["--dicom"], "--dicom has no meaning"),
     ],
 )
 def test_mistakes_end_in_one_line(pipeline, tmp_path, words, message):
     with pytest.raises(SystemExit, match=f"diffct: .*{message}"):
         sample(pipeline, tmp_path / "out", *words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def films(make_cxr_pipeline, tmp_path) -> Path:
+    """Save a tiny pipeline of films."""
+    make_cxr_pipeline().save_pretrained(tmp_path / "films")
+    return tmp_path / "films"
+
+
+def sample_films(pipeline: Path, out: Path, *words: str) -> list[np.ndarray]:
+    main(["sample", str(pipeline), "--steps", "2", "--out", str(out), "--device", "cpu", *words])
+    return [np.asarray(Image.open(path)) / 65535 for path in sorted(out.glob("sample-*.png"))]
+
+
+def test_films_of_several_prompts_share_their_seeds_and_a_sheet(films, tmp_path, capsys):
+    prompts = ["--prompt", "small left effusion", "--prompt", "", "--num", "2", "--seed", "5"]
+    four = sample_films(films, tmp_path / "four", *prompts, "--batch-size", "3")
+    assert len(four) == 4 and four[0].shape == (32, 32)
+    assert "4 film(s) as 16-bit PNG" in capsys.readouterr().out
+    with Image.open(tmp_path / "four" / "contact-sheet.png") as sheet:
+        assert min(sheet.size) > 100
+    assert not list((tmp_path / "four").glob("*.dcm"))
+    for index, (prompt, seed) in enumerate(
+        [("small left effusion", "5"), ("small left effusion", "6"), ("", "5"), ("", "6")]
+    ):
+        out = tmp_path / str(index)
+        (alone,) = sample_films(films, out, "--prompt", prompt, "--seed", seed)
+        assert np.abs(alone - four[index]).max() < 1e-3
+    assert np.abs(four[0] - four[2]).max() > 1e-3
+
+
+def test_options_of_films_reach_the_pipeline(films, tmp_path):
+    prompt = ["--prompt", "small left effusion"]
+    (plain,) = sample_films(films, tmp_path / "plain", *prompt)
+    (same,) = sample_films(films, tmp_path / "same", *prompt, "--guidance-scale", "7")
+    assert np.abs(plain - same).max() < 1e-4
+    changes = (
+        ["--guidance-scale", "1"],
+        ["--negative-prompt", "pneumothorax"],
+        ["--scheduler", "ddpm"],
+    )
+    for index, change in enumerate(changes):
+        (film,) = sample_films(films, tmp_path / f"changed-{index}", *prompt, *change)
+        assert np.abs(film - plain).max() > 1e-4
+    size = ["--height", "24", "--width", "48"]
+    assert sample_films(films, tmp_path / "size", *prompt, *size)[0].shape == (24, 48)
+
+
+def test_films_are_written_as_dicom_beside_their_pictures(films, tmp_path):
+    words = ["--prompt", "small left effusion", "--num", "2", "--dicom", "--pixel-spacing", "0.3"]
+    pictures = sample_films(films, tmp_path / "out", *words)
+    for index, picture in enumerate(pictures):
+        dataset = pydicom.dcmread(tmp_path / "out" / f"sample-{index:04d}.dcm")
+        assert np.array_equal(dataset.pixel_array, np.rint(picture * 65535))
+        assert dataset.ImageComments.endswith("small left effusion")
+        assert dataset.ImagerPixelSpacing[0] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--prompt"),
+        (["--prompt", "left", "--size", "4", "8", "8"], "--size has no meaning for a CXR"),
+        (["--prompt", "left", "--class-label", "1"], "--class-label has no meaning"),
+        (["--prompt", "left", "--height", "33"], "height=33"),
+        (["--prompt", "left", "--scheduler", "FlowMatchEulerDiscreteScheduler"], "FlowMatch"),
+    ],
+)
+def test_mistakes_with_films_end_in_one_line(films, tmp_path, words, message):
+    with pytest.raises(SystemExit, match=f"diffct: .*{message}"):
+        sample_films(films, tmp_path / "out", *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_incomplete_pipeline_is_refused_by_name(films, tmp_path):
+    (films / "vae" / "config.json").unlink()
+    with pytest.raises(SystemExit, match="it lacks vae"):
+        sample_films(films, tmp_path, "--prompt", "left")
+
+
+def test_a_pipeline_of_another_library_is_not_sampled(make_cxr_pipeline, tmp_path):
+    foreign = diffusers.StableDiffusionPipeline(
+        **make_cxr_pipeline().components,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    foreign.save_pretrained(tmp_path / "foreign")
+    with pytest.raises(SystemExit, match="StableDiffusionPipeline, not one of diffct's"):
+        sample_films(tmp_path / "foreign", tmp_path)
 
 
 def test_a_missing_pipeline_is_named(tmp_path):

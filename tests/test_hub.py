@@ -73,3 +73,54 @@ def test_saving_with_push_to_hub_uploads_the_same_card(hub, tmp_path):
     card = hub.repo_files("group/other")["README.md"].decode()
     assert 'load_pipeline("group/other")' in card
     assert (folder / "README.md").read_text() == card
+
+
+SAVE_FILMS = """
+import diffusers, torch
+from diffct import CXRTextToImagePipeline
+from diffct.models.small_text_encoder import make_small_text_encoder
+
+torch.manual_seed(0)
+tokenizer, text_encoder = make_small_text_encoder(["Left effusion."], width=8, heads=1)
+unet = diffusers.UNet2DConditionModel(
+    sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8, 8), layers_per_block=1,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), norm_num_groups=4,
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=8,
+)
+vae = diffusers.AutoencoderKL(
+    in_channels=1, out_channels=1, latent_channels=3, block_out_channels=(8,), norm_num_groups=4
+)
+pipeline = CXRTextToImagePipeline(vae, text_encoder, tokenizer, unet, diffusers.DDIMScheduler())
+films = pipeline("Left effusion.", num_inference_steps=2, output_type="pt",
+                 generator=torch.Generator().manual_seed(1)).images
+torch.save(films, "films.pt")
+pipeline.push_to_hub("group/films")
+"""
+
+LOAD_FILMS = """
+import diffct, diffusers, torch
+for pipeline in (
+    diffct.load_pipeline("group/films", device="cpu"),
+    diffct.CXRTextToImagePipeline.from_pretrained("group/films"),
+    diffusers.DiffusionPipeline.from_pretrained("group/films"),
+    diffusers.StableDiffusionPipeline.from_pretrained(
+        "group/films", safety_checker=None, requires_safety_checker=False
+    ),
+):
+    films = pipeline("Left effusion.", num_inference_steps=2, output_type="pt", guidance_scale=7.0,
+                     generator=torch.Generator().manual_seed(1)).images
+    assert (torch.load("films.pt") - films).abs().max() < 1e-4
+"""
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_films_loads_from_the_hub_also_as_stable_diffusion(hub, tmp_path):
+    films = repr(str(tmp_path / "films.pt"))
+    hub.run(SAVE_FILMS.replace('"films.pt"', films))
+    files = hub.repo_files("group/films")
+    assert {"vae/config.json", "text_encoder/model.safetensors", "tokenizer/tokenizer.json"} <= {
+        *files
+    }
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
+    assert "pipeline_tag: text-to-image" in files["README.md"].decode()
+    hub.run(LOAD_FILMS.replace('"films.pt"', films))

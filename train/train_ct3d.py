@@ -36,7 +36,12 @@ from diffct.pipelines import CT3DPipeline
 from diffct.pipelines.schedulers import find_scheduler
 from diffct.training.checkpoints import Progress
 from diffct.training.loop import Events, fit
-from diffct.training.objectives import Denoiser, DiffusionObjective, validation_loss
+from diffct.training.objectives import (
+    Denoiser,
+    DiffusionObjective,
+    ObjectiveConfig,
+    validation_loss,
+)
 from diffct.training.run import (
     averaged_weights,
     make_gradient_step,
@@ -50,17 +55,6 @@ from diffct.training.steps import GradientStep
 CONFIGS = Path(__file__).parent / "configs"
 PHANTOM_FIELD_MM = (128.0, 384.0, 416.0)
 """What phantoms show when no spacing is asked for: a pelvis with its table."""
-
-
-@dataclass
-class ObjectiveConfig:
-    """The loss; what is predicted is `scheduler.prediction_type`.
-
-    Args:
-        min_snr_gamma: γ of min-SNR weights; None for equal weights.
-    """
-
-    min_snr_gamma: float | None = None
 
 
 @dataclass

@@ -37,7 +37,7 @@ class LoopConfig:
         log_every: Interval of logged losses.
         validate_every: Interval of validations; one more ends the run.
         preview_every: Interval of preview pictures; one more ends the run.
-        checkpoint_every: Interval of checkpoints and saved pipelines; one more ends the run in any
+        checkpoint_every: Interval of checkpoints and saved models; one more ends the run in any
             case.
         keep_checkpoints: How many checkpoints to keep.
     """
@@ -55,14 +55,16 @@ class Events:
     """What the loop calls at the intervals of `LoopConfig`, in every process.
 
     Args:
-        validate: Returns the validation loss.
+        validate: Returns the validation loss; None if there is nothing to validate on.
         preview: Draws samples into the given PNG file.
         save: Saves the model for inference into the given folder.
+        product: What is saved, as the name of its folder.
     """
 
-    validate: Callable[[], float]
+    validate: Callable[[], float] | None
     preview: Callable[[Path], None]
     save: Callable[[Path], None]
+    product: str = "pipeline"
 
 
 def fit(
@@ -87,8 +89,8 @@ def fit(
         progress: Where to begin; kept up to date.
         checkpoints: The run's checkpoints.
         events: Validation, previews, saving.
-        folder: The run's folder: `pipeline/` (last), `pipeline-best/` (lowest validation loss),
-            `previews/`, `loss.png`.
+        folder: The run's folder: `pipeline/` (last) and `pipeline-best/` (lowest validation loss),
+            or what `events.product` says, `previews/`, `loss.png`.
         seed: Seed of the run.
 
     Raises:
@@ -149,17 +151,17 @@ def _after_update(
 
     if due(config.log_every):
         clock.log()
-    if due(config.validate_every):
+    if events.validate is not None and due(config.validate_every):
         validation = events.validate()
         progress.history.append({"update": progress.update, "validation_loss": validation})
         accelerator.log({"validation_loss": validation}, step=progress.update)
         if validation < progress.best:
             progress.best = validation
-            events.save(clock.folder / "pipeline-best")
+            events.save(clock.folder / f"{events.product}-best")
     if due(config.preview_every):
         events.preview(clock.folder / "previews" / f"update-{progress.update:08d}.png")
     if last or due(config.checkpoint_every):
-        events.save(clock.folder / "pipeline")
+        events.save(clock.folder / events.product)
         checkpoints.save(progress.update)
         clock.draw()
 
@@ -197,8 +199,12 @@ class _Clock:
         seconds = time.perf_counter() - self.since
         updates = self.progress.update - self.updates_since
         self.since, self.updates_since = time.perf_counter(), self.progress.update
-        names = self.pending[0]
-        means = {name: sum(row[name] for row in self.pending) / len(self.pending) for name in names}
+        # A loss may begin late, as the adversarial one does; its mean is over the rows with it.
+        means = {
+            name: sum(row[name] for row in self.pending if name in row)
+            / sum(name in row for row in self.pending)
+            for name in dict.fromkeys(name for row in self.pending for name in row)
+        }
         self.pending = []
         self.progress.history.append({"update": self.progress.update, **means})
         self.bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)

@@ -12,6 +12,7 @@ The target follows the scheduler's `prediction_type`:
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -34,6 +35,17 @@ class NoiseScheduler(Protocol):
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return v."""
+
+
+@dataclass
+class ObjectiveConfig:
+    """The loss; what is predicted is the scheduler's `prediction_type`.
+
+    Args:
+        min_snr_gamma: γ of min-SNR weights; None for equal weights.
+    """
+
+    min_snr_gamma: float | None = None
 
 
 class DiffusionObjective:
@@ -72,7 +84,7 @@ class DiffusionObjective:
 
         Args:
             denoise: The network.
-            clean: x_0, (B, ...), in [-1, 1].
+            clean: x_0, (B, ...): images in [-1, 1], or latents of about unit variance.
             generator: Draws ε and t, on the device of `clean`.
 
         Returns:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,15 +21,23 @@ from diffct.atomic import atomic_file, remove_partials
 from diffct.config import config_differences, flat_config, save_config
 from diffct.training.checkpoints import Checkpoints, Progress
 from diffct.training.precision import choose_precision
-from diffct.training.settings import RunConfig
-from diffct.training.steps import GradientStep, Losses
+from diffct.training.settings import EMAConfig, OptimConfig, RunConfig
+from diffct.training.steps import GradientStep, Learner, Losses
 
 logger = logging.getLogger(__name__)
 
 TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 """Trackers by name, and the package that each needs."""
 
-FREE_TO_CHANGE = ("train.", "preview.", "tracker", "output_dir", "data.cache_dir", "license")
+FREE_TO_CHANGE = (
+    "train.",
+    "preview.",
+    "tracker",
+    "output_dir",
+    "data.cache_dir",
+    "license",
+    "objective.perceptual_backbone",
+)
 """Keys that may differ on resume, except those in `FIXED`, which decide what is learnt when."""
 FIXED = (
     "train.updates",
@@ -149,46 +157,84 @@ def make_gradient_step(
     Returns:
         The step; its moving average and learning rate are registered for checkpoints.
     """
+    learner = make_learner(
+        config.optim,
+        accelerator=accelerator,
+        model=model,
+        updates=config.train.updates,
+        ema=config.ema,
+    )
+    return GradientStep(**vars(learner), losses=losses)
+
+
+def make_learner(
+    config: OptimConfig,
+    *,
+    accelerator: Accelerator,
+    model: nn.Module,
+    updates: int,
+    ema: EMAConfig | None,
+) -> Learner:
+    """Build what improves a prepared network: its parameters that require gradients learn.
+
+    Args:
+        config: Optimiser and learning rate.
+        accelerator: The run's accelerator.
+        model: The network, prepared by the accelerator.
+        updates: Updates that it will learn for.
+        ema: The moving average; None for none.
+
+    Returns:
+        The learner; moving average, if any, and learning rate are registered for checkpoints.
+    """
     parameters = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters,
-        lr=config.optim.lr,
-        betas=tuple(config.optim.betas),
-        weight_decay=config.optim.weight_decay,
+        lr=config.lr,
+        betas=tuple(config.betas),
+        weight_decay=config.weight_decay,
         # Exact, and on a CPU several times faster than the default loop.
         fused=accelerator.device.type in ("cpu", "cuda"),
     )
     lr_scheduler = get_scheduler(
-        config.optim.schedule,
+        config.schedule,
         optimizer,
-        num_warmup_steps=config.optim.warmup_updates,
-        num_training_steps=config.train.updates,
+        num_warmup_steps=config.warmup_updates,
+        num_training_steps=updates,
     )
-    ema = EMAModel(
-        model.parameters(),
-        decay=config.ema.decay,
-        use_ema_warmup=True,
-        power=config.ema.power,
-        foreach=True,
-    )
-    ema.to(accelerator.device)
+    average = None
+    if ema is not None:
+        average = EMAModel(
+            parameters, decay=ema.decay, use_ema_warmup=True, power=ema.power, foreach=True
+        )
+        average.to(accelerator.device)
+        accelerator.register_for_checkpointing(average)
     # A prepared scheduler would step once per process: it is only registered.
-    accelerator.register_for_checkpointing(ema, lr_scheduler)
-    return GradientStep(
+    accelerator.register_for_checkpointing(lr_scheduler)
+    return Learner(
         accelerator=accelerator,
         model=model,
-        losses=losses,
         optimizer=accelerator.prepare(optimizer),
         lr_scheduler=lr_scheduler,
-        ema=ema,
-        max_grad_norm=config.optim.max_grad_norm,
+        max_grad_norm=config.max_grad_norm,
+        ema=average,
     )
 
 
 def restore_run(
-    config: RunConfig, *, accelerator: Accelerator, step: GradientStep
+    config: RunConfig,
+    *,
+    accelerator: Accelerator,
+    step: Learner,
+    others: Sequence[Learner] = (),
 ) -> tuple[Progress, Checkpoints]:
     """Return to the last checkpoint if there is one, else begin.
+
+    Args:
+        config: The run's configuration.
+        accelerator: The run's accelerator.
+        step: The network that the run is about, with its moving average.
+        others: Further networks that learn.
 
     Returns:
         The progress, and the run's checkpoints.
@@ -206,13 +252,15 @@ def restore_run(
         step.ema.to(accelerator.device)
         accelerator.print(f"Resumed at update {progress.update}.")
     elif accelerator.is_main_process:
-        _check_room(folder, step.model, keep=config.train.keep_checkpoints)
+        models = [learner.model for learner in (step, *others)]
+        _check_room(folder, models, keep=config.train.keep_checkpoints)
     return progress, checkpoints
 
 
-def _check_room(folder: Path, model: nn.Module, *, keep: int) -> None:
+def _check_room(folder: Path, models: Iterable[nn.Module], *, keep: int) -> None:
     """Raise an OSError if the run's files cannot fit on the disk."""
-    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    parameters = (weight for model in models for weight in model.parameters())
+    weights = sum(weight.numel() * weight.element_size() for weight in parameters)
     # A checkpoint holds weights, average and two moments; one more exists while it is written.
     needed = weights * (4 * (keep + 1) + 3)
     free = shutil.disk_usage(folder).free
@@ -224,9 +272,9 @@ def _check_room(folder: Path, model: nn.Module, *, keep: int) -> None:
 
 
 @contextmanager
-def averaged_weights(step: GradientStep) -> Iterator[None]:
+def averaged_weights(step: Learner) -> Iterator[None]:
     """Let the network hold its moving average, in eval mode, for the length of a block."""
-    parameters: Iterable[nn.Parameter] = list(step.model.parameters())
+    parameters = step.parameters
     step.ema.store(parameters)
     step.ema.copy_to(parameters)
     step.model.eval()

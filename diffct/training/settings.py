@@ -14,9 +14,10 @@ class TrainConfig(LoopConfig):
         gradient_accumulation: Micro-batches per update.
         workers: Processes that load data, per training process.
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
-        channels_last: Keep images and weights in `channels_last_3d`. Faster on a CPU for shallow
-            networks (1.8 times for one of 16 to 128 channels); free for in-slice blocks.
-        validation_draws: Noise levels per validation sample.
+        channels_last: Keep images and weights in `channels_last` memory, or `channels_last_3d`.
+            Faster on a CPU for shallow networks (1.8 times for a 3D one of 16 to 128 channels);
+            free for in-slice blocks.
+        validation_draws: Noise levels per validation sample, for diffusion.
     """
 
     batch_size: int = 1

@@ -51,12 +51,16 @@ ENVIRONMENT = os.environ | {
 
 
 class Experiment:
-    """A run of `train/train_ct3d.py` in processes of its own."""
+    """A run of a training script in processes of its own.
 
-    def __init__(self, folder: Path) -> None:
+    `{folder}` in the YAML becomes the run's folder.
+    """
+
+    def __init__(self, folder: Path, script: str = "train_ct3d.py", yaml: str = TINY) -> None:
         self.folder = folder / "run"
+        self.script = ROOT / "train" / script
         self.config = folder / "tiny.yaml"
-        self.config.write_text(TINY.format(folder=self.folder))
+        self.config.write_text(yaml.format(folder=self.folder))
 
     def command(self, *words: str, processes: int = 1) -> list[str]:
         launch = [sys.executable, "-m"]
@@ -66,8 +70,7 @@ class Experiment:
         else:
             # What `accelerate launch` itself starts for several processes; on CPUs they use gloo.
             launch += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        script = str(ROOT / "train" / "train_ct3d.py")
-        return [*launch, script, "--config", str(self.config), *words]
+        return [*launch, str(self.script), "--config", str(self.config), *words]
 
     def run(self, *words: str, processes: int = 1) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -105,11 +108,11 @@ def fresh_accelerate() -> Iterator[None]:
 
 
 @pytest.fixture
-def experiment_factory(tmp_path: Path) -> Callable[[str], Experiment]:
+def experiment_factory(tmp_path: Path) -> Callable[..., Experiment]:
     """Make experiments with folders of their own, by name."""
 
-    def make(name: str) -> Experiment:
+    def make(name: str, **options: str) -> Experiment:
         (tmp_path / name).mkdir()
-        return Experiment(tmp_path / name)
+        return Experiment(tmp_path / name, **options)
 
     return make

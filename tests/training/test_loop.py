@@ -29,14 +29,20 @@ class Numbers(Dataset):
 class Diary:
     """Writes down what the loop calls."""
 
-    def __init__(self, losses: list[float]) -> None:
-        self.losses = iter(losses)
+    def __init__(self, losses: list[float], **options: str) -> None:
+        self.losses = iter(losses) if losses else None
+        self.options = options
         self.validated = 0
         self.saved: list[str] = []
         self.previews: list[str] = []
 
     def events(self) -> Events:
-        return Events(validate=self.validate, preview=self.preview, save=self.save)
+        return Events(
+            validate=self.validate if self.losses else None,
+            preview=self.preview,
+            save=self.save,
+            **self.options,
+        )
 
     def validate(self) -> float:
         self.validated += 1
@@ -85,6 +91,27 @@ def test_events_come_at_their_intervals_and_at_the_end(tmp_path):
     assert progress.best == 0.4
     assert diary.previews == ["update-00000004.png", "update-00000007.png"]
     assert [row["update"] for row in progress.history if "loss" in row] == [2, 4, 6, 7]
+
+
+def test_another_product_has_folders_of_its_own_and_no_best_without_validation(tmp_path):
+    config = LoopConfig(updates=4, validate_every=2, preview_every=0, checkpoint_every=2)
+    diary = Diary([0.5, 0.7], product="autoencoder")
+    run(tmp_path, lambda *_: {"loss": 1.0}, config=config, diary=diary)
+    assert diary.saved == ["autoencoder-best", "autoencoder", "autoencoder"]
+    diary = Diary([])
+    progress = run(tmp_path, lambda *_: {"loss": 1.0}, config=config, diary=diary)
+    assert diary.saved == ["pipeline", "pipeline"]
+    assert not any("validation_loss" in row for row in progress.history)
+
+
+def test_a_loss_that_begins_late_is_averaged_over_the_micro_batches_that_have_it(tmp_path):
+    rows = iter([{"loss": 1.0}, {"loss": 2.0}, {"loss": 3.0, "late": 5.0}, {"loss": 4.0}])
+    config = LoopConfig(updates=4, log_every=2, validate_every=0, preview_every=0)
+    progress = run(tmp_path, lambda *_: next(rows), config=config, diary=Diary([]))
+    assert progress.history == [
+        {"update": 2, "loss": 1.5},
+        {"update": 4, "loss": 3.5, "late": 5.0},
+    ]
 
 
 def test_every_epoch_visits_every_item_in_another_order(tmp_path):

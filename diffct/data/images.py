@@ -1,0 +1,242 @@
+"""Two-dimensional images of a manifest, as autoencoders and latent diffusion learn from them.
+
+An item is a film in the model's range [-1, 1], cut to the configured size around its centre. What
+chance changes depends on (seed, epoch, index) alone: the number of workers and a resumed run change
+nothing. Films are never scaled here; `diffct prepare` has done that once, with antialiasing.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from diffct.data.manifest import Manifest, ManifestRow, read_manifest
+from diffct.data.phantoms.chest import write_chest_cohort
+from diffct.data.radiograph import read_radiograph
+
+_PROBLEMS_LISTED = 10
+
+
+@dataclass
+class ImageDataConfig:
+    """The images.
+
+    Args:
+        manifest: A manifest, or the folder that holds `manifest.jsonl`; None means synthetic chest
+            films, written into the run's folder.
+        phantom_films: How many synthetic films.
+        size: Pixels (height, width) that are cut out around the centre.
+    """
+
+    manifest: str | None = None
+    phantom_films: int = 1000
+    size: list[int] = field(default_factory=lambda: [128, 128])
+
+
+@dataclass
+class ImageAugmentationConfig:
+    """Changes of training images by chance; the defaults are those of the source's autoencoder.
+
+    Args:
+        probability: How likely an image is turned, shifted and scaled.
+        rotation_degrees: Largest rotation about the centre, either way.
+        translation_px: Largest shift along each axis, either way.
+        scale: Largest change of size as a fraction, either way.
+        flip_probability: How likely left and right are exchanged; 0 where texts name sides.
+    """
+
+    probability: float = 0.5
+    rotation_degrees: float = 5.0
+    translation_px: float = 2.0
+    scale: float = 0.01
+    flip_probability: float = 0.5
+
+
+class Motion(NamedTuple):
+    """What is done with one image.
+
+    Args:
+        rotation_degrees: Turns what is seen counter-clockwise about the centre.
+        shift_px: Moves it (down, right).
+        magnification: Enlarges it about the centre.
+        flip: Exchanges left and right, last.
+    """
+
+    rotation_degrees: float = 0.0
+    shift_px: tuple[float, float] = (0.0, 0.0)
+    magnification: float = 1.0
+    flip: bool = False
+
+
+def draw_motion(rng: np.random.Generator, config: ImageAugmentationConfig) -> Motion:
+    """Draw what is done with an image."""
+    # Everything is drawn in any case, so that no setting moves the draws of another.
+    moved = rng.random() < config.probability
+    turn, down, right, grow = rng.uniform(-1, 1, size=4)
+    flip = bool(rng.random() < config.flip_probability)
+    if not moved:
+        return Motion(flip=flip)
+    shift_px = (down * config.translation_px, right * config.translation_px)
+    return Motion(turn * config.rotation_degrees, shift_px, 1 + grow * config.scale, flip)
+
+
+def move(film: Tensor, motion: Motion) -> Tensor:
+    """Turn, scale, shift and flip a film, mirrored beyond its borders (no black corners to learn).
+
+    Args:
+        film: (1, H, W).
+        motion: What to do.
+
+    Returns:
+        (1, H, W), interpolated linearly.
+    """
+    if motion._replace(flip=False) != Motion():
+        angle = np.deg2rad(motion.rotation_degrees)
+        # In pixels from the centre, (right, down): where each pixel of the result comes from.
+        back = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        back /= motion.magnification
+        start = -back @ motion.shift_px[::-1]
+        # torch counts from -1 to 1 along each axis.
+        half = np.array([film.shape[2], film.shape[1]]) / 2
+        theta = np.column_stack([back * half / half[:, None], start / half])
+        grid = affine_grid(torch.from_numpy(theta).float()[None], [1, *film.shape], False)
+        film = grid_sample(film[None], grid, padding_mode="reflection", align_corners=False)[0]
+    return film.flip(-1) if motion.flip else film
+
+
+class ImageDataset(Dataset[dict[str, Tensor]]):
+    """Images as items `{"image": float32 (1, H, W) in [-1, 1]}`.
+
+    Args:
+        manifest: Where the rows are from.
+        rows: The images.
+        size: (height, width) in pixels, cut out around the centre.
+        augmentation: Changes by chance; None, as for validation, for none.
+        seed: Seed of that chance, not negative.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        rows: Sequence[ManifestRow],
+        *,
+        size: Sequence[int],
+        augmentation: ImageAugmentationConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.manifest = manifest
+        self.rows = list(rows)
+        self.size = tuple(size)
+        self.augmentation = augmentation
+        self.seed = seed
+        # Shared memory, since workers that live on after an epoch hold a copy of this object.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the chance of this epoch; call it before the epoch's first batch."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        film = torch.from_numpy(self.read(index))[None]
+        if self.augmentation is not None:
+            rng = np.random.default_rng((self.seed, int(self._epoch), index))
+            film = move(film, draw_motion(rng, self.augmentation))
+        top, left = ((n - m) // 2 for n, m in zip(film.shape[1:], self.size, strict=True))
+        height, width = self.size
+        return {"image": film[:, top : top + height, left : left + width] * 2 - 1}
+
+    def read(self, index: int) -> np.ndarray:
+        """Read the whole film of an item, float32 in [0, 1].
+
+        Raises:
+            ValueError: It cannot be read or is smaller than `size`; its row is named.
+        """
+        row = self.rows[index]
+        try:
+            film = read_radiograph(self.manifest.path(row), smallest_side=1)
+            if film.shape[0] < self.size[0] or film.shape[1] < self.size[1]:
+                raise ValueError(
+                    f"{film.shape[0]}x{film.shape[1]} pixels are too few for"
+                    f" data.size={list(self.size)}; prepare the images larger or lower data.size"
+                )
+        except (ValueError, OSError) as error:
+            place = self.manifest.rows.index(row) + 1
+            raise ValueError(f"Row {place} of the manifest: {error}") from error
+        return film
+
+
+def load_image_manifest(
+    config: ImageDataConfig, *, output: Path, seed: int, main: bool
+) -> Manifest:
+    """Read the manifest, or write and read synthetic chest films if none is named.
+
+    Args:
+        config: The images.
+        output: The run's folder; synthetic films go to `phantoms/` in it.
+        seed: Which synthetic films.
+        main: Whether this process writes them; the others come when it is done.
+
+    Returns:
+        The manifest, with training images.
+
+    Raises:
+        FileNotFoundError: The manifest or images are missing.
+        ValueError: The manifest is wrong (see `read_manifest`), has no training images, or the
+            size is not two positive numbers.
+    """
+    if len(config.size) != 2 or min(config.size) < 1:
+        raise ValueError(f"data.size={list(config.size)}; give two pixel counts (height, width).")
+    folder = config.manifest
+    if folder is None:
+        folder = output / "phantoms"
+        if main:
+            print("No data.manifest given: training on SYNTHETIC chest films.")
+            size = (config.size[0], config.size[1])
+            write_chest_cohort(folder, films=config.phantom_films, seed=seed, size=size)
+    manifest = read_manifest(folder)
+    if not manifest.split("train"):
+        raise ValueError(f"{folder}: no row of the manifest has the split 'train'.")
+    return manifest
+
+
+def check_images(dataset: ImageDataset, *, show_progress: bool) -> None:
+    """Read every image once, so that a damaged one stops a run before it begins.
+
+    Args:
+        dataset: The images; a few milliseconds each.
+        show_progress: Whether to show a progress bar.
+
+    Raises:
+        ValueError: Images cannot be used; up to ten are listed.
+    """
+
+    def problem(index: int) -> str | None:
+        try:
+            dataset.read(index)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        found = pool.map(problem, range(len(dataset)))
+        bar = tqdm(found, "Checking images", len(dataset), leave=False, disable=not show_progress)
+        problems = [text for text in bar if text is not None]
+    if problems:
+        listed = "".join(f"\n- {text}" for text in problems[:_PROBLEMS_LISTED])
+        more = len(problems) - _PROBLEMS_LISTED
+        raise ValueError(
+            f"{len(problems)} of {len(dataset)} images cannot be used; repair or remove them:"
+            f"{listed}" + (f"\n- and {more} more" if more > 0 else "")
+        )

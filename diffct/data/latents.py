@@ -1,0 +1,162 @@
+"""Encoded once, used in every epoch: latents and text embeddings on disk.
+
+Of each image the posterior's mean and standard deviation are kept, not a sample: every epoch draws
+its own latents, as if the autoencoder ran again. A cache file is named by a hash of all that it
+depends on, so a change of data or weights never meets an old file.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from diffct.atomic import atomic_file
+
+
+def fingerprint(*parts: str | nn.Module | Iterable[Path]) -> str:
+    """Return a hash of texts, of a network's weights, and of files by name, size and time."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            digest.update(part.encode())
+        elif isinstance(part, nn.Module):
+            for name, weight in sorted(part.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        else:
+            for path in part:
+                facts = path.stat()
+                digest.update(f"{path.name} {facts.st_size} {facts.st_mtime_ns}".encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:24]
+
+
+class CachedLatents(Dataset):
+    """The latent posterior of each image, from a file.
+
+    Args:
+        moments: (N, 2, C, h, w) float32: mean and standard deviation.
+    """
+
+    def __init__(self, moments: np.ndarray) -> None:
+        self.moments = moments
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing changes: the step draws from the moments."""
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        mean, std = torch.from_numpy(np.array(self.moments[index]))
+        return {"latent_mean": mean, "latent_std": std}
+
+
+def cache_latents(
+    images: Dataset,
+    encode: Callable[[Tensor], tuple[Tensor, Tensor]],
+    path: Path,
+    *,
+    batch_size: int,
+    workers: int,
+    show_progress: bool,
+) -> CachedLatents:
+    """Encode images, or open the file that holds them encoded.
+
+    Args:
+        images: Yields `{"image": (C, H, W)}`; without augmentation.
+        encode: Maps images to the mean and standard deviation of their latents, each (B, C, h, w).
+        path: The cache file, ending in .npy; its name must tell images and encoder apart.
+        batch_size: Images encoded at once.
+        workers: Processes that read images.
+        show_progress: Show a progress bar.
+
+    Returns:
+        The latents, mapped into memory.
+    """
+    if not path.exists():
+        loader = DataLoader(images, batch_size=batch_size, num_workers=workers)
+        batches = (torch.stack(encode(batch["image"]), dim=1) for batch in loader)
+        _write(batches, path, count=len(images), total=len(loader), show_progress=show_progress)
+    return CachedLatents(np.load(path, mmap_mode="r"))
+
+
+class CachedEmbeddings(Dataset):
+    """The embedded prompt of each film, from a file; some draws per film, taken in turn.
+
+    Args:
+        embeddings: (U, L, C) float16, one for each distinct prompt.
+        places: (draws, N): which of them is the prompt of each film in each draw.
+    """
+
+    def __init__(self, embeddings: np.ndarray, places: np.ndarray) -> None:
+        self.embeddings = embeddings
+        self.places = places
+        self.draw = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the next draw."""
+        self.draw = epoch % len(self.places)
+
+    def __len__(self) -> int:
+        return self.places.shape[1]
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        embedding = self.embeddings[self.places[self.draw, index]]
+        return {"prompt_embeds": torch.from_numpy(embedding.astype(np.float32))}
+
+
+def cache_embeddings(
+    texts: Sequence[Sequence[str]],
+    embed: Callable[[Sequence[str]], Tensor],
+    path: Path,
+    *,
+    batch_size: int,
+    show_progress: bool,
+) -> CachedEmbeddings:
+    """Embed prompts, or open the file that holds them embedded.
+
+    Args:
+        texts: The prompt of each film, in each of some draws.
+        embed: Maps prompts to embeddings, (B, L, C).
+        path: The cache file, ending in .npy; its name must tell prompts and encoder apart.
+        batch_size: Prompts embedded at once.
+        show_progress: Show a progress bar.
+
+    Returns:
+        The embeddings, mapped into memory; each distinct prompt is kept once.
+    """
+    distinct, places = np.unique(np.array(texts, dtype=object), return_inverse=True)
+    if not path.exists():
+        starts = range(0, len(distinct), batch_size)
+        batches = (embed(distinct[i : i + batch_size].tolist()).half() for i in starts)
+        _write(batches, path, count=len(distinct), total=len(starts), show_progress=show_progress)
+    shape = (len(texts), len(texts[0]))
+    return CachedEmbeddings(np.load(path, mmap_mode="r"), places.reshape(shape))
+
+
+@torch.no_grad()
+def _write(
+    batches: Iterable[Tensor], path: Path, *, count: int, total: int, show_progress: bool
+) -> None:
+    """Write batches one below the other into a .npy file, never held in memory together."""
+    what = path.name.split("-")[0]
+    bar = tqdm(
+        batches, total=total, desc=f"encoding {what}", unit="batch", disable=not show_progress
+    )
+    with atomic_file(path) as partial:
+        array, start = None, 0
+        for batch in bar:
+            values = batch.cpu().numpy()
+            if array is None:
+                array = np.lib.format.open_memmap(
+                    partial, mode="w+", dtype=values.dtype, shape=(count, *values.shape[1:])
+                )
+            array[start : start + len(values)] = values
+            start += len(values)
+        array.flush()

@@ -1,0 +1,153 @@
+"""The parts of a text-to-image latent diffusion model, made to fit each other or taken over."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from diffct.models.latent_space import LatentSpace
+from diffct.models.small_text_encoder import make_small_text_encoder
+from diffct.models.text_encoding import SD21_TEXT_ENCODER, load_text_encoder
+
+SMALL = "small"
+"""The name of a text encoder that is made for the reports at hand and learns along."""
+
+
+@dataclass
+class SmallTextEncoderConfig:
+    """The text encoder called "small": a CLIP text model with a vocabulary of the reports.
+
+    Args:
+        width: Length of an embedding.
+        layers: Transformer layers.
+        heads: Attention heads.
+        max_length: Tokens of a prompt.
+    """
+
+    width: int = 128
+    layers: int = 2
+    heads: int = 4
+    max_length: int = 64
+
+
+@dataclass
+class TextEncoderConfig:
+    """The text encoder.
+
+    Args:
+        name: A folder or Hub id of any transformers text encoder with its tokenizer, or "small".
+        train: Whether it learns along; "small" must.
+        small: How "small" is made.
+    """
+
+    name: str = SD21_TEXT_ENCODER
+    train: bool = False
+    small: SmallTextEncoderConfig = field(default_factory=SmallTextEncoderConfig)
+
+
+@dataclass
+class LatentDiffusionParts:
+    """The components of a Stable Diffusion-like pipeline."""
+
+    vae: AutoencoderKL
+    text_encoder: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    unet: UNet2DConditionModel
+    scheduler: SchedulerMixin
+
+
+def load_autoencoder(name: str) -> AutoencoderKL:
+    """Load a trained autoencoder.
+
+    Args:
+        name: A folder or Hub id; `<output_dir>/autoencoder` of train_autoencoder.py.
+
+    Raises:
+        FileNotFoundError: There is none; the message says how to train one.
+    """
+    try:
+        return AutoencoderKL.from_pretrained(name)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"autoencoder={name} holds no AutoencoderKL. Train one first:"
+            " train/train_autoencoder.py saves it in <output_dir>/autoencoder."
+        ) from error
+
+
+def make_text_encoder(
+    config: TextEncoderConfig, sentences: Sequence[str], *, seed: int
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Load the text encoder, or make the small one.
+
+    Args:
+        config: Which.
+        sentences: The training reports, from which "small" takes its vocabulary.
+        seed: Seed of the weights of "small".
+
+    Raises:
+        ValueError: "small" is asked for without training it.
+        OSError: The text encoder cannot be had; the message says how to give a local one.
+    """
+    if config.name != SMALL:
+        return load_text_encoder(config.name)
+    if not config.train:
+        raise ValueError("text_encoder.name=small has random weights: set text_encoder.train=true.")
+    return make_small_text_encoder(sentences, **vars(config.small), seed=seed)
+
+
+def make_unet(
+    arguments: dict[str, Any], *, space: LatentSpace, size: Sequence[int], width: int, seed: int
+) -> UNet2DConditionModel:
+    """Build the denoiser to fit the autoencoder and the text encoder.
+
+    Args:
+        arguments: Of `UNet2DConditionModel`; what the other parts decide may be left out.
+        space: The latent space.
+        size: Pixels (H, W) of the films.
+        width: Length of a text embedding.
+        seed: Seed of the weights.
+
+    Raises:
+        ValueError: An argument disagrees with another part, or the autoencoder does not take films
+            of this size.
+    """
+    if any(length % space.factor for length in size):
+        raise ValueError(
+            f"data.size={list(size)}: the autoencoder takes multiples of {space.factor} pixels."
+        )
+    latent_size = [length // space.factor for length in size]
+    decided = {
+        "in_channels": space.channels,
+        "out_channels": space.channels,
+        "cross_attention_dim": width,
+        "sample_size": latent_size[0] if latent_size[0] == latent_size[1] else latent_size,
+    }
+    for name, value in decided.items():
+        if arguments.get(name, value) != value:
+            raise ValueError(
+                f"unet.{name}={arguments[name]}, but the autoencoder, the text encoder and"
+                f" data.size make it {value}. Leave it out."
+            )
+    torch.manual_seed(seed)
+    return UNet2DConditionModel(**arguments | decided)
+
+
+def load_parts(name: str) -> LatentDiffusionParts:
+    """Take over the components of a text-to-image pipeline.
+
+    Args:
+        name: A folder or Hub id of a `CXRTextToImagePipeline`, a `StableDiffusionPipeline` or
+            another pipeline of the same components.
+
+    Raises:
+        ValueError: The pipeline lacks one of the components.
+    """
+    pipeline = DiffusionPipeline.from_pretrained(name)
+    names = LatentDiffusionParts.__annotations__
+    missing = [part for part in names if pipeline.components.get(part) is None]
+    if missing:
+        raise ValueError(f"initial_pipeline={name} lacks {', '.join(missing)}.")
+    return LatentDiffusionParts(**{part: pipeline.components[part] for part in names})

@@ -1,0 +1,67 @@
+"""The space that latent diffusion works in."""
+
+import torch
+from torch import Tensor, nn
+
+
+class LatentSpace:
+    """Images to latents of about unit variance, by a frozen autoencoder.
+
+    Args:
+        autoencoder: A diffusers `AutoencoderKL`; its config holds the `scaling_factor`.
+
+    Raises:
+        ValueError: The autoencoder has no scaling factor.
+
+    Source:
+        Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models",
+        appendix G: latents are scaled by the reciprocal of their standard deviation.
+    """
+
+    def __init__(self, autoencoder: nn.Module) -> None:
+        if autoencoder.config.scaling_factor is None:
+            raise ValueError(
+                "This autoencoder has no scaling_factor: its training has not ended. Finish it"
+                " with train_autoencoder.py --resume."
+            )
+        self.autoencoder = autoencoder.requires_grad_(False).eval()
+        self.scaling_factor: float = autoencoder.config.scaling_factor
+        self.channels: int = autoencoder.config.latent_channels
+        self.factor: int = 2 ** (len(autoencoder.config.block_out_channels) - 1)
+
+    @torch.no_grad()
+    def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the posterior of images.
+
+        Args:
+            images: (B, 1, H, W) in [-1, 1]; repeated if the autoencoder reads colours.
+
+        Returns:
+            Two tensors (B, C, H / factor, W / factor), unscaled, float32.
+        """
+        images = images.expand(-1, self.autoencoder.config.in_channels, -1, -1)
+        posterior = self.autoencoder.encode(images).latent_dist
+        return posterior.mean.float(), posterior.std.float()
+
+    def draw(self, batch: dict[str, Tensor], *, generator: torch.Generator) -> Tensor:
+        """Draw scaled latents of a batch.
+
+        Args:
+            batch: `image`, or its cached `latent_mean` and `latent_std`.
+            generator: Source of the draw.
+
+        Returns:
+            (B, C, h, w).
+        """
+        mean, std = self._moments_of(batch)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return (mean + std * noise) * self.scaling_factor
+
+    def mode(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the scaled means of a batch, (B, C, h, w)."""
+        return self._moments_of(batch)[0] * self.scaling_factor
+
+    def _moments_of(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        if "latent_mean" in batch:
+            return batch["latent_mean"], batch["latent_std"]
+        return self.moments(batch["image"])

@@ -1,0 +1,86 @@
+"""A small CLIP text encoder with a vocabulary of its own, for when no large one is at hand."""
+
+import json
+from collections.abc import Iterable
+
+import torch
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+_END_OF_WORD = "</w>"
+_SPECIAL_TOKENS = ("<|startoftext|>", "<|endoftext|>")
+_MOST_MERGES = 4096
+
+
+def make_small_text_encoder(
+    sentences: Iterable[str],
+    *,
+    width: int = 128,
+    layers: int = 2,
+    heads: int = 4,
+    max_length: int = 64,
+    seed: int = 0,
+) -> tuple[CLIPTokenizer, CLIPTextModel]:
+    """Make a CLIP text encoder with random weights for the words of some sentences.
+
+    It is CLIP's architecture and file format, so stock pipelines take it; it knows nothing until
+    it is trained. Words that are not in the sentences are spelt in pieces, down to bytes.
+
+    Args:
+        sentences: What the vocabulary is learnt from.
+        width: Of the embeddings.
+        layers: Transformer layers.
+        heads: Attention heads.
+        max_length: Tokens per prompt, with the one that starts and the one that ends it.
+        seed: Seed of the weights.
+
+    Returns:
+        The tokenizer and the encoder, in evaluation mode; equal arguments give equal ones.
+
+    Source:
+        Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"
+        (byte pair encoding); Radford et al. 2021, "Learning Transferable Visual Models From
+        Natural Language Supervision" (CLIP).
+    """
+    tokenizer = _train_tokenizer(sentences, max_length=max_length)
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        projection_dim=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return tokenizer, CLIPTextModel(config).eval()
+
+
+def _train_tokenizer(sentences: Iterable[str], *, max_length: int) -> CLIPTokenizer:
+    """Learn the merges of byte pair encoding from sentences."""
+    # CLIP's own way of cutting a text into words, before any merge.
+    words = CLIPTokenizer().backend_tokenizer
+    trained = Tokenizer(BPE(end_of_word_suffix=_END_OF_WORD))
+    trained.normalizer, trained.pre_tokenizer = words.normalizer, words.pre_tokenizer
+    # Every byte is a token, inside a word and at its end, so that no text is unknown.
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    letters += [letter + _END_OF_WORD for letter in letters]
+    trainer = BpeTrainer(
+        vocab_size=len(letters) + _MOST_MERGES,
+        # Numbered beforehand: else merges of equal counts would come in random order.
+        special_tokens=letters,
+        end_of_word_suffix=_END_OF_WORD,
+        show_progress=False,
+    )
+    trained.train_from_iterator(sentences, trainer)
+    merges = [tuple(merge) for merge in json.loads(trained.to_str())["model"]["merges"]]
+    # The order of CLIP's vocabulary: bytes, merges, special tokens.
+    tokens = [*letters, *("".join(merge) for merge in merges), *_SPECIAL_TOKENS]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_length)

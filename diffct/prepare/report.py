@@ -1,0 +1,124 @@
+"""What became of every row of a data set's list."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from diffct.atomic import atomic_file
+from diffct.data.manifest import SPLITS, ManifestRow, SplitName
+
+REPORT_NAME = "prepare_report.json"
+DROPPED_NAME = "dropped.csv"
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row that is left out.
+
+    Args:
+        csv_row: Its number in the list, where the header is row 1.
+        reason: Why, for counting.
+        detail: More of the reason, without identifiers.
+    """
+
+    csv_row: int
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class PreparationReport:
+    """The counts of a preparation; they add up: rows = images + dropped.
+
+    Args:
+        rows: Rows of the data set's list.
+        images: Images in each split of the manifest.
+        patients: Patients in each split.
+        sentences: Sentences in each split.
+        dropped: Rows left out, by reason, the most frequent first.
+        enlarged: Images that were smaller than the size they were brought to.
+        settings: What was asked for.
+    """
+
+    rows: int
+    images: dict[SplitName, int]
+    patients: dict[SplitName, int]
+    sentences: dict[SplitName, int]
+    dropped: dict[str, int]
+    enlarged: int
+    settings: Mapping[str, Any]
+
+    def format(self) -> str:
+        """Write the report as a table.
+
+        Returns:
+            Lines of text.
+        """
+        lines = [f"{'split':<12}{'images':>9}{'patients':>10}{'sentences':>11}"]
+        lines += [
+            f"{name:<12}{self.images[name]:>9}{self.patients[name]:>10}{self.sentences[name]:>11}"
+            for name in SPLITS
+        ]
+        kept, left_out = sum(self.images.values()), sum(self.dropped.values())
+        lines += ["", f"{kept} images kept + {left_out} rows dropped = {self.rows} rows"]
+        lines += [f"{count:>9}  {reason}" for reason, count in self.dropped.items()]
+        if self.enlarged:
+            lines.append(f"{self.enlarged} images were smaller than asked and have been enlarged.")
+        return "\n".join(lines)
+
+
+def summarize(
+    rows: Iterable[ManifestRow],
+    dropped: Iterable[Dropped],
+    *,
+    enlarged: int,
+    settings: Mapping[str, Any],
+) -> PreparationReport:
+    """Count what was kept and what was dropped.
+
+    Args:
+        rows: The rows of the manifest.
+        dropped: The rows left out.
+        enlarged: Images that were smaller than asked.
+        settings: What was asked for.
+
+    Returns:
+        The report.
+    """
+    rows = list(rows)
+    reasons = Counter(row.reason for row in dropped)
+    return PreparationReport(
+        rows=len(rows) + reasons.total(),
+        images={name: sum(row.split == name for row in rows) for name in SPLITS},
+        patients={name: len({row.patient for row in rows if row.split == name}) for name in SPLITS},
+        sentences={
+            name: sum(len(row.sentences) for row in rows if row.split == name) for name in SPLITS
+        },
+        dropped=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        enlarged=enlarged,
+        settings=settings,
+    )
+
+
+def write_report(report: PreparationReport, dropped: Iterable[Dropped], folder: Path) -> None:
+    """Write the counts as JSON and every dropped row with its reason as CSV.
+
+    Args:
+        report: The counts.
+        dropped: The rows left out.
+        folder: Where `prepare_report.json` and `dropped.csv` are written.
+    """
+    with atomic_file(folder / REPORT_NAME) as partial:
+        partial.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+    with (
+        atomic_file(folder / DROPPED_NAME) as partial,
+        partial.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["csv_row", "reason", "detail"])
+        ordered = sorted(dropped, key=lambda row: row.csv_row)
+        writer.writerows([row.csv_row, row.reason, row.detail] for row in ordered)

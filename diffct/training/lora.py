@@ -1,0 +1,70 @@
+"""Low-rank fine-tuning: a few small matrices learn, the network's own weights stay.
+
+Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models".
+"""
+
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from diffusers import UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.utils import convert_state_dict_to_diffusers
+
+ATTENTION_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
+@dataclass
+class LoRAConfig:
+    """What learns.
+
+    Args:
+        rank: Rank of the update of each layer; 0 trains the whole network.
+        alpha: The update is scaled by alpha / rank; None for alpha = rank.
+        target_modules: Layers that are updated, by the ends of their names.
+    """
+
+    rank: int = 0
+    alpha: float | None = None
+    target_modules: list[str] = field(default_factory=lambda: list(ATTENTION_LAYERS))
+
+
+def add_lora(unet: UNet2DConditionModel, config: LoRAConfig) -> None:
+    """Freeze a network and give it low-rank updates, initially zero.
+
+    Args:
+        unet: The network; changed in place.
+        config: What learns.
+
+    Raises:
+        ValueError: peft is not installed, or the network has no such layers.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise ValueError("lora.rank > 0 needs peft: pip install peft")
+    from peft import LoraConfig
+
+    unet.requires_grad_(False)
+    unet.add_adapter(
+        LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha or config.rank,
+            init_lora_weights="gaussian",
+            target_modules=list(config.target_modules),
+        )
+    )
+
+
+def save_lora(unet: UNet2DConditionModel, folder: Path) -> None:
+    """Save the low-rank updates alone, as `pipeline.load_lora_weights(folder)` reads them.
+
+    Args:
+        unet: A network after `add_lora`.
+        folder: Where `pytorch_lora_weights.safetensors` goes.
+    """
+    from peft.utils import get_peft_model_state_dict
+
+    StableDiffusionLoraLoaderMixin.save_lora_weights(
+        folder,
+        unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
+        unet_lora_adapter_metadata=unet.peft_config["default"].to_dict(),
+    )

@@ -1,0 +1,222 @@
+"""What an autoencoder is trained to do: give images back through a narrow, well-behaved latent.
+
+    L = |x̂ − x| + w_KL · KL(q(z|x) ‖ N(0, I)) + w_P · LPIPS(x̂, x) + w_A · adversarial
+
+|·| is the mean over pixels in units of [0, 1], as in the source, although the networks see [-1, 1]:
+the source's weights (1e-8, 0.002, 0.005) keep their meaning. KL is summed over the latent and
+averaged over the batch. The adversarial part is `diffct.training.adversarial`'s.
+
+Source: Pinaya et al. 2022, "Brain Imaging Generation with Latent Diffusion Models"; Rombach et al.
+2022, "High-Resolution Image Synthesis with Latent Diffusion Models", appendix G.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import Tensor, nn
+
+from diffct.atomic import atomic_file
+from diffct.config import check_arguments
+
+
+@dataclass
+class ReconstructionConfig:
+    """The loss; the weights are the source's.
+
+    Args:
+        kl_weight: Weight of the KL divergence.
+        perceptual: Network of the perceptual loss: squeeze (the source's), alex, vgg or none.
+        perceptual_backbone: File of torchvision's ImageNet weights of that network.
+        perceptual_weight: Weight of the perceptual loss.
+        adversarial_weight: Weight of the adversarial loss; 0 trains without discriminator.
+        adversarial_start_updates: Updates before the discriminator joins in.
+    """
+
+    kl_weight: float = 1e-8
+    perceptual: str = "squeeze"
+    perceptual_backbone: str | None = None
+    perceptual_weight: float = 0.002
+    adversarial_weight: float = 0.005
+    adversarial_start_updates: int = 0
+
+
+def make_autoencoder(section: dict[str, Any], *, size: Sequence[int], seed: int) -> AutoencoderKL:
+    """Build an autoencoder of grey images whose scaling factor is not known yet.
+
+    Args:
+        section: Arguments of `AutoencoderKL`.
+        size: Pixels (height, width) of the images.
+        seed: Seed of its weights.
+
+    Raises:
+        ValueError: An argument is unknown or does not fit the others, the images, or their size.
+    """
+    check_arguments("autoencoder", section, AutoencoderKL)
+    if "scaling_factor" in section:
+        raise ValueError(
+            "autoencoder.scaling_factor is written when training ends; set scaling_factor, outside"
+            " of that section, or leave it out to have it measured."
+        )
+    torch.manual_seed(seed)
+    given = {"in_channels": 1, "out_channels": 1, "sample_size": max(size), "scaling_factor": None}
+    autoencoder = AutoencoderKL(**(given | section))
+    config = autoencoder.config
+    levels = len(config.block_out_channels)
+    if not len(config.down_block_types) == len(config.up_block_types) == levels:
+        raise ValueError(
+            f"autoencoder: {len(config.down_block_types)} down_block_types,"
+            f" {len(config.up_block_types)} up_block_types and {levels} block_out_channels; give"
+            " the same number of each."
+        )
+    if (config.in_channels, config.out_channels) != (1, 1):
+        raise ValueError("Images are grey: autoencoder.in_channels and out_channels must be 1.")
+    factor = 2 ** (levels - 1)
+    if any(side % factor for side in size):
+        nearest = [max(1, round(side / factor)) * factor for side in size]
+        raise ValueError(
+            f"data.size={list(size)} must be divisible by {factor}, by which this autoencoder"
+            f" shrinks images; {nearest} is."
+        )
+    return autoencoder
+
+
+class Reconstruction(nn.Module):
+    """The pass through an autoencoder that training needs: the image and the posterior.
+
+    `AutoencoderKL.forward` returns the image alone, and gradients are averaged over processes only
+    for what passes through the `forward` of the prepared module.
+
+    Args:
+        autoencoder: The autoencoder.
+    """
+
+    def __init__(self, autoencoder: AutoencoderKL) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(
+        self, image: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Encode and decode.
+
+        Args:
+            image: (B, 1, H, W) in [-1, 1].
+            generator: Draws the latent from the posterior; None takes its mean.
+
+        Returns:
+            The reconstruction, (B, 1, H, W), and the posterior's mean and log variance, stacked
+            along the channels.
+        """
+        posterior = self.autoencoder.encode(image).latent_dist
+        latent = posterior.mode() if generator is None else posterior.sample(generator)
+        return self.autoencoder.decode(latent).sample, posterior.parameters
+
+
+class ReconstructionObjective:
+    """L1, KL and perceptual loss.
+
+    Args:
+        kl_weight: Weight of the KL divergence.
+        perceptual: Distance of two batches in [-1, 1], if wanted.
+        perceptual_weight: Its weight.
+    """
+
+    def __init__(
+        self, *, kl_weight: float, perceptual: nn.Module | None, perceptual_weight: float
+    ) -> None:
+        self.kl_weight = kl_weight
+        self.perceptual = perceptual
+        self.perceptual_weight = perceptual_weight
+
+    def __call__(
+        self, model: nn.Module, image: Tensor, *, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Reconstruct a batch and weigh what is wrong with it, in float32.
+
+        Args:
+            model: A `Reconstruction`, prepared or not.
+            image: (B, 1, H, W) in [-1, 1].
+            generator: Draws the latents.
+
+        Returns:
+            The parts and their weighted sum "loss", and the reconstruction (B, 1, H, W).
+        """
+        reconstruction, parameters = model(image, generator)
+        reconstruction, image = reconstruction.float(), image.float()
+        # Half the difference: [-1, 1] is twice as wide as the source's [0, 1].
+        l1 = (reconstruction - image).abs().mean() / 2
+        kl = DiagonalGaussianDistribution(parameters.float()).kl().mean()
+        losses = {"loss": l1 + self.kl_weight * kl, "l1": l1, "kl": kl}
+        if self.perceptual is not None:
+            losses["perceptual"] = self.perceptual(reconstruction, image)
+            losses["loss"] = losses["loss"] + self.perceptual_weight * losses["perceptual"]
+        return losses, reconstruction
+
+
+@torch.no_grad()
+def latent_sums(autoencoder: AutoencoderKL, images: Iterable[Tensor]) -> Tensor:
+    """Sum up latents drawn from the posteriors of images: in expectation, so exactly.
+
+    Args:
+        autoencoder: The autoencoder.
+        images: Batches (B, 1, H, W) in [-1, 1].
+
+    Returns:
+        (3, C), float64: number, sum and sum of squares per channel; add them up over processes.
+    """
+    total = torch.zeros(3, autoencoder.config.latent_channels, dtype=torch.float64)
+    for batch in images:
+        posterior = autoencoder.encode(batch).latent_dist
+        mean, variance = posterior.mean.double(), posterior.var.double()
+        # E[z²] = μ² + σ²
+        moments = (torch.ones_like(mean), mean, mean.square() + variance)
+        total += torch.stack([moment.sum(dim=(0, 2, 3)) for moment in moments]).cpu()
+    return total
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """How latents are distributed over a data set.
+
+    Args:
+        mean: Of each channel.
+        std: Standard deviation of each channel.
+        overall_std: Of all values together, as the source measures it.
+    """
+
+    mean: list[float]
+    std: list[float]
+    overall_std: float
+
+    @classmethod
+    def from_sums(cls, sums: Tensor) -> "LatentStatistics":
+        """Make them of what `latent_sums` returns."""
+        number, first, second = sums
+        std = (second / number - (first / number).square()).sqrt()
+        all_number, all_first, all_second = sums.sum(dim=1)
+        overall = (all_second / all_number - (all_first / all_number).square()).sqrt()
+        return cls((first / number).tolist(), std.tolist(), overall.item())
+
+    def __str__(self) -> str:
+        channels = [f"{m:.3f} ± {s:.3f}" for m, s in zip(self.mean, self.std, strict=True)]
+        return f"latents' std {self.overall_std:.4f} (per channel {', '.join(channels)})"
+
+    @property
+    def scaling_factor(self) -> float:
+        """What makes the latents' standard deviation 1, to four digits."""
+        return round(1 / self.overall_std, 4)
+
+
+def write_scaling_factor(folder: Path, scaling_factor: float) -> None:
+    """Write the scaling factor into the config.json of a saved autoencoder, atomically."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["scaling_factor"] = scaling_factor
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

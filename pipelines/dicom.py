@@ -1,0 +1,131 @@
+"""Sampled films as DICOM: Digital X-Ray images, for presentation, that say they are synthetic.
+
+Every file is a patient, a study and a series of its own, since a sampled film shows a person who
+does not exist. What marks it as synthetic is in the image type, the descriptions that viewers show,
+the patient's name, and DICOM's own attribute for it, Synthetic Data (0008,001C).
+
+Source: DICOM PS3.3, A.26 (Digital X-Ray Image IOD) and C.8.11 (its modules).
+"""
+
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset, FileMetaDataset
+from pydicom.uid import (
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
+
+from diffct.atomic import atomic_file
+
+SYNTHETIC = "SYNTHETIC X-RAY, NOT A PATIENT"
+"""Description of the study and of the series."""
+
+_FIELD_MM = 430.0  # the longer side of the usual detectors for chests
+_FULL_RANGE = 2**16
+
+
+def write_dx(
+    film: np.ndarray,
+    path: str | Path,
+    *,
+    prompt: str | None = None,
+    pixel_spacing_mm: float | None = None,
+) -> None:
+    """Write a sampled PA film as a DICOM DX image, whole or not at all.
+
+    Args:
+        film: Gray values in [0, 1], (rows, columns), bright where the body is dense, the patient's
+            left on the viewer's right.
+        path: The file; missing folders are created.
+        prompt: What the film was to show, for the image comments; a reader of the file needs it,
+            but do not give words of a real report when the file leaves your house.
+        pixel_spacing_mm: Distance of pixels at the detector, if known. DICOM demands one, so a
+            longer side of 430 mm is assumed else, and the file says that it is nominal.
+
+    Raises:
+        ValueError: The film has another shape or values outside [0, 1].
+        OSError: The disk is full.
+    """
+    path = Path(path)
+    if film.ndim != 2 or film.size == 0:
+        raise ValueError(f"{path}: a film has the shape (rows, columns), not {film.shape}.")
+    if not (film.min() >= 0 and film.max() <= 1):  # also true of NaN
+        raise ValueError(f"{path}: a film has values in [0, 1].")
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    _identify(dataset)
+    _describe(dataset, prompt=prompt, nominal=pixel_spacing_mm is None)
+    spacing_mm = pixel_spacing_mm or _FIELD_MM / max(film.shape)
+    dataset.ImagerPixelSpacing = [round(spacing_mm, 6)] * 2
+    _show(dataset)
+    stored = np.rint(film.astype(np.float64) * (_FULL_RANGE - 1)).astype(np.uint16)
+    dataset.set_pixel_data(stored, photometric_interpretation="MONOCHROME2", bits_stored=16)
+    with atomic_file(path) as partial:
+        dataset.save_as(partial, enforce_file_format=True)
+
+
+def _identify(dataset: Dataset) -> None:
+    """Fill in patient, study, series, equipment and instance, all new."""
+    now = datetime.now()
+    date, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8
+    dataset.SOPClassUID = DigitalXRayImageStorageForPresentation
+    for instance in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        setattr(dataset, instance, generate_uid())
+    dataset.PatientName = "SYNTHETIC^DIFFCT"
+    dataset.PatientID = f"SYNTHETIC-{dataset.StudyInstanceUID[-12:].replace('.', '')}"
+    for unknown in ("PatientBirthDate", "PatientSex", "ReferringPhysicianName", "AccessionNumber"):
+        setattr(dataset, unknown, "")
+    dataset.StudyDate = dataset.ContentDate = dataset.InstanceCreationDate = date
+    dataset.StudyTime = dataset.ContentTime = dataset.InstanceCreationTime = time
+    dataset.Modality = "DX"
+    dataset.StudyID, dataset.SeriesNumber, dataset.InstanceNumber = "1", 1, 1
+    dataset.Manufacturer = dataset.ManufacturerModelName = "diffct"
+    dataset.SoftwareVersions = version("diffct")
+
+
+def _describe(dataset: Dataset, *, prompt: str | None, nominal: bool) -> None:
+    """Say that the image is synthetic, and what it shows."""
+    dataset.SyntheticData = "YES"
+    dataset.ContentQualification = "RESEARCH"
+    dataset.ImageType = ["DERIVED", "PRIMARY"]
+    dataset.StudyDescription = dataset.SeriesDescription = SYNTHETIC
+    dataset.DerivationDescription = (
+        "Sampled from a generative diffusion model. No patient was examined; not for diagnosis."
+        + (" The pixel spacing is nominal." if nominal else "")
+    )
+    about = "" if prompt is None else f" Prompt: {prompt}"
+    dataset.ImageComments = f"{SYNTHETIC}.{about}"[:10240]  # the most that DICOM allows
+    dataset.BodyPartExamined = "CHEST"
+    dataset.AnatomicRegionSequence = [_code("816094009", "SCT", "Chest")]
+    dataset.ImageLaterality = "U"  # unpaired
+    dataset.ViewPosition = "PA"
+    dataset.ViewCodeSequence = [_code("272479007", "SCT", "postero-anterior")]
+    dataset.PositionerType = dataset.DetectorType = ""
+    dataset.AcquisitionContextSequence = []
+
+
+def _show(dataset: Dataset) -> None:
+    """Say how the stored values are to be displayed."""
+    dataset.PresentationIntentType = "FOR PRESENTATION"
+    dataset.PatientOrientation = ["L", "F"]  # where columns and rows grow to
+    dataset.PixelIntensityRelationship = "LOG"
+    dataset.PixelIntensityRelationshipSign = -1  # dense is bright
+    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "US"
+    dataset.PresentationLUTShape = "IDENTITY"
+    # C.11.2.1.2: these map 0 to black and 65535 to white.
+    dataset.WindowCenter, dataset.WindowWidth = _FULL_RANGE // 2, _FULL_RANGE
+    dataset.BurnedInAnnotation = "NO"
+    dataset.LossyImageCompression = "00"
+
+
+def _code(value: str, scheme: str, meaning: str) -> Dataset:
+    """Return an item of a code sequence."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item

@@ -1,0 +1,45 @@
+"""A synthetic folder in the layout of MIMIC-CXR, shared by the tests."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import pytest
+
+
+class Tree(NamedTuple):
+    """Where the tree is and what must come out of it."""
+
+    images: Path
+    reports: Path
+    expected: dict
+
+
+@pytest.fixture(scope="session")
+def mimic_tree() -> ModuleType:
+    """The module tests/prepare/mimic_tree.py, which is not on sys.path."""
+    name = "diffct_tests_mimic_tree"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            name, Path(__file__).with_name("mimic_tree.py")
+        )
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def tree(mimic_tree, tmp_path_factory) -> Tree:
+    """200 patients; read only."""
+    folder = tmp_path_factory.mktemp("mimic")
+    expected = mimic_tree.write_tree(folder)
+    return Tree(folder / "jpg", folder / "reports", expected)
+
+
+@pytest.fixture
+def small_tree(mimic_tree, tmp_path) -> Tree:
+    """12 patients, to be damaged by the test."""
+    expected = mimic_tree.write_tree(tmp_path / "mimic", patients=12)
+    return Tree(tmp_path / "mimic" / "jpg", tmp_path / "mimic" / "reports", expected)

@@ -1,0 +1,405 @@
+"""Train a latent diffusion model of radiographs from their reports and save it as a pipeline.
+
+    accelerate launch --config_file accelerate_config.yaml train/train_text_to_image.py
+
+trains a small network on synthetic chest films, on any machine, in the latent space of the
+autoencoder that train_autoencoder.py left in outputs/cxr-autoencoder. For your own films:
+
+    accelerate launch --config_file accelerate_config.yaml train/train_text_to_image.py \
+        --config train/configs/cxr_ldm_mimic.yaml data.manifest=/path/to/manifest.jsonl \
+        autoencoder=outputs/my-autoencoder/autoencoder output_dir=outputs/my-films
+
+To fine-tune an existing text-to-image pipeline by LoRA instead: initial_pipeline=<folder or Hub id>
+lora.rank=16. After a crash, the same command with --resume gives the same weights as a run that was
+never interrupted.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+
+from diffct import __version__
+from diffct.atomic import atomic_folder
+from diffct.config import check_arguments, read_command_line
+from diffct.data.contact_sheet import save_contact_sheet
+from diffct.data.cxr import (
+    Encoders,
+    PairedDataset,
+    PromptConfig,
+    TextToImageDataConfig,
+    load_pairs,
+)
+from diffct.data.images import ImageAugmentationConfig, load_image_manifest
+from diffct.data.manifest import Manifest
+from diffct.models.latent_diffusion import (
+    LatentDiffusionParts,
+    TextEncoderConfig,
+    load_autoencoder,
+    load_parts,
+    make_text_encoder,
+    make_unet,
+)
+from diffct.models.latent_space import LatentSpace
+from diffct.models.text_conditioned import TextConditionedUNet
+from diffct.models.text_encoding import embed, tokenize
+from diffct.pipelines import CXRTextToImagePipeline
+from diffct.pipelines.schedulers import find_scheduler
+from diffct.training.checkpoints import Progress
+from diffct.training.loop import Events, fit
+from diffct.training.lora import LoRAConfig, add_lora, save_lora
+from diffct.training.objectives import (
+    Denoiser,
+    DiffusionObjective,
+    ObjectiveConfig,
+    validation_loss,
+)
+from diffct.training.run import (
+    averaged_weights,
+    make_gradient_step,
+    plain_errors,
+    restore_run,
+    start_run,
+)
+from diffct.training.settings import RunConfig
+from diffct.training.steps import Batch, GradientStep
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclass
+class PreviewConfig:
+    """Pictures of samples during training.
+
+    Args:
+        prompts: One film each.
+        steps: Denoising steps.
+        guidance_scale: Weight of the prompt.
+        scheduler: What to sample with, e.g. ddim, dpm++ or a diffusers class.
+    """
+
+    prompts: list[str] = field(default_factory=lambda: ["", "No acute cardiopulmonary process."])
+    steps: int = 25
+    guidance_scale: float = 7.0
+    scheduler: str = "ddim"
+
+
+@dataclass
+class TextToImageConfig(RunConfig):
+    """The experiment.
+
+    Args:
+        data: The films.
+        augmentation: Changes of the training films; never a flip where reports tell sides.
+        prompt: How prompts are drawn from reports.
+        autoencoder: Folder or Hub id of the autoencoder.
+        text_encoder: The text encoder.
+        unet: Arguments of `UNet2DConditionModel`; what the other parts decide is left out.
+        scheduler: A diffusers scheduler configuration, its class under `_class_name`.
+        objective: The loss.
+        initial_pipeline: A text-to-image pipeline whose components to start from, in place of
+            `autoencoder`, `text_encoder.name`, `unet` and `scheduler`.
+        lora: Low-rank fine-tuning of `initial_pipeline`.
+        preview: Pictures of samples during training.
+        license: Licence of the model, for its card, as the Hub names it.
+    """
+
+    data: TextToImageDataConfig = field(default_factory=TextToImageDataConfig)
+    augmentation: ImageAugmentationConfig = field(
+        default_factory=lambda: ImageAugmentationConfig(flip_probability=0.0)
+    )
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+    autoencoder: str = "outputs/cxr-autoencoder/autoencoder"
+    text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    unet: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    initial_pipeline: str | None = None
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    preview: PreviewConfig = field(default_factory=PreviewConfig)
+    license: str | None = None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and train."""
+    config, resume = read_command_line(
+        TextToImageConfig,
+        default=CONFIGS / "cxr_ldm.yaml",
+        description=__doc__,
+        arguments=arguments,
+    )
+    with plain_errors():
+        train(config, resume=resume)
+
+
+def train(config: TextToImageConfig, *, resume: bool) -> None:
+    """Train as configured; see `main`."""
+    # 1. the run
+    check_settings(config)
+    accelerator = start_run(config, resume=resume)
+    folder = Path(config.output_dir)
+
+    # 2. films and components; what does not learn stays out of the prepared module
+    # The main process writes phantoms and encodes films, the others then find them.
+    with accelerator.main_process_first():
+        manifest = load_image_manifest(
+            config.data, output=folder, seed=config.seed, main=accelerator.is_main_process
+        )
+    parts = make_parts(config, manifest)
+    space = LatentSpace(parts.vae.to(accelerator.device))
+    trained = config.text_encoder.train
+    parts.text_encoder.requires_grad_(trained).to(accelerator.device)
+    network = TextConditionedUNet(parts.unet, text_encoder=parts.text_encoder if trained else None)
+    if config.train.gradient_checkpointing:
+        parts.unet.enable_gradient_checkpointing()
+    pairs = load_splits(config, manifest, parts=parts, space=space, accelerator=accelerator)
+    loader = DataLoader(
+        pairs["train"],
+        batch_size=config.train.batch_size,
+        shuffle=True,
+        num_workers=config.train.workers,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+
+    # 3. the step
+    objective = DiffusionObjective(parts.scheduler, **vars(config.objective))
+    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    model, loader = accelerator.prepare(network.to(memory_format=layout), loader)
+
+    def denoiser(batch: Batch) -> Denoiser:
+        prompt = batch
+        if not trained and "prompt_embeds" not in batch:
+            with torch.no_grad(), accelerator.autocast():
+                prompt = {"prompt_embeds": embed(parts.text_encoder, batch)}
+        return lambda noisy, timesteps: model(noisy, timesteps, prompt)
+
+    def losses(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        with accelerator.autocast():
+            clean = space.draw(batch, generator=generator)
+        return objective(denoiser(batch), clean, generator=generator)
+
+    def validation_losses(batch: Batch, index: int) -> Tensor:
+        return validation_loss(
+            objective,
+            denoiser(batch),
+            [space.mode(batch)],
+            indices=[index],
+            draws=config.train.validation_draws,
+            seed=config.seed,
+        )
+
+    step = make_gradient_step(config, accelerator=accelerator, model=model, losses=losses)
+    progress, checkpoints = restore_run(config, accelerator=accelerator, step=step)
+
+    # 4. train
+    events = make_events(
+        config,
+        accelerator=accelerator,
+        manifest=manifest,
+        parts=parts,
+        validation=pairs["validation"],
+        validation_losses=validation_losses,
+        step=step,
+        progress=progress,
+    )
+    fit(
+        accelerator,
+        step,
+        config=config.train,
+        loader=loader,
+        progress=progress,
+        checkpoints=checkpoints,
+        events=events,
+        folder=folder,
+        seed=config.seed,
+    )
+    accelerator.print(
+        f"Done. Saved in {folder / events.product}, the best on validation in"
+        f" {folder / events.product}-best; loss curve: {folder / 'loss.png'}, pictures:"
+        f" {folder / 'previews'}."
+    )
+    accelerator.end_training()
+
+
+def check_settings(config: TextToImageConfig) -> None:
+    """Raise a ValueError for settings that cannot go together, before anything is made."""
+    find_scheduler(config.preview.scheduler)
+    if config.data.cache_latents and config.augmentation.probability:
+        raise ValueError(
+            "data.cache_latents encodes every film once: set augmentation.probability=0 with it."
+        )
+    if config.augmentation.flip_probability and config.prompt.constant is None:
+        raise ValueError("augmentation.flip_probability must be 0: reports tell left from right.")
+    if config.data.cache_prompts and config.text_encoder.train:
+        raise ValueError(
+            "data.cache_prompts needs a frozen text encoder: set text_encoder.train=false."
+        )
+    if config.lora.rank and (config.initial_pipeline is None or config.text_encoder.train):
+        raise ValueError(
+            "lora.rank > 0 needs initial_pipeline, and leaves its text encoder as it is"
+            " (text_encoder.train=false)."
+        )
+
+
+def make_parts(config: TextToImageConfig, manifest: Manifest) -> LatentDiffusionParts:
+    """Take the components over from `initial_pipeline`, or make them to fit each other."""
+    if config.initial_pipeline is not None:
+        parts = load_parts(config.initial_pipeline)
+        if config.lora.rank:
+            add_lora(parts.unet, config.lora)
+        return parts
+    scheduler_class = find_scheduler(config.scheduler.get("_class_name", "ddim"))
+    check_arguments("scheduler", config.scheduler, scheduler_class)
+    check_arguments("unet", config.unet, UNet2DConditionModel)
+    vae = load_autoencoder(config.autoencoder)
+    sentences = [sentence for row in manifest.split("train") for sentence in row.sentences]
+    tokenizer, text_encoder = make_text_encoder(config.text_encoder, sentences, seed=config.seed)
+    unet = make_unet(
+        config.unet,
+        space=LatentSpace(vae),
+        size=config.data.size,
+        width=text_encoder.config.hidden_size,
+        seed=config.seed,
+    )
+    scheduler = scheduler_class.from_config(config.scheduler)
+    return LatentDiffusionParts(vae, text_encoder, tokenizer, unet, scheduler)
+
+
+def load_splits(
+    config: TextToImageConfig,
+    manifest: Manifest,
+    *,
+    parts: LatentDiffusionParts,
+    space: LatentSpace,
+    accelerator: Accelerator,
+) -> dict[str, PairedDataset]:
+    """Open the training and the validation films with their prompts."""
+
+    def to_tokens(prompts: Sequence[str]) -> dict[str, Tensor]:
+        return tokenize(parts.tokenizer, prompts)
+
+    def to_moments(images: Tensor) -> tuple[Tensor, Tensor]:
+        with accelerator.autocast():
+            return space.moments(images.to(accelerator.device))
+
+    def to_embeddings(prompts: Sequence[str]) -> Tensor:
+        tokens = {name: ids.to(accelerator.device) for name, ids in to_tokens(prompts).items()}
+        with accelerator.autocast():
+            return embed(parts.text_encoder, tokens)
+
+    encoders = Encoders(space.autoencoder, to_moments, parts.text_encoder, to_tokens, to_embeddings)
+    with accelerator.main_process_first():
+        return {
+            split: load_pairs(
+                manifest,
+                manifest.split(split),
+                data=config.data,
+                prompt=config.prompt,
+                augmentation=config.augmentation if split == "train" else None,
+                encoders=encoders,
+                cache_dir=Path(config.data.cache_dir or Path(config.output_dir) / "cache"),
+                seed=config.seed,
+                fixed=split != "train",
+                show_progress=accelerator.is_main_process,
+            )
+            for split in ("train", "validation")
+        }
+
+
+def make_events(
+    config: TextToImageConfig,
+    *,
+    accelerator: Accelerator,
+    manifest: Manifest,
+    parts: LatentDiffusionParts,
+    validation: PairedDataset,
+    validation_losses: Callable[[Batch, int], Tensor],
+    step: GradientStep,
+    progress: Progress,
+) -> Events:
+    """Say how this system validates, draws previews and saves; all by the moving average."""
+
+    def validate() -> float:
+        total = torch.zeros(2)
+        with averaged_weights(step), accelerator.autocast():
+            for index in range(
+                accelerator.process_index, len(validation), accelerator.num_processes
+            ):
+                batch = default_collate([validation[index]])
+                batch = {name: values.to(accelerator.device) for name, values in batch.items()}
+                total += validation_losses(batch, index)
+        total = accelerator.reduce(total.to(accelerator.device))
+        return (total[0] / total[1]).item()
+
+    def pipeline(facts: dict[str, Any] | None = None) -> CXRTextToImagePipeline:
+        # The prepared module shares its parts: they hold what it learns.
+        return CXRTextToImagePipeline(**vars(parts), training=facts)
+
+    def save(path: Path) -> None:
+        if accelerator.is_main_process:
+            with averaged_weights(step), atomic_folder(path) as partial:
+                if config.lora.rank:
+                    save_lora(parts.unet, partial)
+                else:
+                    facts = training_facts(config, manifest, progress.history)
+                    pipeline(facts).save_pretrained(partial, repo_id=path.name)
+
+    def preview(path: Path) -> None:
+        if accelerator.is_main_process:
+            with averaged_weights(step), accelerator.autocast():
+                draw_preview(pipeline(), config, path)
+        accelerator.wait_for_everyone()
+
+    return Events(
+        validate=validate if len(validation) else None,
+        preview=preview,
+        save=save,
+        product="lora" if config.lora.rank else "pipeline",
+    )
+
+
+def training_facts(
+    config: TextToImageConfig, manifest: Manifest, history: Sequence[dict[str, float]]
+) -> dict[str, Any]:
+    """Collect what the model card says about this run; no identifiers."""
+    losses = {name: row[name] for row in history for name in row}
+    synthetic = config.data.manifest is None
+    films = {f"{split} films": len(manifest.split(split)) for split in ("train", "validation")}
+    return {
+        "data": "synthetic chest films with reports" if synthetic else "films of the publisher",
+        "synthetic": synthetic,
+        "license": config.license or ("apache-2.0" if synthetic else "other"),
+        "cohort": films | {"patients": len({row.patient for row in manifest.rows})},
+        "updates": int(losses.pop("update", 0)),
+        "batch_size": config.train.batch_size * config.train.gradient_accumulation,
+        "learning_rate": config.optim.lr,
+        "min_snr_gamma": config.objective.min_snr_gamma,
+        "losses": losses,
+        "diffct_version": __version__,
+    }
+
+
+def draw_preview(pipeline: CXRTextToImagePipeline, config: TextToImageConfig, path: Path) -> None:
+    """Sample the preview's prompts with fixed noise and write them as one picture."""
+    scheduler_class = find_scheduler(config.preview.scheduler)
+    pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(desc="preview", leave=False)
+    prompts = list(config.preview.prompts)
+    films = pipeline(
+        prompts,
+        num_inference_steps=config.preview.steps,
+        guidance_scale=config.preview.guidance_scale,
+        generator=[torch.Generator().manual_seed(config.seed) for _ in prompts],
+        output_type="np",
+    ).images
+    save_contact_sheet(list(films[..., 0]), path, titles=prompts)
+
+
+if __name__ == "__main__":
+    main()
