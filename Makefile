@@ -1,12 +1,13 @@
-# Two commands: `make demo` trains and samples, `make test` passes the tests.
+# Two commands: `make demo` trains and samples, `make test` passes the tests. `make demo-cxr` does chest films.
 # VENV, PYTHON, OUT and PYTEST_ARGS can be set: make test VENV=/tmp/venv PYTEST_ARGS="-m 'not slow'"
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= outputs/ct3d
+CXR ?= outputs/cxr
 PYTEST_ARGS ?=
 READY := $(VENV)/diffct-is-installed
 
-.PHONY: demo test check clean
+.PHONY: demo demo-cxr test check clean
 .ONESHELL:
 
 demo: $(READY)
@@ -17,6 +18,19 @@ demo: $(READY)
 		--batch-size 4 --out $(OUT)/samples
 	$(VENV)/bin/python -m diffct.eval.hounsfield $(OUT)/samples $(OUT)/phantoms/images
 	echo "Look at $(OUT)/samples/*.png (samples), $(OUT)/previews/*.png and $(OUT)/loss.png"
+
+# Chest films from reports: prepare, autoencoder, diffusion, samples.
+demo-cxr: $(READY)
+	@set -e
+	$(VENV)/bin/diffct prepare phantom-cxr --films 2500 --out $(CXR)/films
+	$(VENV)/bin/accelerate launch --config_file accelerate_config.yaml \
+		train/train_autoencoder.py --resume data.manifest=$(CXR)/films output_dir=$(CXR)/autoencoder
+	$(VENV)/bin/accelerate launch --config_file accelerate_config.yaml \
+		train/train_text_to_image.py --resume data.manifest=$(CXR)/films output_dir=$(CXR)/ldm \
+		autoencoder=$(CXR)/autoencoder/autoencoder
+	$(VENV)/bin/diffct sample $(CXR)/ldm/pipeline --num 4 --batch-size 4 --out $(CXR)/samples \
+		--prompt "There is a large left pleural effusion." --prompt "Severe cardiomegaly."
+	echo "Look at $(CXR)/samples, $(CXR)/ldm/previews and $(CXR)/autoencoder/reconstruction.png"
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)

@@ -369,7 +369,7 @@ def training_facts(
 ) -> dict[str, Any]:
     """Collect what the model card says about this run; no identifiers."""
     losses = {name: row[name] for row in history for name in row}
-    synthetic = config.data.manifest is None
+    synthetic = all(row.facts.get("synthetic") for row in manifest.rows)
     films = {f"{split} films": len(manifest.split(split)) for split in ("train", "validation")}
     return {
         "data": "synthetic chest films with reports" if synthetic else "films of the publisher",

@@ -212,5 +212,5 @@ def _write_film(index: int, *, folder: Path, seed: int, size: tuple[int, int]) -
         split=SPLITS[index % len(SPLITS)],
         study="1",
         sentences=tuple(write_report(truth, report_rng)),
-        facts=truth.to_dict(),
+        facts={"synthetic": True} | truth.to_dict(),
     )

@@ -1,0 +1,69 @@
+"""MS-SSIM: its window follows the size; its figures follow the images."""
+
+import pytest
+import torch
+from monai.metrics import MultiScaleSSIMMetric
+from skimage.metrics import structural_similarity
+
+from diffct.metrics.similarity import (
+    describe,
+    ms_ssim,
+    ms_ssim_kernel,
+    reconstruction_errors,
+    summarise,
+    to_film,
+)
+
+
+def films(size: int, count: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 1, 12, 12, generator=generator)
+    return torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 1)
+
+
+@pytest.mark.parametrize(("side", "kernel"), [(48, 3), (128, 7), (160, 9), (176, 11), (512, 11)])
+def test_the_window_is_the_widest_odd_one_that_fits(side, kernel):
+    assert ms_ssim_kernel((side, 600)) == ms_ssim_kernel((600, side)) == kernel
+    image = torch.rand(1, 1, side, side)
+    assert ms_ssim(image, image).item() == pytest.approx(1)
+    if kernel < 11:
+        wider = MultiScaleSSIMMetric(spatial_dims=2, kernel_size=kernel + 2)
+        with pytest.raises(ValueError, match="must be larger"):
+            wider(image, image)
+
+
+def test_images_too_small_for_five_scales_are_refused():
+    with pytest.raises(ValueError, match=r"48 pixels.*\[47, 64\]"):
+        ms_ssim_kernel((47, 64))
+
+
+def test_one_figure_per_image_falls_with_the_damage():
+    clean = films(128, count=3)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    noise *= torch.tensor([0.0, 0.05, 0.2])[:, None, None, None]
+    values = ms_ssim(clean + noise, clean)
+    assert values.shape == (3,)
+    assert values[0] == pytest.approx(1, abs=1e-6)
+    assert values[0] > values[1] > values[2] > 0
+    # As SSIM orders them.
+    ssim = [
+        structural_similarity(a[0].numpy(), b[0].numpy(), data_range=1.0)
+        for a, b in zip(clean + noise, clean, strict=True)
+    ]
+    assert ssim[0] > ssim[1] > ssim[2]
+
+
+def test_errors_are_in_units_of_0_to_1_and_one_row_per_image():
+    images = films(64, count=5) * 1.6 - 0.8
+    batches = [images[:3], images[3:]]
+    rows = torch.stack(reconstruction_errors(lambda x: x + 0.1, batches))
+    assert torch.allclose(rows[:, 0], torch.full((5,), 0.05), atol=1e-5)
+    summary = summarise(rows, size=(64, 64))
+    assert summary["images"] == 5 and summary["ms_ssim_kernel"] == 3
+    assert summary["l1"]["mean"] == pytest.approx(0.05)
+    assert summary["ms_ssim"]["mean"] == pytest.approx(rows[:, 1].mean().item(), abs=1e-5)
+    assert "window 3" in describe(summary) and "5 images" in describe(summary)
+
+
+def test_films_are_cut_off_outside_the_model_range():
+    assert to_film(torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0])).tolist() == [0, 0, 0.5, 1, 1]
