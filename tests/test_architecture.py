@@ -28,7 +28,7 @@ GROUND = {
     "diffct.config": set(),
     "diffct.models": set(),
     "diffct.data": {"diffct.atomic"},
-    "diffct.training": {"diffct.atomic", "diffct.config"},
+    "diffct.training": {"diffct.atomic", "diffct.config", "diffct.models"},
     "diffct.metrics": set(),
 }
 NEVER_IMPORTED = {"diffct.train", "diffct.eval", "diffct.cli"}

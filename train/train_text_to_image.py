@@ -14,7 +14,7 @@ lora.rank=16. After a crash, the same command with --resume gives the same weigh
 never interrupted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,7 @@ from diffct.pipelines.schedulers import find_scheduler
 from diffct.training.checkpoints import Progress
 from diffct.training.loop import Events, fit
 from diffct.training.lora import LoRAConfig, add_lora, save_lora
-from diffct.training.objectives import (
-    Denoiser,
-    DiffusionObjective,
-    ObjectiveConfig,
-    validation_loss,
-)
+from diffct.training.objectives import DiffusionObjective, ObjectiveConfig
 from diffct.training.run import (
     averaged_weights,
     make_gradient_step,
@@ -68,7 +63,8 @@ from diffct.training.run import (
     start_run,
 )
 from diffct.training.settings import RunConfig
-from diffct.training.steps import Batch, GradientStep
+from diffct.training.steps import GradientStep
+from diffct.training.text_to_image import TextToImageLosses
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -145,7 +141,7 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
     accelerator = start_run(config, resume=resume)
     folder = Path(config.output_dir)
 
-    # 2. films and components; what does not learn stays out of the prepared module
+    # 2. films and components
     # The main process writes phantoms and encodes films, the others then find them.
     with accelerator.main_process_first():
         manifest = load_image_manifest(
@@ -153,11 +149,7 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
         )
     parts = make_parts(config, manifest)
     space = LatentSpace(parts.vae.to(accelerator.device))
-    trained = config.text_encoder.train
-    parts.text_encoder.requires_grad_(trained).to(accelerator.device)
-    network = TextConditionedUNet(parts.unet, text_encoder=parts.text_encoder if trained else None)
-    if config.train.gradient_checkpointing:
-        parts.unet.enable_gradient_checkpointing()
+    network = make_network(config, parts, accelerator)
     pairs = load_splits(config, manifest, parts=parts, space=space, accelerator=accelerator)
     loader = DataLoader(
         pairs["train"],
@@ -168,32 +160,14 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
     )
 
     # 3. the step
-    objective = DiffusionObjective(parts.scheduler, **vars(config.objective))
-    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-    model, loader = accelerator.prepare(network.to(memory_format=layout), loader)
-
-    def denoiser(batch: Batch) -> Denoiser:
-        prompt = batch
-        if not trained and "prompt_embeds" not in batch:
-            with torch.no_grad(), accelerator.autocast():
-                prompt = {"prompt_embeds": embed(parts.text_encoder, batch)}
-        return lambda noisy, timesteps: model(noisy, timesteps, prompt)
-
-    def losses(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        with accelerator.autocast():
-            clean = space.draw(batch, generator=generator)
-        return objective(denoiser(batch), clean, generator=generator)
-
-    def validation_losses(batch: Batch, index: int) -> Tensor:
-        return validation_loss(
-            objective,
-            denoiser(batch),
-            [space.mode(batch)],
-            indices=[index],
-            draws=config.train.validation_draws,
-            seed=config.seed,
-        )
-
+    model, loader = accelerator.prepare(network, loader)
+    losses = TextToImageLosses(
+        objective=DiffusionObjective(parts.scheduler, **vars(config.objective)),
+        space=space,
+        model=model,
+        text_encoder=None if config.text_encoder.train else parts.text_encoder,
+        autocast=accelerator.autocast,
+    )
     step = make_gradient_step(config, accelerator=accelerator, model=model, losses=losses)
     progress, checkpoints = restore_run(config, accelerator=accelerator, step=step)
 
@@ -204,7 +178,7 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
         manifest=manifest,
         parts=parts,
         validation=pairs["validation"],
-        validation_losses=validation_losses,
+        losses=losses,
         step=step,
         progress=progress,
     )
@@ -271,6 +245,19 @@ def make_parts(config: TextToImageConfig, manifest: Manifest) -> LatentDiffusion
     return LatentDiffusionParts(vae, text_encoder, tokenizer, unet, scheduler)
 
 
+def make_network(
+    config: TextToImageConfig, parts: LatentDiffusionParts, accelerator: Accelerator
+) -> TextConditionedUNet:
+    """Put together what learns; a frozen text encoder stays out, and out of the checkpoints."""
+    learns = config.text_encoder.train
+    parts.text_encoder.requires_grad_(learns).to(accelerator.device)
+    if config.train.gradient_checkpointing:
+        parts.unet.enable_gradient_checkpointing()
+    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    network = TextConditionedUNet(parts.unet, text_encoder=parts.text_encoder if learns else None)
+    return network.to(memory_format=layout)
+
+
 def load_splits(
     config: TextToImageConfig,
     manifest: Manifest,
@@ -319,21 +306,20 @@ def make_events(
     manifest: Manifest,
     parts: LatentDiffusionParts,
     validation: PairedDataset,
-    validation_losses: Callable[[Batch, int], Tensor],
+    losses: TextToImageLosses,
     step: GradientStep,
     progress: Progress,
 ) -> Events:
     """Say how this system validates, draws previews and saves; all by the moving average."""
 
     def validate() -> float:
-        total = torch.zeros(2)
-        with averaged_weights(step), accelerator.autocast():
-            for index in range(
-                accelerator.process_index, len(validation), accelerator.num_processes
-            ):
+        total, draws = torch.zeros(2), config.train.validation_draws
+        ranks = range(accelerator.process_index, len(validation), accelerator.num_processes)
+        with averaged_weights(step):
+            for index in ranks:
                 batch = default_collate([validation[index]])
                 batch = {name: values.to(accelerator.device) for name, values in batch.items()}
-                total += validation_losses(batch, index)
+                total += losses.validate(batch, index, draws=draws, seed=config.seed)
         total = accelerator.reduce(total.to(accelerator.device))
         return (total[0] / total[1]).item()
 

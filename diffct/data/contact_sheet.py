@@ -53,7 +53,7 @@ def _draw(
     rows = -(-len(films) // columns)
     height, width = films[0].shape
     tile = _TILE_INCHES * np.array([height, width]) / max(height, width)
-    cell = tile + [_GAP_INCHES + text_inches, _GAP_INCHES]
+    cell = tile + np.array([_GAP_INCHES + text_inches, _GAP_INCHES])
     total = (columns * cell[1] + _GAP_INCHES, rows * cell[0] + _GAP_INCHES)
     figure = Figure(figsize=total, facecolor="0.12")
     for index, film in enumerate(films):
