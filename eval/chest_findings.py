@@ -5,7 +5,8 @@
 samples films from prompts that ask for one thing each, and as many from empty prompts with the same
 noise. Findings are read off the films by their physics (`diffct.metrics.chest_findings`), with
 thresholds set on the manifest's training films, and the rates are compared with those on its
-held-out films (the best that the reader can find) and on the films of empty prompts (chance).
+held-out films (the best that the reader can find), on the same encoded and decoded (the best that
+the autoencoder lets through), and on the films of empty prompts (chance).
 
 The reader is made for phantom films and calibrated on them. On radiographs of persons its findings
 mean nothing.
@@ -15,6 +16,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +52,13 @@ QUESTIONS = {
     "heart size": "heart of the asked size",
     "absent": "denied finding not there",
 }
-SOURCES = ("sampled", "held-out", "empty prompt")
+SOURCES = ("sampled", "empty prompt", "decoded", "held-out")
 EXPLANATION = """\
 Each cell: rate (hits/films; 95 % interval after Wilson). "Sampled" are films of prompts that ask
-for one thing each, "held-out" phantom films that show just that, "empty prompt" films sampled with
-the same noise and no prompt. Side counts films with the asked finding; zone and severity those that
-have it on the asked side; the heart counts where nothing hides it."""
+for one thing each, "empty prompt" films sampled with the same noise and no prompt, "held-out"
+phantom films that show just what was asked, "decoded" the same through the autoencoder. Side counts
+films with the asked finding; zone and severity those that have it on the asked side; the heart
+counts where nothing hides it. Absence counts all films of empty prompts, for each finding."""
 
 # The films of a small model are blurred and noisy; the thresholds shall not hang on sharpness.
 _MOST_BLUR_PX, _NOISE = 1.0, 0.005
@@ -78,18 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     requests = balanced_requests(options.prompts)
     films = {
         "sampled": sample(pipeline, [request.prompt for request in requests], options=options),
-        "held-out": _read_films(manifest, known),
         "empty prompt": sample(pipeline, [""] * len(requests), options=options),
+        "decoded": decode(pipeline, manifest, known, batch_size=options.batch_size),
+        "held-out": _read_films(manifest, known),
     }
     readings = {source: read_films(films[source], reader, expected) for source in SOURCES}
-    judged = {source: list(zip(requests, readings[source], strict=True)) for source in SOURCES[::2]}
-    judged["held-out"] = [
-        (request, reading)
-        for cases in every_request().values()
-        for request in cases
-        for row, reading in zip(known, readings["held-out"], strict=True)
-        if request.is_met_by(row.facts)
-    ]
+    judged = _judge(requests, known, readings)
     report = {
         "protocol": {
             **{name: getattr(options, name) for name in ("prompts", "steps", "guidance_scale")},
@@ -101,8 +98,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "thresholds": asdict(reader),
     }
     _write(report, options.out)
-    asked = [(row, film) for row, film in zip(known, films["held-out"], strict=True)]
-    _draw(list(zip(requests, films["sampled"], strict=True)), asked, options.out / "films.png")
+    pairs = (
+        zip(requests, films["sampled"], strict=True),
+        zip(known, films["held-out"], strict=True),
+    )
+    _draw(*map(list, pairs), options.out / "films.png")
+
+
+def _judge(
+    requests: Sequence[Request],
+    known: Sequence[ManifestRow],
+    readings: dict[str, list[Reading | None]],
+) -> dict[str, Judged]:
+    """Pair what was read with what was asked."""
+    cases = every_request()
+    judged = {source: list(zip(requests, readings[source], strict=True)) for source in SOURCES[:2]}
+    # How often a finding is absent by itself is told by all films that nothing was asked of.
+    judged["empty prompt"] = [
+        *(pair for pair in judged["empty prompt"] if pair[0].subject != "absence"),
+        *product(cases["absence"], readings["empty prompt"]),
+    ]
+    for source in SOURCES[2:]:
+        judged[source] = [
+            (request, reading)
+            for request in chain(*cases.values())
+            for row, reading in zip(known, readings[source], strict=True)
+            if request.is_met_by(row.facts)
+        ]
+    return judged
 
 
 def calibrate(
@@ -158,6 +181,31 @@ def sample(
             output_type="np",
         )
         films += [resize_shorter_side(film, SHORTER_SIDE) for film in output.films()]
+    return films
+
+
+@torch.no_grad()
+def decode(
+    pipeline: DiffusionPipeline, manifest: Manifest, rows: Sequence[ManifestRow], *, batch_size: int
+) -> list[np.ndarray]:
+    """Encode films and decode them again.
+
+    Args:
+        pipeline: Its autoencoder is used.
+        manifest: Where the films are.
+        rows: The films, all of one size.
+        batch_size: How many at once.
+
+    Returns:
+        Films in [0, 1], the shorter side 128 pixels.
+    """
+    films, vae = [], pipeline.vae
+    for start in tqdm(range(0, len(rows), batch_size), desc="decoding", unit="batch"):
+        batch = [read_radiograph(manifest.path(row)) for row in rows[start : start + batch_size]]
+        pixels = torch.from_numpy(np.stack(batch))[:, None].to(vae.device, vae.dtype) * 2 - 1
+        decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
+        decoded = (decoded.float().clamp(-1, 1) / 2 + 0.5).cpu().numpy()[:, 0]
+        films += [resize_shorter_side(film, SHORTER_SIDE) for film in decoded]
     return films
 
 
@@ -242,7 +290,7 @@ def format_report(report: dict[str, Any]) -> str:
     """Write the report's numbers as Markdown tables."""
     protocol = ", ".join(f"{name} {value}" for name, value in report["protocol"].items())
     lines = [f"Protocol: {protocol}.", "", EXPLANATION, ""]
-    lines += [f"| | about | {' | '.join(SOURCES)} |", "|---|---|---|---|---|"]
+    lines += [f"| | about | {' | '.join(SOURCES)} |", "|---" * (len(SOURCES) + 2) + "|"]
     for row in report["rates"]:
         cells = (QUESTIONS[row["question"]], row["about"], *(str(row[name]) for name in SOURCES))
         lines.append(f"| {' | '.join(cells)} |")
@@ -284,10 +332,12 @@ def _draw(
 ) -> None:
     """Draw sampled films, each beside a held-out film of what was asked, where there is one."""
     films, titles = [], []
-    for request, film in sampled:
-        alike = [other for row, other in known if request.is_met_by(row.facts)]
-        if alike and len(films) < 2 * _PAIRS_DRAWN and alike[0].shape == film.shape:
-            films += [film, alike[0]]
+    for index in np.unique(np.linspace(0, len(sampled) - 1, _PAIRS_DRAWN).astype(int)):
+        request, film = sampled[index]
+        alike = [(row, other) for row, other in known if request.is_met_by(row.facts)]
+        if alike and alike[0][1].shape == film.shape:
+            # Of the films that show it the one with the least besides.
+            films += [film, min(alike, key=lambda pair: len(pair[0].facts["findings"]))[1]]
             titles += [request.prompt, "held-out film"]
     if films:
         save_contact_sheet(films, path, titles=titles, columns=8)

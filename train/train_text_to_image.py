@@ -142,7 +142,6 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
     folder = Path(config.output_dir)
 
     # 2. films and components
-    # The main process writes phantoms and encodes films, the others then find them.
     with accelerator.main_process_first():
         manifest = load_image_manifest(
             config.data, output=folder, seed=config.seed, main=accelerator.is_main_process
@@ -162,7 +161,7 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
     # 3. the step
     model, loader = accelerator.prepare(network, loader)
     losses = TextToImageLosses(
-        objective=DiffusionObjective(parts.scheduler, **vars(config.objective)),
+        DiffusionObjective(parts.scheduler, **vars(config.objective)),
         space=space,
         model=model,
         text_encoder=None if config.text_encoder.train else parts.text_encoder,
@@ -194,9 +193,8 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
         seed=config.seed,
     )
     accelerator.print(
-        f"Done. Saved in {folder / events.product}, the best on validation in"
-        f" {folder / events.product}-best; loss curve: {folder / 'loss.png'}, pictures:"
-        f" {folder / 'previews'}."
+        f"Done. Model: {folder / events.product} (the best on validation beside it), loss curve:"
+        f" {folder / 'loss.png'}, pictures: {folder / 'previews'}."
     )
     accelerator.end_training()
 
