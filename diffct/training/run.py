@@ -112,12 +112,14 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
 def _claim_folder(folder: Path, config: RunConfig, *, resume: bool, processes: int) -> None:
     """Make the folder this run's, or raise a ValueError if it is another's."""
     saved, facts_file = folder / "config.yaml", folder / "run.json"
-    if saved.exists() and not resume:
+    # Before the first checkpoint nothing is lost: a run that stopped at bad data may be mended.
+    begun = any((folder / "checkpoints").glob("checkpoint-*"))
+    if begun and not resume:
         raise ValueError(
             f"{folder} already holds a run. Add --resume to go on with it, or choose another folder"
             " by output_dir=..."
         )
-    if saved.exists() and facts_file.exists():
+    if begun:
         changed = [key for key in config_differences(saved, config) if not _may_change(key)]
         if changed:
             raise ValueError(

@@ -159,6 +159,13 @@ def test_impossible_settings_are_refused_with_their_name(tmp_path, sources, word
     assert message in refuse(tmp_path, *sources, *words)
 
 
+def test_a_run_that_stopped_at_bad_input_is_mended_in_the_same_folder(tmp_path, sources):
+    assert "no-such" in refuse(tmp_path, sources[0], "autoencoder=no-such")
+    output = train(tmp_path, *sources)
+    assert (output / "pipeline").is_dir()
+    assert "--resume" in refuse(tmp_path, *sources)
+
+
 def test_a_patient_in_two_splits_is_refused_before_training(tmp_path, sources):
     films = write_films(tmp_path / "films")
     file = films / "manifest.jsonl"
