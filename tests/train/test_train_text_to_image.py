@@ -160,7 +160,7 @@ def test_impossible_settings_are_refused_with_their_name(tmp_path, sources, word
 
 
 def test_a_run_that_stopped_at_bad_input_is_mended_in_the_same_folder(tmp_path, sources):
-    assert "no-such" in refuse(tmp_path, sources[0], "autoencoder=no-such")
+    assert "no-such" in refuse(tmp_path, sources[0], f"autoencoder={tmp_path}/no-such")
     output = train(tmp_path, *sources)
     assert (output / "pipeline").is_dir()
     assert "--resume" in refuse(tmp_path, *sources)
