@@ -39,6 +39,7 @@ from diffct.data.cxr import (
 from diffct.data.images import ImageAugmentationConfig, load_image_manifest
 from diffct.data.manifest import Manifest
 from diffct.models.latent_diffusion import (
+    SMALL,
     LatentDiffusionParts,
     TextEncoderConfig,
     load_autoencoder,
@@ -57,6 +58,7 @@ from diffct.training.lora import LoRAConfig, add_lora, save_lora
 from diffct.training.objectives import DiffusionObjective, ObjectiveConfig
 from diffct.training.run import (
     averaged_weights,
+    has_begun,
     make_gradient_step,
     plain_errors,
     restore_run,
@@ -64,6 +66,7 @@ from diffct.training.run import (
 )
 from diffct.training.settings import RunConfig
 from diffct.training.steps import GradientStep
+from diffct.training.text_alignment import align_text_encoder
 from diffct.training.text_to_image import TextToImageLosses
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -150,6 +153,16 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
     space = LatentSpace(parts.vae.to(accelerator.device))
     network = make_network(config, parts, accelerator)
     pairs = load_splits(config, manifest, parts=parts, space=space, accelerator=accelerator)
+    untaught = config.initial_pipeline is None and config.text_encoder.name == SMALL
+    if untaught and not has_begun(folder):
+        align_text_encoder(
+            parts.text_encoder,
+            pairs["train"],
+            space=space,
+            updates=config.text_encoder.small.alignment_updates,
+            seed=config.seed,
+            show_progress=accelerator.is_main_process,
+        )
     loader = DataLoader(
         pairs["train"],
         batch_size=config.train.batch_size,

@@ -1,4 +1,4 @@
-"""Folders of synthetic films: never mixed with other files, never made twice."""
+"""Folders of synthetic images: never mixed with other files, never made twice."""
 
 import json
 from pathlib import Path

@@ -38,8 +38,7 @@ _HEADER_TAGS = [
     *_NEEDED,
 ]
 
-# What pydicom raises on damaged files.
-_DAMAGE = (
+DICOM_DAMAGE = (
     InvalidDicomError,
     BytesLengthException,
     EOFError,
@@ -51,6 +50,7 @@ _DAMAGE = (
     struct.error,
     NotImplementedError,
 )
+"""What pydicom raises on damaged files."""
 
 _DIRECTION_TOLERANCE = 1e-3  # on direction cosines, which scanners round to 4 to 6 digits
 _POSITION_TOLERANCE = 0.1  # in slice gaps; scanners round positions to 0.1 mm
@@ -111,7 +111,7 @@ def patient_key(folder: Path) -> str | None:
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID"])
             identifier = str(header.get("PatientID") or "").strip()
-        except _DAMAGE:
+        except DICOM_DAMAGE:
             continue  # reported by read_series, which reads every file
         if identifier:
             return hashlib.sha256(identifier.encode()).hexdigest()[:16]
@@ -153,7 +153,7 @@ def _read_header(file: Path) -> pydicom.FileDataset:
         for tag in _HEADER_TAGS:
             header.get(tag)  # pydicom decodes a value when it is asked for
         kind = header.file_meta.get("MediaStorageSOPClassUID")
-    except _DAMAGE as error:
+    except DICOM_DAMAGE as error:
         raise ValueError(f"{file}: is damaged. Export the series again.") from error
     if kind == _DIRECTORY:
         header.Modality = "DICOMDIR"
@@ -244,7 +244,7 @@ def _read_slice(file: Path, *, shape: tuple[int, ...]) -> np.ndarray:
             f"{file}: its pixels ({syntax}) cannot be decoded here. Install decoders (pip install "
             "pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg) or decompress the series first."
         ) from error
-    except _DAMAGE as error:
+    except DICOM_DAMAGE as error:
         raise ValueError(f"{file}: its pixels cannot be read. Export the series again.") from error
     if stored.shape != shape:
         raise ValueError(f"{file}: its pixels have the shape {stored.shape}, not {shape}.")

@@ -3,34 +3,19 @@
 Source: DICOM PS3.3, C.7.6.1.1.1 (Patient Orientation), C.11.1 (Modality LUT) and C.11.2 (VOI LUT).
 """
 
-import struct
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pydicom
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
 
-from diffct.data.dicom import is_dicom
+from diffct.data.dicom import DICOM_DAMAGE, is_dicom
 
 _MODALITIES = ("CR", "DX", "RG", "RF")
 # Without a window of the maker, these percentiles of the gray values become black and white: many
 # films use only part of the bits that they store.
 _PERCENTILES = (0.1, 99.9)
-# What pydicom raises on damaged files.
-_DAMAGE = (
-    InvalidDicomError,
-    BytesLengthException,
-    EOFError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    KeyError,
-    OSError,
-    struct.error,
-    NotImplementedError,
-)
 
 UnusableReason = Literal[
     "unreadable", "too small", "constant", "in colour", "several frames", "bit depth", "no film"
@@ -85,13 +70,13 @@ def read_dicom_film(path: Path) -> np.ndarray:
             f"{path}: its pixels ({syntax.name}) cannot be decoded here. Install decoders (pip "
             "install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg) or decompress the files first."
         ) from error
-    except _DAMAGE as error:
+    except DICOM_DAMAGE as error:
         if getattr(error, "errno", None) is not None:
             raise  # the disk or the permissions are at fault, not the file
         raise UnusableFilmError(path, "unreadable", "is damaged or cut off") from error
     try:
         film = _displayed(stored, dataset)
-    except _DAMAGE as error:
+    except DICOM_DAMAGE as error:
         raise UnusableFilmError(path, "unreadable", f"has no usable window ({error})") from error
     return _upright(film, dataset)
 
@@ -116,7 +101,7 @@ def read_pixel_spacing_mm(path: str | Path) -> tuple[float, float] | None:
             if len(values) == 2 and min(values) > 0 and np.isfinite(values).all():
                 swapped = _directions(dataset)[0] in ("H", "F")
                 return (values[1], values[0]) if swapped else (values[0], values[1])
-    except _DAMAGE:
+    except DICOM_DAMAGE:
         return None  # reported by read_radiograph, which reads the whole file
     return None
 

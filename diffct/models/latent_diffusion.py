@@ -25,12 +25,15 @@ class SmallTextEncoderConfig:
         layers: Transformer layers.
         heads: Attention heads.
         max_length: Tokens of a prompt.
+        alignment_updates: Length of its first lesson, before the denoiser learns; 0 for none. See
+            `diffct.training.text_alignment`.
     """
 
     width: int = 128
     layers: int = 2
     heads: int = 4
     max_length: int = 64
+    alignment_updates: int = 1500
 
 
 @dataclass
@@ -95,7 +98,15 @@ def make_text_encoder(
         return load_text_encoder(config.name)
     if not config.train:
         raise ValueError("text_encoder.name=small has random weights: set text_encoder.train=true.")
-    return make_small_text_encoder(sentences, **vars(config.small), seed=seed)
+    small = config.small
+    return make_small_text_encoder(
+        sentences,
+        width=small.width,
+        layers=small.layers,
+        heads=small.heads,
+        max_length=small.max_length,
+        seed=seed,
+    )
 
 
 def make_unet(

@@ -7,11 +7,13 @@ import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 _END_OF_WORD = "</w>"
 _SPECIAL_TOKENS = ("<|startoftext|>", "<|endoftext|>")
 _MOST_MERGES = 4096
+_WORD_STD, _PLACE_STD = 0.5, 0.15  # of the embeddings at the start
 
 
 def make_small_text_encoder(
@@ -59,7 +61,13 @@ def make_small_text_encoder(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return tokenizer, CLIPTextModel(config).eval()
+        text_encoder = CLIPTextModel(config).eval()
+        # CLIP's own start gives a word's place as much weight as the word, and both so little that
+        # the first layer drowns them.
+        embeddings = text_encoder.get_input_embeddings(), text_encoder.embeddings.position_embedding
+        for table, std in zip(embeddings, (_WORD_STD, _PLACE_STD), strict=True):
+            nn.init.normal_(table.weight, std=std)
+    return tokenizer, text_encoder
 
 
 def _train_tokenizer(sentences: Iterable[str], *, max_length: int) -> CLIPTokenizer:

@@ -109,11 +109,16 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
     return accelerator
 
 
+def has_begun(folder: Path) -> bool:
+    """Tell whether a run's folder holds a checkpoint."""
+    return any((folder / "checkpoints").glob("checkpoint-*"))
+
+
 def _claim_folder(folder: Path, config: RunConfig, *, resume: bool, processes: int) -> None:
     """Make the folder this run's, or raise a ValueError if it is another's."""
     saved, facts_file = folder / "config.yaml", folder / "run.json"
     # Before the first checkpoint nothing is lost: a run that stopped at bad data may be mended.
-    begun = any((folder / "checkpoints").glob("checkpoint-*"))
+    begun = has_begun(folder)
     if begun and not resume:
         raise ValueError(
             f"{folder} already holds a run. Add --resume to go on with it, or choose another folder"

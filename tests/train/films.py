@@ -20,7 +20,7 @@ augmentation: {{probability: 0.0}}
 text_encoder:
   name: small
   train: true
-  small: {{width: 16, layers: 1, heads: 2, max_length: 24}}
+  small: {{width: 16, layers: 1, heads: 2, max_length: 24, alignment_updates: 3}}
 unet:
   down_block_types: [DownBlock2D, CrossAttnDownBlock2D]
   up_block_types: [CrossAttnUpBlock2D, UpBlock2D]

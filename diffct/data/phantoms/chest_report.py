@@ -11,6 +11,9 @@ import numpy as np
 from .chest_truth import ChestFinding, ChestTruth, FindingKind, HeartSize, Side
 
 LONGEST_REPORT, SHORTEST_REPORT = 8, 4
+OTHER_SIDE_DENIED = 0.1
+"""How often a finding of one side is denied on the other. In 3,955 real reports (NLM chest X-ray
+collection) of the sentences about one side of the lungs 1 % are denials, here about 8 %."""
 
 HEART: dict[HeartSize, tuple[str, ...]] = {
     "normal": (
@@ -243,7 +246,7 @@ def _deny(truth: ChestTruth, rng: np.random.Generator) -> list[str]:
         names = _enumerate([NAMES[kind] for kind in kinds], "or")
         sentences.append(_choose(ABSENT + own, rng).format(names=names))
     for kind, present in sides.items():
-        if len(present) == 1:
+        if len(present) == 1 and rng.random() < OTHER_SIDE_DENIED:
             other = "right" if "left" in present else "left"
             sentences.append(_choose(ABSENT_ON_SIDE, rng).format(side=other, name=NAMES[kind]))
     affected = {finding.side for finding in truth.findings}

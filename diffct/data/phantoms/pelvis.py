@@ -16,6 +16,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from diffct.atomic import atomic_folder
+from diffct.data.cohort_folder import holds_cohort, sign_cohort
 from diffct.data.volume import Volume, canonical_affine, write_nifti
 
 from .canvas import Axes, Canvas, Layer
@@ -23,7 +24,6 @@ from .pelvis_anatomy import FAT_HU, PELVIS_LABELS, SKIN_HU, Anatomy, draw_anatom
 
 __all__ = ["PELVIS_LABELS", "PelvisPhantom", "pelvis_phantom", "write_pelvis_cohort"]
 
-COHORT_FILE = "cohort.json"
 COHORT_KIND = "diffct synthetic pelvis phantoms"
 # Raised whenever the same parameters give other images, so that no cohort mixes two.
 COHORT_VERSION = 1
@@ -155,7 +155,7 @@ def write_pelvis_cohort(
         "spacing_mm": [float(step) for step in spacing_mm],
         "labels": PELVIS_LABELS,
     }
-    if _read_cohort(folder) == parameters:
+    if holds_cohort(folder, parameters):
         return folder / "images"
     with atomic_folder(folder) as partial:
         attributes = {}
@@ -168,25 +168,8 @@ def write_pelvis_cohort(
             write_nifti(labels, partial / "labels" / f"{name}.nii.gz")
             attributes[name] = phantom.attributes
         (partial / "attributes.json").write_text(json.dumps(attributes, indent=2) + "\n")
-        (partial / COHORT_FILE).write_text(json.dumps(parameters, indent=2) + "\n")
+        sign_cohort(partial, parameters)
     return folder / "images"
-
-
-def _read_cohort(folder: Path) -> dict[str, object] | None:
-    """Return the parameters of the cohort in `folder`, None when there is nothing at all.
-
-    Raises:
-        ValueError: There is something else, which must not be replaced.
-    """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return None
-    try:
-        parameters = json.loads((folder / COHORT_FILE).read_text())
-    except (OSError, ValueError):
-        parameters = None
-    if not isinstance(parameters, dict) or parameters.get("kind") != COHORT_KIND:
-        raise ValueError(f"{folder}: holds something else. Give a new or empty folder.")
-    return parameters
 
 
 def _paint(anatomy: Anatomy, axes: Axes, step_mm: Sequence[float]) -> Canvas:
