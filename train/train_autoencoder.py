@@ -66,6 +66,7 @@ from diffct.training.reconstruction import (
 from diffct.training.run import (
     averaged_weights,
     make_gradient_step,
+    make_loader,
     plain_errors,
     restore_run,
     start_run,
@@ -140,14 +141,7 @@ def train(config: AutoencoderConfig, *, resume: bool) -> None:
 
     # 2. data
     augmented, images = load_images(config, accelerator)
-    loader = DataLoader(
-        augmented,
-        batch_size=config.train.batch_size,
-        shuffle=True,
-        num_workers=config.train.workers,
-        pin_memory=accelerator.device.type == "cuda",
-    )
-    loader = accelerator.prepare(loader)
+    loader = accelerator.prepare(make_loader(config, augmented, accelerator=accelerator))
 
     # 3. networks and step
     step = make_step(

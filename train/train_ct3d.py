@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers import SchedulerMixin
-from torch.utils.data import DataLoader
 
 from diffct import __version__
 from diffct.atomic import atomic_folder
@@ -45,6 +44,7 @@ from diffct.training.objectives import (
 from diffct.training.run import (
     averaged_weights,
     make_gradient_step,
+    make_loader,
     plain_errors,
     restore_run,
     start_run,
@@ -115,13 +115,7 @@ def train(config: CT3DConfig, *, resume: bool) -> None:
 
     # 2. data
     cohort = load_cohort(config, accelerator)
-    loader = DataLoader(
-        cohort.train,
-        batch_size=config.train.batch_size,
-        shuffle=True,
-        num_workers=config.train.workers,
-        pin_memory=accelerator.device.type == "cuda",
-    )
+    loader = make_loader(config, cohort.train, accelerator=accelerator)
 
     # 3. network and step
     if config.train.gradient_checkpointing:

@@ -23,7 +23,7 @@ import torch
 from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 
 from diffct import __version__
 from diffct.atomic import atomic_folder
@@ -60,6 +60,7 @@ from diffct.training.run import (
     averaged_weights,
     has_begun,
     make_gradient_step,
+    make_loader,
     plain_errors,
     restore_run,
     start_run,
@@ -163,13 +164,7 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
             seed=config.seed,
             show_progress=accelerator.is_main_process,
         )
-    loader = DataLoader(
-        pairs["train"],
-        batch_size=config.train.batch_size,
-        shuffle=True,
-        num_workers=config.train.workers,
-        pin_memory=accelerator.device.type == "cuda",
-    )
+    loader = make_loader(config, pairs["train"], accelerator=accelerator)
 
     # 3. the step
     model, loader = accelerator.prepare(network, loader)

@@ -33,7 +33,7 @@ class SmallTextEncoderConfig:
     layers: int = 2
     heads: int = 4
     max_length: int = 64
-    alignment_updates: int = 1500
+    alignment_updates: int = 3000
 
 
 @dataclass

@@ -16,6 +16,7 @@ from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from diffct.atomic import atomic_file, remove_partials
 from diffct.config import config_differences, flat_config, save_config
@@ -148,6 +149,17 @@ def _claim_folder(folder: Path, config: RunConfig, *, resume: bool, processes: i
 def _may_change(key: str) -> bool:
     """Tell whether a key may differ between a run and its resumption."""
     return key.startswith(FREE_TO_CHANGE) and not key.startswith(FIXED)
+
+
+def make_loader(config: RunConfig, dataset: Dataset, *, accelerator: Accelerator) -> DataLoader:
+    """Return the loader of shuffled training batches, not yet prepared."""
+    return DataLoader(
+        dataset,
+        batch_size=config.train.batch_size,
+        shuffle=True,
+        num_workers=config.train.workers,
+        pin_memory=accelerator.device.type == "cuda",
+    )
 
 
 def make_gradient_step(

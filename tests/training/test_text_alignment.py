@@ -1,0 +1,83 @@
+"""The first lesson of a text encoder: words of one meaning come together."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from diffct.data.cxr import PairedDataset, PromptConfig, Prompts
+from diffct.data.latents import CachedLatents
+from diffct.models.latent_space import LatentSpace
+from diffct.models.small_text_encoder import make_small_text_encoder
+from diffct.models.text_encoding import embed, tokenize
+from diffct.training.text_alignment import align_text_encoder
+
+REPORTS = {
+    "left": ("An effusion on the left.", "Left effusion.", "The right lung is clear."),
+    "right": ("An effusion on the right.", "Right effusion.", "The left lung is clear."),
+}
+
+
+def pairs_and_encoder(films: int = 64):
+    """Latents that are bright on one side, and reports that say which, also by the other side."""
+    sides = ["left", "right"] * (films // 2) or ["left"]
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(len(sides), 1, 4, 8, 8, generator=generator)
+    for latent, side in zip(latents, sides, strict=True):
+        half = slice(4, None) if side == "left" else slice(None, 4)
+        latent[..., half] += 2.0
+    moments = torch.cat([latents, torch.full_like(latents, 0.1)], dim=1).numpy()
+    reports = [REPORTS[side] for side in sides]
+    tokenizer, encoder = make_small_text_encoder(
+        [sentence for report in reports for sentence in report], width=32, layers=1, max_length=24
+    )
+    prompts = Prompts(
+        reports, PromptConfig(), tokenize=lambda texts: tokenize(tokenizer, texts), seed=0
+    )
+    return PairedDataset(CachedLatents(moments), prompts), tokenizer, encoder
+
+
+def space() -> LatentSpace:
+    return LatentSpace(AutoencoderKL(block_out_channels=(8,), norm_num_groups=2))
+
+
+def agreement(tokenizer, encoder) -> float:
+    """Cosine between left minus right as told by the finding and as told by the clear lung."""
+    texts = [
+        "Left effusion.",
+        "Right effusion.",
+        "The right lung is clear.",
+        "The left lung is clear.",
+    ]
+    with torch.no_grad():
+        left, right, left_too, right_too = embed(encoder, tokenize(tokenizer, texts)).mean(dim=1)
+    return torch.cosine_similarity(left - right, left_too - right_too, dim=0).item()
+
+
+def test_different_wordings_of_one_side_come_to_mean_the_same():
+    pairs, tokenizer, encoder = pairs_and_encoder()
+    # The same word tells one side in one sentence and the other side in the other.
+    assert agreement(tokenizer, encoder) < 0
+    align_text_encoder(encoder, pairs, space=space(), updates=200, seed=0, show_progress=False)
+    assert agreement(tokenizer, encoder) > 0.5
+
+
+def test_the_same_lesson_gives_the_same_encoder_whatever_the_global_randomness():
+    learnt = []
+    for noise in range(2):
+        torch.manual_seed(noise)
+        pairs, _, encoder = pairs_and_encoder()
+        align_text_encoder(encoder, pairs, space=space(), updates=3, seed=0, show_progress=False)
+        learnt.append(encoder.state_dict())
+    for name, weight in learnt[0].items():
+        assert torch.equal(weight, learnt[1][name]), name
+    assert not encoder.training
+
+
+@pytest.mark.parametrize(("films", "updates"), [(1, 2), (64, 0)])
+def test_one_film_or_no_lesson_leaves_finite_weights(films, updates):
+    pairs, _, encoder = pairs_and_encoder(films)
+    before = {name: weight.clone() for name, weight in encoder.state_dict().items()}
+    align_text_encoder(encoder, pairs, space=space(), updates=updates, seed=0, show_progress=False)
+    for name, weight in encoder.state_dict().items():
+        assert weight.isfinite().all(), name
+        assert updates or torch.equal(weight, before[name])
