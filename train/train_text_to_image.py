@@ -158,7 +158,8 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
     if untaught and not has_begun(folder):
         align_text_encoder(
             parts.text_encoder,
-            pairs["train"],
+            pairs["train"].images,
+            pairs["train"].prompts,
             space=space,
             updates=config.text_encoder.small.alignment_updates,
             seed=config.seed,

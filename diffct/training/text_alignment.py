@@ -13,11 +13,10 @@ import torch
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, mse_loss
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from diffct.data.cxr import PairedDataset, Prompts
 from diffct.models.latent_space import LatentSpace
 from diffct.models.text_encoding import embed
 
@@ -29,7 +28,8 @@ LEARNING_RATE, WARMUP_UPDATES = 2e-3, 50
 
 def align_text_encoder(
     text_encoder: PreTrainedModel,
-    pairs: PairedDataset,
+    films: Dataset,
+    prompts: Dataset,
     *,
     space: LatentSpace,
     updates: int,
@@ -40,7 +40,8 @@ def align_text_encoder(
 
     Args:
         text_encoder: Learns, on its device.
-        pairs: The training films, or their cached latents, and their prompts as tokens.
+        films: The training films, or their cached latents.
+        prompts: The films' prompts as tokens, drawn anew by `set_epoch`.
         space: The latent space.
         updates: Of 64 prompts each; 0 leaves the text encoder as it is.
         seed: Of the order of the prompts, and of the linear layer, which is not kept.
@@ -48,7 +49,7 @@ def align_text_encoder(
     """
     if updates == 0:
         return
-    targets = _coarse_latents(pairs.images, space, show_progress=show_progress)
+    targets = _coarse_latents(films, space, show_progress=show_progress)
     device = text_encoder.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -58,14 +59,14 @@ def align_text_encoder(
     schedule = get_scheduler(
         "linear", optimizer, num_warmup_steps=WARMUP_UPDATES, num_training_steps=updates
     )
-    batches = _draw_batches(pairs.prompts, seed=seed)
+    batches = _draw_batches(prompts, seed=seed)
     bar = tqdm(range(updates), desc="text encoder", unit="update", disable=not show_progress)
     text_encoder.train()
     for _ in bar:
-        tokens, films = next(batches)
+        tokens, drawn = next(batches)
         tokens = {name: values.to(device) for name, values in tokens.items()}
         # The mean over all tokens is what a cross-attention that knows nothing yet passes on.
-        loss = mse_loss(predict(embed(text_encoder, tokens).mean(dim=1)), targets[films].to(device))
+        loss = mse_loss(predict(embed(text_encoder, tokens).mean(dim=1)), targets[drawn].to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -74,10 +75,10 @@ def align_text_encoder(
     text_encoder.eval()
 
 
-def _coarse_latents(images: Dataset, space: LatentSpace, *, show_progress: bool) -> Tensor:
+def _coarse_latents(films: Dataset, space: LatentSpace, *, show_progress: bool) -> Tensor:
     """Average the latents of each film to a coarse grid, (N, C · 8 · 8), of mean 0, variance 1."""
     device = space.autoencoder.device
-    loader = DataLoader(images, batch_size=16)
+    loader = DataLoader(films, batch_size=16)
     coarse = []
     for batch in tqdm(loader, desc="coarse latents", leave=False, disable=not show_progress):
         latents = space.mode({name: values.to(device) for name, values in batch.items()})
@@ -86,11 +87,11 @@ def _coarse_latents(images: Dataset, space: LatentSpace, *, show_progress: bool)
     return centred / centred.std().clamp(min=1e-6)  # one film alone has no deviation
 
 
-def _draw_batches(prompts: Prompts, *, seed: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+def _draw_batches(prompts: Dataset, *, seed: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Yield tokens and the films' numbers, without end; every epoch draws other prompts."""
     epoch, generator = 0, torch.Generator().manual_seed(seed)
     while True:
         prompts.set_epoch(epoch)
         for films in torch.randperm(len(prompts), generator=generator).split(BATCH_SIZE):
-            yield prompts.tokenize([prompts.text(film) for film in films.tolist()]), films
+            yield default_collate([prompts[film] for film in films.tolist()]), films
         epoch += 1
