@@ -47,6 +47,7 @@ from diffct.training.run import (
     make_loader,
     plain_errors,
     restore_run,
+    run_facts,
     start_run,
 )
 from diffct.training.settings import RunConfig
@@ -278,18 +279,13 @@ def training_facts(
     config: CT3DConfig, cohort: CTCohort, history: Sequence[dict[str, float]]
 ) -> dict[str, Any]:
     """Collect what the model card says about this run; no identifiers."""
-    losses = {name: row[name] for row in history for name in row}
     synthetic = config.data.folder is None
-    return {
+    return run_facts(config, history) | {
         "data": "synthetic pelvis CT phantoms" if synthetic else "CT scans of the publisher",
         "synthetic": synthetic,
         "license": config.license or ("apache-2.0" if synthetic else "other"),
         "cohort": cohort.describe(),
-        "updates": int(losses.pop("update", 0)),
-        "batch_size": config.train.batch_size * config.train.gradient_accumulation,
-        "learning_rate": config.optim.lr,
         "min_snr_gamma": config.objective.min_snr_gamma,
-        "losses": losses,
         "diffct_version": __version__,
     }
 

@@ -63,6 +63,7 @@ from diffct.training.run import (
     make_loader,
     plain_errors,
     restore_run,
+    run_facts,
     start_run,
 )
 from diffct.training.settings import RunConfig
@@ -154,17 +155,7 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
     space = LatentSpace(parts.vae.to(accelerator.device))
     network = make_network(config, parts, accelerator)
     pairs = load_splits(config, manifest, parts=parts, space=space, accelerator=accelerator)
-    untaught = config.initial_pipeline is None and config.text_encoder.name == SMALL
-    if untaught and not has_begun(folder):
-        align_text_encoder(
-            parts.text_encoder,
-            pairs["train"].images,
-            pairs["train"].prompts,
-            space=space,
-            updates=config.text_encoder.small.alignment_updates,
-            seed=config.seed,
-            show_progress=accelerator.is_main_process,
-        )
+    teach_words(config, parts, pairs["train"], space)
     loader = make_loader(config, pairs["train"], accelerator=accelerator)
 
     # 3. the step
@@ -306,6 +297,22 @@ def load_splits(
         }
 
 
+def teach_words(
+    config: TextToImageConfig, parts: LatentDiffusionParts, pairs: PairedDataset, space: LatentSpace
+) -> None:
+    """Give a text encoder that was just made its first lesson, unless this run has begun."""
+    made = config.initial_pipeline is None and config.text_encoder.name == SMALL
+    if made and not has_begun(Path(config.output_dir)):
+        align_text_encoder(
+            parts.text_encoder,
+            pairs.images,
+            pairs.prompts,
+            space=space,
+            updates=config.text_encoder.small.alignment_updates,
+            seed=config.seed,
+        )
+
+
 def make_events(
     config: TextToImageConfig,
     *,
@@ -361,19 +368,14 @@ def training_facts(
     config: TextToImageConfig, manifest: Manifest, history: Sequence[dict[str, float]]
 ) -> dict[str, Any]:
     """Collect what the model card says about this run; no identifiers."""
-    losses = {name: row[name] for row in history for name in row}
     synthetic = all(row.facts.get("synthetic") for row in manifest.rows)
     films = {f"{split} films": len(manifest.split(split)) for split in ("train", "validation")}
-    return {
+    return run_facts(config, history) | {
         "data": "synthetic chest films with reports" if synthetic else "films of the publisher",
         "synthetic": synthetic,
         "license": config.license or ("apache-2.0" if synthetic else "other"),
         "cohort": films | {"patients": len({row.patient for row in manifest.rows})},
-        "updates": int(losses.pop("update", 0)),
-        "batch_size": config.train.batch_size * config.train.gradient_accumulation,
-        "learning_rate": config.optim.lr,
         "min_snr_gamma": config.objective.min_snr_gamma,
-        "losses": losses,
         "diffct_version": __version__,
     }
 

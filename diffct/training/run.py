@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -149,6 +150,17 @@ def _claim_folder(folder: Path, config: RunConfig, *, resume: bool, processes: i
 def _may_change(key: str) -> bool:
     """Tell whether a key may differ between a run and its resumption."""
     return key.startswith(FREE_TO_CHANGE) and not key.startswith(FIXED)
+
+
+def run_facts(config: RunConfig, history: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Collect what every model card says of its run: length, batch, rate and last losses."""
+    losses = {name: row[name] for row in history for name in row}
+    return {
+        "updates": int(losses.pop("update", 0)),
+        "batch_size": config.train.batch_size * config.train.gradient_accumulation,
+        "learning_rate": config.optim.lr,
+        "losses": losses,
+    }
 
 
 def make_loader(config: RunConfig, dataset: Dataset, *, accelerator: Accelerator) -> DataLoader:

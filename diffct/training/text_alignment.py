@@ -10,11 +10,11 @@ phantom films.
 from collections.abc import Iterator
 
 import torch
+from accelerate.utils import tqdm  # shows one bar, whatever the number of processes
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, mse_loss
 from torch.utils.data import DataLoader, Dataset, default_collate
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from diffct.models.latent_space import LatentSpace
@@ -34,7 +34,6 @@ def align_text_encoder(
     space: LatentSpace,
     updates: int,
     seed: int,
-    show_progress: bool,
 ) -> None:
     """Teach a text encoder, in place, to predict coarse latents of films from their prompts.
 
@@ -45,11 +44,10 @@ def align_text_encoder(
         space: The latent space.
         updates: Of 64 prompts each; 0 leaves the text encoder as it is.
         seed: Of the order of the prompts, and of the linear layer, which is not kept.
-        show_progress: Show progress bars.
     """
     if updates == 0:
         return
-    targets = _coarse_latents(films, space, show_progress=show_progress)
+    targets = _coarse_latents(films, space)
     device = text_encoder.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -60,7 +58,7 @@ def align_text_encoder(
         "linear", optimizer, num_warmup_steps=WARMUP_UPDATES, num_training_steps=updates
     )
     batches = _draw_batches(prompts, seed=seed)
-    bar = tqdm(range(updates), desc="text encoder", unit="update", disable=not show_progress)
+    bar = tqdm(range(updates), desc="text encoder", unit="update")
     text_encoder.train()
     for _ in bar:
         tokens, drawn = next(batches)
@@ -75,12 +73,12 @@ def align_text_encoder(
     text_encoder.eval()
 
 
-def _coarse_latents(films: Dataset, space: LatentSpace, *, show_progress: bool) -> Tensor:
+def _coarse_latents(films: Dataset, space: LatentSpace) -> Tensor:
     """Average the latents of each film to a coarse grid, (N, C · 8 · 8), of mean 0, variance 1."""
     device = space.autoencoder.device
     loader = DataLoader(films, batch_size=16)
     coarse = []
-    for batch in tqdm(loader, desc="coarse latents", leave=False, disable=not show_progress):
+    for batch in tqdm(loader, desc="coarse latents", leave=False):
         latents = space.mode({name: values.to(device) for name, values in batch.items()})
         coarse.append(adaptive_avg_pool2d(latents, GRID).flatten(1).cpu())
     centred = torch.cat(coarse) - torch.cat(coarse).mean(dim=0)

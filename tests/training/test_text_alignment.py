@@ -57,7 +57,7 @@ def test_different_wordings_of_one_side_come_to_mean_the_same():
     pairs, tokenizer, encoder = pairs_and_encoder()
     # The same word tells one side in one sentence and the other side in the other.
     assert agreement(tokenizer, encoder) < 0
-    align_text_encoder(encoder, *pairs, space=space(), updates=200, seed=0, show_progress=False)
+    align_text_encoder(encoder, *pairs, space=space(), updates=200, seed=0)
     assert agreement(tokenizer, encoder) > 0.5
 
 
@@ -66,7 +66,7 @@ def test_the_same_lesson_gives_the_same_encoder_whatever_the_global_randomness()
     for noise in range(2):
         torch.manual_seed(noise)
         pairs, _, encoder = pairs_and_encoder()
-        align_text_encoder(encoder, *pairs, space=space(), updates=3, seed=0, show_progress=False)
+        align_text_encoder(encoder, *pairs, space=space(), updates=3, seed=0)
         learnt.append(encoder.state_dict())
     for name, weight in learnt[0].items():
         assert torch.equal(weight, learnt[1][name]), name
@@ -77,7 +77,7 @@ def test_the_same_lesson_gives_the_same_encoder_whatever_the_global_randomness()
 def test_one_film_or_no_lesson_leaves_finite_weights(films, updates):
     pairs, _, encoder = pairs_and_encoder(films)
     before = {name: weight.clone() for name, weight in encoder.state_dict().items()}
-    align_text_encoder(encoder, *pairs, space=space(), updates=updates, seed=0, show_progress=False)
+    align_text_encoder(encoder, *pairs, space=space(), updates=updates, seed=0)
     for name, weight in encoder.state_dict().items():
         assert weight.isfinite().all(), name
         assert updates or torch.equal(weight, before[name])
