@@ -2,9 +2,9 @@
 
 It predicts coarse latents from the prompt alone, by least squares. That is the denoiser's own task
 where all is noise, for E[x_0 | prompt] is what remains to be known there. But it takes no denoiser:
-a thousand updates take minutes on a CPU. Left to the diffusion loss, where what words explain is a
-small part of what films differ in, a random text encoder did not tell left from right after 48,000
-phantom films.
+a thousand updates take minutes on a CPU. What words explain is a small part of what films differ
+in, and a random text encoder takes many thousand prompts to find it, far more than a short training
+of the denoiser shows.
 """
 
 from collections.abc import Iterator
