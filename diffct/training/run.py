@@ -217,11 +217,14 @@ def make_learner(
 
     Returns:
         The learner; moving average, if any, and learning rate are registered for checkpoints.
+
+    Raises:
+        ValueError: `config.lr_factors` names what is no part of the network.
     """
-    parameters = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = _group_parameters(accelerator.unwrap_model(model), config)
+    parameters = [weight for group in groups for weight in group["params"]]
     optimizer = torch.optim.AdamW(
-        parameters,
-        lr=config.lr,
+        groups,
         betas=tuple(config.betas),
         weight_decay=config.weight_decay,
         # Exact, and on a CPU several times faster than the default loop.
@@ -250,6 +253,21 @@ def make_learner(
         max_grad_norm=config.max_grad_norm,
         ema=average,
     )
+
+
+def _group_parameters(network: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Group the parameters that learn by their learning rate."""
+    parts = [name for name, _ in network.named_children()]
+    if unknown := set(config.lr_factors) - set(parts):
+        raise ValueError(
+            f"optim.lr_factors: {', '.join(sorted(unknown))}; the parts are {', '.join(parts)}."
+        )
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, weight in network.named_parameters():
+        if weight.requires_grad:
+            rate = config.lr * config.lr_factors.get(name.partition(".")[0], 1.0)
+            groups.setdefault(rate, []).append(weight)
+    return [{"params": weights, "lr": rate} for rate, weights in groups.items()]
 
 
 def restore_run(

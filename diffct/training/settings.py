@@ -34,6 +34,7 @@ class OptimConfig:
 
     Args:
         lr: Peak learning rate.
+        lr_factors: What it is multiplied by for parts of the network, e.g. {text_encoder: 0.1}.
         betas: Decay rates of the moments.
         weight_decay: Decoupled weight decay.
         schedule: A diffusers schedule, e.g. cosine, constant_with_warmup.
@@ -42,6 +43,7 @@ class OptimConfig:
     """
 
     lr: float = 1e-4
+    lr_factors: dict[str, float] = field(default_factory=dict)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     schedule: str = "cosine"

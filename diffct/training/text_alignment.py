@@ -22,6 +22,9 @@ from diffct.models.text_encoding import embed
 
 GRID = 8
 """Latents are averaged to this many rows and columns: enough for sides and zones."""
+NOISE_FLOOR = 0.1
+"""Directions in which films vary less than this share of the mean variance are not made as large
+as the others when latents are whitened: they hold noise."""
 BATCH_SIZE = 64
 LEARNING_RATE, WARMUP_UPDATES = 2e-3, 50
 
@@ -74,7 +77,11 @@ def align_text_encoder(
 
 
 def _coarse_latents(films: Dataset, space: LatentSpace) -> Tensor:
-    """Average the latents of each film to a coarse grid, (N, C · 8 · 8), of mean 0, variance 1."""
+    """Average the latents of each film to a coarse grid and whiten them, (N, C · 8 · 8).
+
+    Unwhitened, the size of the body and the exposure, of which words say nothing, would outweigh
+    every finding: what is left unexplained is thus measured by Mahalanobis distance.
+    """
     device = space.autoencoder.device
     loader = DataLoader(films, batch_size=16)
     coarse = []
@@ -82,7 +89,10 @@ def _coarse_latents(films: Dataset, space: LatentSpace) -> Tensor:
         latents = space.mode({name: values.to(device) for name, values in batch.items()})
         coarse.append(adaptive_avg_pool2d(latents, GRID).flatten(1).cpu())
     centred = torch.cat(coarse) - torch.cat(coarse).mean(dim=0)
-    return centred / centred.std().clamp(min=1e-6)  # one film alone has no deviation
+    variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
+    scales = (variances + NOISE_FLOOR * variances.mean()).clamp(min=1e-6).sqrt()
+    whitened = centred @ directions / scales
+    return whitened / whitened.std().clamp(min=1e-6)  # one film alone has no deviation
 
 
 def _draw_batches(prompts: Dataset, *, seed: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:

@@ -1,5 +1,6 @@
 """A step teaches what may learn, and nothing else."""
 
+import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -33,3 +34,30 @@ def test_frozen_parts_are_neither_learnt_nor_averaged():
         assert not model.training
     assert torch.equal(network[1].weight, last)
     assert model.training
+
+
+def test_a_part_of_the_network_learns_at_its_own_rate():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    accelerator = Accelerator(cpu=True)
+    model = accelerator.prepare(network)
+    optim = OptimConfig(lr=0.1, lr_factors={"0": 0.01}, weight_decay=0.0, schedule="constant")
+    step = make_gradient_step(
+        RunConfig(optim=optim),
+        accelerator=accelerator,
+        model=model,
+        losses=lambda batch, _: {"loss": model(batch["x"]).square().mean()},
+    )
+    before = [layer.bias.detach().clone() for layer in network]
+    step({"x": torch.ones(2, 4)}, torch.Generator())
+    # The first update of Adam moves each weight by the learning rate.
+    for layer, bias, rate in zip(network, before, (0.001, 0.1), strict=True):
+        torch.testing.assert_close((layer.bias - bias).abs(), torch.full_like(bias, rate))
+
+
+def test_a_rate_for_what_is_no_part_of_the_network_is_refused():
+    accelerator = Accelerator(cpu=True)
+    network = nn.Sequential(nn.Linear(4, 4))
+    config = RunConfig(optim=OptimConfig(lr_factors={"text_encoder": 0.1}))
+    with pytest.raises(ValueError, match="text_encoder; the parts are 0"):
+        make_gradient_step(config, accelerator=accelerator, model=network, losses=lambda *_: {})

@@ -18,13 +18,17 @@ REPORTS = {
 
 
 def pairs_and_encoder(films: int = 64):
-    """Latents that are bright on one side, and reports that say which, also by the other side."""
+    """Latents that are bright on one side, and reports that say which, also by the other side.
+
+    Exposure differs far more, as among films; no word tells it.
+    """
     sides = ["left", "right"] * (films // 2) or ["left"]
     generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(len(sides), 1, 4, 8, 8, generator=generator)
+    latents = 0.1 * torch.randn(len(sides), 1, 4, 8, 8, generator=generator)
+    latents += 5.0 * torch.randn(len(sides), 1, 1, 1, 1, generator=generator)
     for latent, side in zip(latents, sides, strict=True):
         half = slice(4, None) if side == "left" else slice(None, 4)
-        latent[..., half] += 2.0
+        latent[..., half] += 1.0
     moments = torch.cat([latents, torch.full_like(latents, 0.1)], dim=1).numpy()
     reports = [REPORTS[side] for side in sides]
     tokenizer, encoder = make_small_text_encoder(

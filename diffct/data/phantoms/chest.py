@@ -41,7 +41,7 @@ __all__ = [
 
 COHORT_KIND = "diffct synthetic chest films"
 # Raised whenever the same parameters give other films, so that no cohort mixes two.
-COHORT_VERSION = 3
+COHORT_VERSION = 4
 
 DEFAULT_SIZE = (128, 128)
 FIELD_MM = 384.0

@@ -14,6 +14,8 @@ LONGEST_REPORT, SHORTEST_REPORT = 8, 4
 OTHER_SIDE_DENIED = 0.1
 """How often a finding of one side is denied on the other. In 3,955 real reports (NLM chest X-ray
 collection) of the sentences about one side of the lungs 1 % are denials, here about 8 %."""
+BOTH_SIDES_AT_ONCE = 0.9
+"""How often one sentence tells the effusions of both sides: in 69 of 76 of those reports."""
 
 HEART: dict[HeartSize, tuple[str, ...]] = {
     "normal": (
@@ -213,7 +215,7 @@ def _tell_findings(findings: Sequence[ChestFinding], rng: np.random.Generator) -
     """Name every finding, effusions of both sides mostly in one sentence."""
     sentences = []
     sizes = {f.side: f.severity for f in findings if f.kind == "effusion"}
-    together = len(sizes) == 2 and rng.random() < 0.7
+    together = len(sizes) == 2 and rng.random() < BOTH_SIDES_AT_ONCE
     if together:
         wording = _choose(BOTH_SIDES[sizes["left"] == sizes["right"]], rng)
         sentences.append(wording.format(**sizes))
