@@ -22,7 +22,7 @@ demo: $(READY)
 # Chest films from reports: prepare, autoencoder, diffusion, samples.
 demo-cxr: $(READY)
 	@set -e
-	$(VENV)/bin/diffct prepare phantom-cxr --films 2500 --out $(CXR)/films
+	$(VENV)/bin/diffct prepare phantom-cxr --films 3000 --out $(CXR)/films
 	$(VENV)/bin/accelerate launch --config_file accelerate_config.yaml \
 		train/train_autoencoder.py --resume data.manifest=$(CXR)/films output_dir=$(CXR)/autoencoder
 	$(VENV)/bin/accelerate launch --config_file accelerate_config.yaml \

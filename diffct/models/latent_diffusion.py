@@ -32,8 +32,8 @@ class SmallTextEncoderConfig:
     width: int = 128
     layers: int = 2
     heads: int = 4
-    max_length: int = 64
-    alignment_updates: int = 3000
+    max_length: int = 77
+    alignment_updates: int = 2500
 
 
 @dataclass

@@ -22,7 +22,7 @@ def make_small_text_encoder(
     width: int = 128,
     layers: int = 2,
     heads: int = 4,
-    max_length: int = 64,
+    max_length: int = 77,
     seed: int = 0,
 ) -> tuple[CLIPTokenizer, CLIPTextModel]:
     """Make a CLIP text encoder with random weights for the words of some sentences.

@@ -257,11 +257,11 @@ def make_learner(
 
 def _group_parameters(network: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Group the parameters that learn by their learning rate."""
-    parts = [name for name, _ in network.named_children()]
-    if unknown := set(config.lr_factors) - set(parts):
-        raise ValueError(
-            f"optim.lr_factors: {', '.join(sorted(unknown))}; the parts are {', '.join(parts)}."
-        )
+    # A part that this run leaves out, as a frozen text encoder, is None.
+    unknown = [part for part in config.lr_factors if not hasattr(network, part)]
+    if unknown:
+        parts = ", ".join(name for name, _ in network.named_children())
+        raise ValueError(f"optim.lr_factors: {', '.join(unknown)}; the parts are {parts}.")
     groups: dict[float, list[nn.Parameter]] = {}
     for name, weight in network.named_parameters():
         if weight.requires_grad:

@@ -30,7 +30,7 @@ unet:
   attention_head_dim: 2
   dropout: 0.1
 scheduler: {{_class_name: DDIMScheduler, prediction_type: v_prediction, clip_sample: false}}
-optim: {{lr: 1.0e-3, warmup_updates: 3}}
+optim: {{lr: 1.0e-3, lr_factors: {{text_encoder: 0.1}}, warmup_updates: 3}}
 train:
   updates: 12
   batch_size: 2
