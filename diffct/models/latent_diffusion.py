@@ -33,7 +33,7 @@ class SmallTextEncoderConfig:
     layers: int = 2
     heads: int = 4
     max_length: int = 77
-    alignment_updates: int = 2500
+    alignment_updates: int = 2000
 
 
 @dataclass

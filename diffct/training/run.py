@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from diffct.atomic import atomic_file, remove_partials
 from diffct.config import config_differences, flat_config, save_config
 from diffct.training.checkpoints import Checkpoints, Progress
+from diffct.training.cpu import use_cpus_well
 from diffct.training.precision import choose_precision
 from diffct.training.settings import EMAConfig, OptimConfig, RunConfig
 from diffct.training.steps import GradientStep, Learner, Losses
@@ -101,9 +102,8 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
     with accelerator.main_process_first():
         if accelerator.is_main_process:
             _claim_folder(folder, config, resume=resume, processes=accelerator.num_processes)
-    if accelerator.device.type == "cpu" and torch.get_num_threads() == 1:
-        # `accelerate launch` pins processes to one thread where it does not know of the CPU.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // accelerator.num_processes))
+    if accelerator.device.type == "cpu":
+        use_cpus_well(accelerator.num_processes)
     torch.manual_seed(config.seed)
     accelerator.init_trackers(
         "diffct", config=flat_config(config), init_kwargs={"wandb": {"dir": str(folder)}}
