@@ -9,18 +9,28 @@ from diffct.training.run import averaged_weights, make_gradient_step
 from diffct.training.settings import EMAConfig, OptimConfig, RunConfig
 
 
-def test_frozen_parts_are_neither_learnt_nor_averaged():
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
-    network[0].requires_grad_(False)
+def make_step(network: nn.Module, config: RunConfig):
+    """A step that brings the network's output to zero."""
     accelerator = Accelerator(cpu=True)
     model = accelerator.prepare(network)
-    step = make_gradient_step(
-        RunConfig(optim=OptimConfig(lr=0.1, warmup_updates=0), ema=EMAConfig(decay=0.5)),
+    return make_gradient_step(
+        config,
         accelerator=accelerator,
         model=model,
         losses=lambda batch, _: {"loss": model(batch["x"]).square().mean()},
     )
+
+
+def two_layers() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+
+
+def test_frozen_parts_are_neither_learnt_nor_averaged():
+    network = two_layers()
+    network[0].requires_grad_(False)
+    optim = OptimConfig(lr=0.1, warmup_updates=0)
+    step = make_step(network, RunConfig(optim=optim, ema=EMAConfig(decay=0.5)))
     assert len(step.ema.shadow_params) == len(step.parameters) == 2
     frozen, first = network[0].weight.clone(), network[1].weight.clone()
     for _ in range(5):
@@ -31,23 +41,15 @@ def test_frozen_parts_are_neither_learnt_nor_averaged():
     with averaged_weights(step):
         assert torch.equal(network[0].weight, frozen)
         assert not torch.equal(network[1].weight, last)
-        assert not model.training
+        assert not step.model.training
     assert torch.equal(network[1].weight, last)
-    assert model.training
+    assert step.model.training
 
 
 def test_a_part_of_the_network_learns_at_its_own_rate():
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
-    accelerator = Accelerator(cpu=True)
-    model = accelerator.prepare(network)
+    network = two_layers()
     optim = OptimConfig(lr=0.1, lr_factors={"0": 0.01}, weight_decay=0.0, schedule="constant")
-    step = make_gradient_step(
-        RunConfig(optim=optim),
-        accelerator=accelerator,
-        model=model,
-        losses=lambda batch, _: {"loss": model(batch["x"]).square().mean()},
-    )
+    step = make_step(network, RunConfig(optim=optim))
     before = [layer.bias.detach().clone() for layer in network]
     step({"x": torch.ones(2, 4)}, torch.Generator())
     # The first update of Adam moves each weight by the learning rate.
@@ -56,8 +58,6 @@ def test_a_part_of_the_network_learns_at_its_own_rate():
 
 
 def test_a_rate_for_what_is_no_part_of_the_network_is_refused():
-    accelerator = Accelerator(cpu=True)
-    network = nn.Sequential(nn.Linear(4, 4))
     config = RunConfig(optim=OptimConfig(lr_factors={"text_encoder": 0.1}))
-    with pytest.raises(ValueError, match="text_encoder; the parts are 0"):
-        make_gradient_step(config, accelerator=accelerator, model=network, losses=lambda *_: {})
+    with pytest.raises(ValueError, match="text_encoder; the parts are 0, 1"):
+        make_step(two_layers(), config)
