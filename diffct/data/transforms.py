@@ -60,6 +60,30 @@ def resample(volume: Volume, spacing_mm: Sequence[float]) -> Volume:
     return _sample_boxes(volume, size.tolist(), factors)
 
 
+def resample_onto(volume: Volume, grid: Volume, *, nearest: bool = False) -> Volume:
+    """Sample a scan anew on the grid of another one, wherever the two lie in the world.
+
+    Args:
+        volume: The scan. Smoothed against aliasing along axes on which the grid is coarser.
+        grid: Its size and affine are taken.
+        nearest: For labels: take the nearest voxel, without smoothing.
+
+    Returns:
+        The scan on the grid, 0 where it has no voxels; interpolated linearly.
+    """
+    back = np.linalg.inv(volume.affine) @ grid.affine
+    array = volume.array
+    if not nearest:
+        array = np.asarray(array, dtype=np.float32)
+        # How far one step of the grid reaches along each axis of the scan, in its voxels.
+        reach = np.abs(back[:3, :3]).max(axis=1)
+        array = ndimage.gaussian_filter(array, np.maximum(0, (reach - 1) / 2), mode="nearest")
+    array = ndimage.affine_transform(
+        array, back[:3, :3], back[:3, 3], grid.size, order=0 if nearest else 1, mode="constant"
+    )
+    return Volume(array, grid.affine)
+
+
 def resize(volume: Volume, size: Sequence[int]) -> Volume:
     """Map the whole field of view onto a number of voxels; the spacing follows.
 

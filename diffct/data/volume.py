@@ -12,45 +12,23 @@ patient.
 """
 
 import os
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import nibabel
-import nrrd
 import numpy as np
 from nibabel import orientations
 
 from diffct.atomic import atomic_file
 from diffct.data import dicom
+from diffct.data.scan_formats import read_nifti, read_nrrd
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 NRRD_ENDINGS = (".nrrd", ".nhdr")
 ACCEPTED = "a .nii, .nii.gz, .nrrd or .nhdr file, or a folder holding one DICOM CT series"
 
-# What nibabel, pynrrd, gzip and numpy raise on damaged files (OSError includes bad gzip data).
-_DAMAGE = (
-    nibabel.filebasedimages.ImageFileError,
-    nibabel.spatialimages.HeaderDataError,
-    nrrd.NRRDError,
-    OSError,
-    EOFError,
-    zlib.error,
-    ValueError,
-    KeyError,
-    OverflowError,
-    StopIteration,  # pynrrd, on an empty file
-)
-_UNIT_TO_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
-_NRRD_SPACE_TO_RAS = {
-    "right-anterior-superior": (1, 1, 1),
-    "ras": (1, 1, 1),
-    "left-anterior-superior": (-1, 1, 1),
-    "las": (-1, 1, 1),
-    "left-posterior-superior": (-1, -1, 1),
-    "lps": (-1, -1, 1),
-}
 # A scan of a body holds air around it, or at least fat (-50 to -150 HU) in it.
 _FAT_BELOW_HU = -50.0
 _LEAST_FAT_OR_AIR = 0.001
@@ -151,9 +129,9 @@ def read_stored(path: str | Path) -> Volume:
     if path.is_dir():
         array, affine = dicom.read_series(path)
     elif path.name.lower().endswith(NIFTI_ENDINGS):
-        array, affine = _read_nifti(path)
+        array, affine = read_nifti(path)
     elif path.name.lower().endswith(NRRD_ENDINGS):
-        array, affine = _read_nrrd(path)
+        array, affine = read_nrrd(path)
     else:
         raise ValueError(f"{path}: not a known kind of scan. Give {ACCEPTED}.")
     _check_grid(array, affine, path)
@@ -161,16 +139,24 @@ def read_stored(path: str | Path) -> Volume:
 
 
 def upright(volume: Volume) -> Volume:
-    """Swap and flip the axes of a volume so that its orientation is the closest to "SPL".
+    """Turn a volume so that its orientation is the closest to "SPL"; see `reorient`."""
+    return reorient(volume, "SPL")
+
+
+def reorient(volume: Volume, codes: str) -> Volume:
+    """Swap and flip the axes of a volume so that they grow to given directions.
 
     Args:
         volume: A volume in any orientation.
+        codes: Where (depth, height, width) shall grow to, as nearly as its position allows, e.g.
+            "SPL".
 
     Returns:
-        The same voxels at the same places in the world.
+        The same voxels at the same places in the world. Turning back by the volume's own
+        `orientation` is the identity.
     """
     turn = orientations.ornt_transform(
-        orientations.io_orientation(volume.affine), orientations.axcodes2ornt("SPL")
+        orientations.io_orientation(volume.affine), orientations.axcodes2ornt(codes)
     )
     array = orientations.apply_orientation(volume.array, turn)
     affine = volume.affine @ orientations.inv_ornt_aff(turn, volume.size)
@@ -219,13 +205,16 @@ def check_hounsfield(volume: Volume, path: str | Path) -> None:
     )
 
 
-def write_nifti(volume: Volume, path: str | Path) -> None:
+def write_nifti(
+    volume: Volume, path: str | Path, *, stored_as: Literal["int16", "float32"] = "int16"
+) -> None:
     """Write a volume as NIfTI, whole or not at all.
 
     Args:
-        volume: HU, stored as int16 (rounded, and clipped to what 16 bits hold), or uint8 labels,
-            stored as they are.
+        volume: HU or other intensities, or uint8 labels, which are stored as they are.
         path: The file to write, ending in `.nii` or `.nii.gz`.
+        stored_as: "int16" for HU (rounded, and clipped to what 16 bits hold), "float32" for
+            intensities of magnetic resonance, which have no unit.
 
     Raises:
         ValueError: The ending is another one, or the volume holds NaN or infinity.
@@ -239,7 +228,9 @@ def write_nifti(volume: Volume, path: str | Path) -> None:
         if not np.isfinite(stored).all():
             raise ValueError(f"{path}: not written, since the volume holds NaN or infinity.")
         bounds = np.iinfo(np.int16)
-        stored = np.rint(np.clip(stored, bounds.min, bounds.max)).astype(np.int16)
+        if stored_as == "int16":
+            stored = np.rint(stored.clip(bounds.min, bounds.max))
+        stored = stored.astype(stored_as)
     # NIfTI counts the fastest axis first: (w, h, d).
     image = nibabel.Nifti1Image(stored.transpose(2, 1, 0), volume.affine[:, [2, 1, 0, 3]])
     image.header.set_xyzt_units("mm")
@@ -301,77 +292,6 @@ def source_files(path: Path) -> list[Path]:
     return [path]
 
 
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read a NIfTI file as float32 in its own axis order, with its affine in mm."""
-    try:
-        image = nibabel.load(path)
-        if not isinstance(image, nibabel.Nifti1Image):
-            raise ValueError("it holds no image")
-        # Scaled here in float32: nibabel would make a float64 copy, 600 MB for 512x512x300.
-        stored = _numbers(np.asanyarray(image.dataobj.get_unscaled()))
-        slope, intercept = image.dataobj.slope, image.dataobj.inter
-        unit_mm = _UNIT_TO_MM[image.header.get_xyzt_units()[0]]
-    except _DAMAGE as error:
-        raise _unreadable(path, error) from error
-    if image.header["qform_code"] == 0 and image.header["sform_code"] == 0:
-        # The standard then knows neither left nor right, and readers disagree in their guess.
-        raise ValueError(
-            f"{path}: does not say how the patient lies (qform_code and sform_code are both 0). "
-            "Convert it again from DICOM, or set the affine with nibabel if you know it."
-        )
-    array = _drop_trailing_single_axes(stored).astype(np.float32)
-    if (slope, intercept) != (1.0, 0.0):
-        array *= np.float32(slope)
-        array += np.float32(intercept)
-    return array, np.diag([unit_mm, unit_mm, unit_mm, 1.0]) @ image.affine
-
-
-def _read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read an NRRD file as float32 in its own axis order, with its affine turned to RAS+."""
-    try:
-        array, header = nrrd.read(str(path))
-        array = _numbers(array)
-    except _DAMAGE as error:
-        raise _unreadable(path, error) from error
-    missing = [f for f in ("space", "space directions", "space origin") if f not in header]
-    if missing:
-        raise ValueError(
-            f"{path}: does not say how the patient lies: {', '.join(missing)} missing in its "
-            "header. Export it again, e.g. with 3D Slicer."
-        )
-    space = str(header["space"]).lower()
-    if space not in _NRRD_SPACE_TO_RAS:
-        known = ", ".join(name for name in _NRRD_SPACE_TO_RAS if "-" in name)
-        raise ValueError(f"{path}: its space is {space!r}; accepted are {known}.")
-    directions = np.asarray(header["space directions"], dtype=np.float64)
-    origin = np.asarray(header["space origin"], dtype=np.float64)
-    if directions.shape != (array.ndim, 3) or origin.shape != (3,):
-        raise ValueError(f"{path}: its space is not three-dimensional. Export it again.")
-    # Axes that are no direction in space (time, components) have "none" there, read as NaN.
-    elsewhere = np.flatnonzero(np.isnan(directions).any(axis=1))
-    if any(array.shape[axis] != 1 for axis in elsewhere) or array.ndim - len(elsewhere) != 3:
-        raise ValueError(f"{path}: its size is {array.shape}, not one three-dimensional scan.")
-    to_ras = np.diag(_NRRD_SPACE_TO_RAS[space])
-    affine = np.eye(4)
-    affine[:3, :3] = to_ras @ np.delete(directions, elsewhere, axis=0).T
-    affine[:3, 3] = to_ras @ origin
-    return array.squeeze(tuple(elsewhere)).astype(np.float32), affine
-
-
-def _numbers(stored: np.ndarray) -> np.ndarray:
-    """Pass an array of real numbers; refuse colours and complex values."""
-    if stored.dtype.kind not in "iuf":
-        raise ValueError(f"its voxels are {stored.dtype}, not single real numbers")
-    return stored
-
-
-def _drop_trailing_single_axes(array: np.ndarray) -> np.ndarray:
-    """Take a (w, h, d, 1) array as (w, h, d): converters like to add an axis for time."""
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    return array
-
-
 def _check_grid(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
     """Refuse what is not a three-dimensional, rectangular grid in space."""
     if array.ndim != 3:
@@ -390,8 +310,3 @@ def _check_grid(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
             f"{path}: its axes are not at right angles (as after a gantry tilt). Resample it to a "
             "rectangular grid, e.g. with dcm2niix or 3D Slicer."
         )
-
-
-def _unreadable(path: Path, error: BaseException) -> ValueError:
-    """Say that a file is damaged, and why the reader thinks so."""
-    return ValueError(f"{path}: cannot be read ({error}). Copy or export the file again.")

@@ -1,0 +1,68 @@
+"""Intensities of magnetic resonance, which have no unit: from a scan's own range to [0, 1].
+
+The range is that of a whole volume, between robust percentiles, never of a slice: a slice's
+brightness keeps its meaning beside its neighbours. It is kept wherever a slice goes, so that
+`from_unit_range` gives the scanner's numbers back.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+LOWEST_PERCENTILE = 0.1
+"""Of all voxels: in scans of heads, the air."""
+HIGHEST_PERCENTILE = 99.9
+"""Of the voxels above the mean: of tissue, however much air is around it."""
+_FOREGROUND = 0.1  # of the range: above noise and air, below any tissue but fluid
+
+
+class IntensityRange(NamedTuple):
+    """What becomes 0 and what becomes 1, in the scan's own numbers."""
+
+    low: float
+    high: float
+
+
+def robust_range(array: np.ndarray, path: str | Path) -> IntensityRange:
+    """Find the range of a volume's intensities, without its outliers.
+
+    Args:
+        array: A whole volume, of any shape.
+        path: Its file, named in the error.
+
+    Returns:
+        The range; `high` is above `low`.
+
+    Raises:
+        ValueError: The volume holds NaN or infinity, or is constant.
+    """
+    if not np.isfinite(array).all():
+        raise ValueError(f"{path}: holds NaN or infinite voxels. Export it again.")
+    low = float(np.percentile(array, LOWEST_PERCENTILE))
+    above = array[array > array.mean(dtype=np.float64)]
+    high = float(np.percentile(above, HIGHEST_PERCENTILE)) if above.size else low
+    if not high > low:
+        raise ValueError(f"{path}: every voxel is {low:g}, so the image is empty.")
+    return IntensityRange(low, high)
+
+
+def to_unit_range(array: np.ndarray, intensities: IntensityRange) -> np.ndarray:
+    """Map intensities linearly onto [0, 1], float32; what lies outside the range is clipped."""
+    low, high = intensities
+    return np.clip((array.astype(np.float32) - low) / (high - low), 0, 1)
+
+
+def from_unit_range(array: np.ndarray, intensities: IntensityRange) -> np.ndarray:
+    """Map [0, 1] linearly back to intensities, float32; the inverse of `to_unit_range`."""
+    low, high = intensities
+    return (array * (high - low) + low).astype(np.float32)
+
+
+def foreground(unit: np.ndarray) -> np.ndarray:
+    """Return where there is tissue and not air, as booleans.
+
+    Args:
+        unit: Intensities in [0, 1], of any shape.
+    """
+    return unit > _FOREGROUND
