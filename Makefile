@@ -1,13 +1,15 @@
-# Two commands: `make demo` trains and samples, `make test` passes the tests. `make demo-cxr` does chest films.
+# Two commands: `make demo` trains and samples, `make test` passes the tests. `make demo-cxr` does chest
+# films, `make demo-brain` translates FLAIR into T1w.
 # VENV, PYTHON, OUT and PYTEST_ARGS can be set: make test VENV=/tmp/venv PYTEST_ARGS="-m 'not slow'"
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= outputs/ct3d
 CXR ?= outputs/cxr
+BRAIN ?= outputs/brain
 PYTEST_ARGS ?=
 READY := $(VENV)/diffct-is-installed
 
-.PHONY: demo demo-cxr test check clean
+.PHONY: demo demo-cxr demo-brain test check clean
 .ONESHELL:
 
 demo: $(READY)
@@ -31,6 +33,19 @@ demo-cxr: $(READY)
 	$(VENV)/bin/diffct sample $(CXR)/ldm/pipeline --num 4 --batch-size 4 --out $(CXR)/samples \
 		--prompt "There is a large left pleural effusion." --prompt "Severe cardiomegaly."
 	echo "Look at $(CXR)/samples, $(CXR)/ldm/previews and $(CXR)/autoencoder/reconstruction.png"
+
+# FLAIR to T1w: synthetic brains, slices, autoencoder, T1w model, ControlNet, figures, one volume.
+demo-brain: $(READY)
+	@set -e
+	$(VENV)/bin/diffct prepare phantom-brain --subjects 80 --anatomy both --out $(BRAIN)/bids
+	$(VENV)/bin/diffct prepare brain --bids $(BRAIN)/bids --slices all --size 112 80 --out $(BRAIN)/slices
+	for stage in autoencoder ldm controlnet; do
+		case $$stage in ldm) script=text_to_image ;; *) script=$$stage ;; esac
+		$(VENV)/bin/accelerate launch --config_file accelerate_config.yaml \
+			train/train_$$script.py --config train/configs/brain_$$stage.yaml --resume
+	done
+	$(VENV)/bin/python -m diffct.eval.fidelity $(BRAIN)/controlnet/pipeline \
+		--manifest $(BRAIN)/slices --out $(BRAIN)/fidelity
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)

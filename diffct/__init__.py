@@ -8,12 +8,19 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffct.data.volume import Volume, read_volume
 from diffct.hub import load_pipeline, register
 from diffct.models import UNet3DModel
-from diffct.pipelines import CT3DPipeline, CXRTextToImagePipeline
+from diffct.pipelines import (
+    CT3DPipeline,
+    CXRTextToImagePipeline,
+    FlairToT1Pipeline,
+    TextToImagePipeline,
+)
 
 __all__ = [
     "CT3DPipeline",
     "CXRTextToImagePipeline",
+    "FlairToT1Pipeline",
     "ModelMixin",
+    "TextToImagePipeline",
     "UNet3DModel",
     "Volume",
     "__version__",
@@ -21,4 +28,4 @@ __all__ = [
     "read_volume",
 ]
 
-register(CT3DPipeline, CXRTextToImagePipeline, UNet3DModel)
+register(CT3DPipeline, CXRTextToImagePipeline, FlairToT1Pipeline, TextToImagePipeline, UNet3DModel)

@@ -59,10 +59,10 @@ def check_prompt(
 def latent_size(
     pixels: tuple[int | None, int | None], usual: Sequence[int | None], *, factor: int
 ) -> tuple[int, int]:
-    """Return the size (h, w) of the latents of films.
+    """Return the size (h, w) of the latents of images.
 
     Args:
-        pixels: Height and width of the films; None for what is usual.
+        pixels: Height and width of the images; None for what is usual.
         usual: Size (h, w) of the latents that the network was trained on.
         factor: Pixels per latent along each axis.
 
@@ -78,3 +78,11 @@ def latent_size(
             raise ValueError(f"{name}={length} is no positive multiple of {factor}.")
         sizes.append(int(length) // factor)
     return sizes[0], sizes[1]
+
+
+def as_texts(prompt: str | Sequence[str]) -> list[str]:
+    """Return one text, or several, as a list; a ValueError for anything else."""
+    texts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(texts, Sequence) or not texts or not all(isinstance(t, str) for t in texts):
+        raise ValueError("A prompt is a text or a list of texts.")
+    return list(texts)

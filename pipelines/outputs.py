@@ -51,8 +51,8 @@ class CT3DPipelineOutput(BaseOutput):
 
 
 @dataclass
-class CXRTextToImagePipelineOutput(BaseOutput):
-    """Sampled radiographs.
+class TextToImagePipelineOutput(BaseOutput):
+    """Sampled gray images.
 
     Args:
         images: What the pipeline's `output_type` says: pictures, an array or a tensor.
@@ -61,7 +61,7 @@ class CXRTextToImagePipelineOutput(BaseOutput):
     images: list[Image.Image] | np.ndarray | torch.Tensor
 
     def films(self) -> list[np.ndarray]:
-        """Return each film as float32 (height, width) in [0, 1].
+        """Return each image as float32 (height, width) in [0, 1].
 
         Raises:
             ValueError: These are latents.
@@ -78,17 +78,36 @@ class CXRTextToImagePipelineOutput(BaseOutput):
         return list(arrays.astype(np.float32) / full)
 
     def save(self, folder: str | Path, *, first_index: int = 0) -> list[Path]:
-        """Write each film as 16-bit PNG with a note that it is synthetic, atomically.
+        """Write each image as 16-bit PNG with a note that it is synthetic, atomically.
 
         Args:
             folder: Created if missing.
             first_index: Number of the first file.
 
         Returns:
-            The paths of the files. Films sampled as "pil" have 8 bits only.
+            The paths of the files. Images sampled as "pil" have 8 bits only.
         """
         paths = []
         for index, film in enumerate(self.films(), start=first_index):
             paths.append(Path(folder) / f"sample-{index:04d}.png")
             write_png(film, paths[-1], notes=_NOTES)
         return paths
+
+
+CXRTextToImagePipelineOutput = TextToImagePipelineOutput
+"""What a `CXRTextToImagePipeline` returns: films are gray images."""
+
+
+@dataclass
+class FlairToT1PipelineOutput(TextToImagePipelineOutput):
+    """Translated images.
+
+    Args:
+        images: What the pipeline's `output_type` says: pictures, an array or a tensor; of several
+            samples, their mean.
+        std: Standard deviation of the samples in each pixel, in units of [0, 1]: an array
+            (images, height, width, 1), or a tensor (images, 1, height, width) if the images are
+            one. None for a single sample.
+    """
+
+    std: np.ndarray | torch.Tensor | None = None

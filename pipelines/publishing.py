@@ -1,5 +1,6 @@
 """Saving and sharing, the same for every pipeline of diffct: safetensors and a model card."""
 
+import json
 import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,8 +54,8 @@ class PublishedPipeline(DiffusionPipeline):
     """A pipeline that saves safetensors with a model card.
 
     The config entry `training` holds the facts of the training run for the card: "data" (one
-    sentence), "synthetic", "cohort", "losses", "license" and any further figures. It travels in
-    `model_index.json` and must hold no identifiers.
+    sentence), "images" (what they show), "synthetic", "cohort", "losses", "license" and any
+    further figures. It travels in `model_index.json` and must hold no identifiers.
     """
 
     card_task: ClassVar[str | None] = None
@@ -121,6 +122,23 @@ class PublishedPipeline(DiffusionPipeline):
             )
         return super().from_pretrained(pretrained_model_name_or_path, **options)
 
+    @classmethod
+    def extract_init_dict(
+        cls,
+        config_dict: dict[str, Any],
+        **options: Any,  # noqa: ANN401 - diffusers' signature
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Return what of a saved config the constructor takes; the loader calls it.
+
+        Args:
+            config_dict: The content of `model_index.json`.
+            options: Those of `from_pretrained`.
+        """
+        kept = {
+            name: config_dict[name] for name in config_dict if not _is_further(name, config_dict)
+        }
+        return super().extract_init_dict(kept, **options)
+
     def save_pretrained(
         self,
         save_directory: str | Path,
@@ -145,6 +163,7 @@ class PublishedPipeline(DiffusionPipeline):
             logger.warning("safe_serialization=False is ignored: diffct writes safetensors only.")
         super().save_pretrained(save_directory, variant=variant, max_shard_size=max_shard_size)
         folder = Path(save_directory)
+        _index_further_folders(folder)
         name = hub_options.pop("repo_id", folder.name)
         self.model_card(name).save(folder / "README.md")
         if push_to_hub:
@@ -184,6 +203,26 @@ class PublishedPipeline(DiffusionPipeline):
             )
 
 
+def _index_further_folders(folder: Path) -> None:
+    """Name the further folders of components in the index, for the download from the Hub.
+
+    Several ControlNets are one component, saved as controlnet, controlnet_1, ...; the index that
+    diffusers writes names the first folder only, and its download leaves configs of the others out.
+    """
+    path = folder / "model_index.json"
+    index = json.loads(path.read_text())
+    names = [config.parent.name for config in folder.glob("*/config.json")]
+    further = {name: [None, None] for name in names if _is_further(name, index)}
+    if further:
+        path.write_text(json.dumps(index | further, indent=2, sort_keys=True) + "\n")
+
+
+def _is_further(name: str, index: dict[str, Any]) -> bool:
+    """Say whether a folder is a further one of a component, as controlnet_1 of controlnet."""
+    component, _, number = name.rpartition("_")
+    return number.isdecimal() and isinstance(index.get(component), list | tuple)
+
+
 def _data_section(facts: dict[str, Any]) -> str:
     """Return what the card says about the training data."""
     if "data" not in facts:
@@ -197,7 +236,7 @@ def _data_section(facts: dict[str, Any]) -> str:
 def _training_section(facts: dict[str, Any]) -> str:
     """Return what the card says about the training run."""
     losses = {f"last {name.replace('_', ' ')}": v for name, v in facts.get("losses", {}).items()}
-    left = set(facts) - {"data", "synthetic", "cohort", "losses"}
+    left = set(facts) - {"data", "images", "synthetic", "cohort", "losses"}
     rows = {name.replace("_", " "): facts[name] for name in facts if name in left}
     return _table(rows | losses) if rows or losses else UNKNOWN
 

@@ -15,6 +15,7 @@ from diffct.cli import main
 from diffct.data.phantoms.pelvis import pelvis_phantom
 from diffct.data.volume import write_nifti
 from diffct.pipelines.schedulers import SCHEDULERS
+from tests.pipelines.tiny_flair import head_affine, make_flair_pipeline, write_head
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +165,57 @@ def test_a_pipeline_of_another_library_is_not_sampled(make_cxr_pipeline, tmp_pat
     foreign.save_pretrained(tmp_path / "foreign")
     with pytest.raises(SystemExit, match="StableDiffusionPipeline, not one of diffct's"):
         sample_films(tmp_path / "foreign", tmp_path)
+
+
+def test_images_of_other_things_than_films_are_sampled(make_cxr_pipeline, tmp_path, capsys):
+    images = diffct.TextToImagePipeline(**make_cxr_pipeline().components)
+    images.save_pretrained(tmp_path / "images")
+    (picture,) = sample_films(tmp_path / "images", tmp_path / "out", "--prompt", "")
+    assert picture.shape == (32, 32)
+    assert "1 image(s) as 16-bit PNG" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="--dicom has no meaning for a TextToImagePipeline"):
+        sample_films(tmp_path / "images", tmp_path / "out", "--prompt", "", "--dicom")
+
+
+def translate(pipeline: Path, scan: Path, out: Path, *words: str) -> np.ndarray:
+    options = ["--steps", "2", "--device", "cpu", *words]
+    main(["translate", str(pipeline), str(scan), "--out", str(out), *options])
+    return nibabel.load(out).get_fdata()
+
+
+def test_a_scan_is_translated_onto_its_own_grid(tmp_path, capsys):
+    folder = tmp_path / "translation"
+    make_flair_pipeline(channels=2, conditions=["FLAIR", "T2w"]).save_pretrained(folder)
+    affine = head_affine("LPS", 1.2, tilt=0.2)
+    flair = write_head(tmp_path / "flair.nii.gz", affine, (20, 14, 6))
+    t2w = write_head(tmp_path / "t2w.nii.gz", affine, (20, 14, 6), seed=1)
+    out = tmp_path / "t1.nii.gz"
+    alone = translate(folder, flair, out)
+    printed = capsys.readouterr().out
+    assert "SYNTHETIC" in printed and str(out) in printed
+    assert alone.shape == (20, 14, 6) and np.allclose(nibabel.load(out).affine, affine, atol=1e-5)
+    words = ["--condition", f"T2w={t2w}", "--num-samples", "2", "--batch-size", "3"]
+    both = translate(folder, flair, out, *words)
+    assert np.abs(both - alone).max() > 1e-3
+    assert nibabel.load(tmp_path / "t1_std.nii.gz").shape == alone.shape
+    for change in (["--seed", "3"], ["--scheduler", "ddpm"], ["--guidance-scale", "1"]):
+        assert np.abs(translate(folder, flair, out, *change) - alone).max() > 1e-4
+    for words, message in (
+        (["--condition", "T2w"], "give NAME=PATH"),
+        (["--condition", f"FLAIR={t2w}"], "each name once"),
+        (["--condition", f"PD={t2w}"], "PD"),
+        (["--num-samples", "0"], "--num-samples must be at least 1"),
+    ):
+        with pytest.raises(SystemExit, match=f"diffct: .*{message}"):
+            translate(folder, flair, out, *words)
+    with pytest.raises(SystemExit, match="use `diffct translate`"):
+        sample(folder, tmp_path / "samples")
+
+
+def test_only_translations_translate(films, tmp_path):
+    scan = write_head(tmp_path / "flair.nii.gz", head_affine("RAS"), (8, 8, 4))
+    with pytest.raises(SystemExit, match="CXRTextToImagePipeline, not a translation"):
+        translate(films, scan, tmp_path / "t1.nii.gz")
 
 
 def test_a_missing_pipeline_is_named(tmp_path):

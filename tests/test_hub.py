@@ -124,3 +124,43 @@ def test_a_pipeline_of_films_loads_from_the_hub_also_as_stable_diffusion(hub, tm
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
     assert "pipeline_tag: text-to-image" in files["README.md"].decode()
     hub.run(LOAD_FILMS.replace('"films.pt"', films))
+
+
+SAVE_TRANSLATION = """
+import torch
+from tests.pipelines.tiny_flair import make_flair_pipeline, make_slices
+
+for nets, name in ((1, "group/one"), (2, "group/two")):
+    pipeline = make_flair_pipeline(nets=nets)
+    image = [make_slices(seed=seed) for seed in range(nets)]
+    images = pipeline(image, num_inference_steps=2, output_type="pt",
+                      generator=torch.Generator().manual_seed(1)).images
+    torch.save(images, f"FOLDER/{nets}.pt")
+    pipeline.push_to_hub(name)
+"""
+
+LOAD_TRANSLATION = """
+import diffct, diffusers, torch
+from tests.pipelines.tiny_flair import make_slices
+
+for nets, name in ((1, "group/one"), (2, "group/two")):
+    image = [make_slices(seed=seed) for seed in range(nets)]
+    for pipeline in (
+        diffct.load_pipeline(name, device="cpu"),
+        diffusers.DiffusionPipeline.from_pretrained(name),
+    ):
+        assert type(pipeline) is diffct.FlairToT1Pipeline
+        images = pipeline(image, num_inference_steps=2, output_type="pt",
+                          generator=torch.Generator().manual_seed(1)).images
+        assert (torch.load(f"FOLDER/{nets}.pt") - images).abs().max() < 1e-4, name
+"""
+
+
+@pytest.mark.slow
+def test_a_translation_loads_from_the_hub_also_with_several_controlnets(hub, tmp_path):
+    hub.run(SAVE_TRANSLATION.replace("FOLDER", str(tmp_path)))
+    files = hub.repo_files("group/two")
+    for name in ("controlnet", "controlnet_1"):
+        assert f"{name}/diffusion_pytorch_model.safetensors" in files
+    assert "pipeline_tag: image-to-image" in files["README.md"].decode()
+    hub.run(LOAD_TRANSLATION.replace("FOLDER", str(tmp_path)))

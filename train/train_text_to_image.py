@@ -1,4 +1,4 @@
-"""Train a latent diffusion model of radiographs from their reports and save it as a pipeline.
+"""Train a latent diffusion model of images from text, as of radiographs from their reports.
 
     accelerate launch --config_file accelerate_config.yaml train/train_text_to_image.py
 
@@ -23,7 +23,6 @@ import torch
 from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from diffct import __version__
 from diffct.atomic import atomic_folder
@@ -50,7 +49,7 @@ from diffct.models.latent_diffusion import (
 from diffct.models.latent_space import LatentSpace
 from diffct.models.text_conditioned import TextConditionedUNet
 from diffct.models.text_encoding import embed, tokenize
-from diffct.pipelines import CXRTextToImagePipeline
+from diffct.pipelines import CXRTextToImagePipeline, TextToImagePipeline
 from diffct.pipelines.schedulers import find_scheduler
 from diffct.training.checkpoints import Progress
 from diffct.training.loop import Events, fit
@@ -70,8 +69,10 @@ from diffct.training.settings import RunConfig
 from diffct.training.steps import GradientStep
 from diffct.training.text_alignment import align_text_encoder
 from diffct.training.text_to_image import TextToImageLosses
+from diffct.training.validation import make_validation
 
 CONFIGS = Path(__file__).parent / "configs"
+PIPELINES = {kind.__name__: kind for kind in (CXRTextToImagePipeline, TextToImagePipeline)}
 
 
 @dataclass
@@ -108,6 +109,8 @@ class TextToImageConfig(RunConfig):
             `autoencoder`, `text_encoder.name`, `unet` and `scheduler`.
         lora: Low-rank fine-tuning of `initial_pipeline`.
         preview: Pictures of samples during training.
+        pipeline: What is saved; "TextToImagePipeline" for images other than chest films.
+        images: What they are, for the model's card.
         license: Licence of the model, for its card, as the Hub names it.
     """
 
@@ -124,6 +127,8 @@ class TextToImageConfig(RunConfig):
     initial_pipeline: str | None = None
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
+    pipeline: str = "CXRTextToImagePipeline"
+    images: str = "chest films with reports"
     license: str | None = None
 
 
@@ -192,21 +197,22 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
         folder=folder,
         seed=config.seed,
     )
-    accelerator.print(
-        f"Done. Model: {folder / events.product} (the best on validation beside it), loss curve:"
-        f" {folder / 'loss.png'}, pictures: {folder / 'previews'}."
-    )
+    accelerator.print(f"Done. Model: {folder / events.product}, best on validation beside it.")
+    accelerator.print(f"Loss curve: {folder / 'loss.png'}, pictures: {folder / 'previews'}.")
     accelerator.end_training()
 
 
 def check_settings(config: TextToImageConfig) -> None:
     """Raise a ValueError for settings that cannot go together, before anything is made."""
     find_scheduler(config.preview.scheduler)
-    if config.data.cache_latents and config.augmentation.probability:
+    if config.pipeline not in PIPELINES:
+        raise ValueError(f"pipeline={config.pipeline}; accepted are {', '.join(PIPELINES)}.")
+    augmentation = config.augmentation
+    if config.data.cache_latents and (augmentation.probability or augmentation.flip_probability):
         raise ValueError(
-            "data.cache_latents encodes every film once: set augmentation.probability=0 with it."
+            "data.cache_latents needs augmentation.probability=0 and .flip_probability=0."
         )
-    if config.augmentation.flip_probability and config.prompt.constant is None:
+    if augmentation.flip_probability and config.prompt.constant is None:
         raise ValueError("augmentation.flip_probability must be 0: reports tell left from right.")
     if config.data.cache_prompts and config.text_encoder.train:
         raise ValueError(
@@ -231,6 +237,7 @@ def make_parts(config: TextToImageConfig, manifest: Manifest) -> LatentDiffusion
     check_arguments("unet", config.unet, UNet2DConditionModel)
     vae = load_autoencoder(config.autoencoder)
     sentences = [sentence for row in manifest.split("train") for sentence in row.sentences]
+    sentences = sentences if config.prompt.constant is None else [config.prompt.constant]
     tokenizer, text_encoder = make_text_encoder(config.text_encoder, sentences, seed=config.seed)
     unet = make_unet(
         config.unet,
@@ -305,8 +312,8 @@ def teach_words(
     if made and not has_begun(Path(config.output_dir)):
         align_text_encoder(
             parts.text_encoder,
-            pairs.images,
-            pairs.prompts,
+            pairs.first,
+            pairs.second,
             space=space,
             updates=config.text_encoder.small.alignment_updates,
             seed=config.seed,
@@ -326,20 +333,9 @@ def make_events(
 ) -> Events:
     """Say how this system validates, draws previews and saves; all by the moving average."""
 
-    def validate() -> float:
-        total, draws = torch.zeros(2), config.train.validation_draws
-        ranks = range(accelerator.process_index, len(validation), accelerator.num_processes)
-        with averaged_weights(step):
-            for index in ranks:
-                batch = default_collate([validation[index]])
-                batch = {name: values.to(accelerator.device) for name, values in batch.items()}
-                total += losses.validate(batch, index, draws=draws, seed=config.seed)
-        total = accelerator.reduce(total.to(accelerator.device))
-        return (total[0] / total[1]).item()
-
-    def pipeline(facts: dict[str, Any] | None = None) -> CXRTextToImagePipeline:
+    def pipeline(facts: dict[str, Any] | None = None) -> TextToImagePipeline:
         # The prepared module shares its parts: they hold what it learns.
-        return CXRTextToImagePipeline(**vars(parts), training=facts)
+        return PIPELINES[config.pipeline](**vars(parts), training=facts)
 
     def save(path: Path) -> None:
         if accelerator.is_main_process:
@@ -357,7 +353,9 @@ def make_events(
         accelerator.wait_for_everyone()
 
     return Events(
-        validate=validate if len(validation) else None,
+        validate=make_validation(
+            config, accelerator=accelerator, step=step, losses=losses, samples=validation
+        ),
         preview=preview,
         save=save,
         product="lora" if config.lora.rank else "pipeline",
@@ -369,28 +367,30 @@ def training_facts(
 ) -> dict[str, Any]:
     """Collect what the model card says about this run; no identifiers."""
     synthetic = all(row.facts.get("synthetic") for row in manifest.rows)
-    films = {f"{split} films": len(manifest.split(split)) for split in ("train", "validation")}
+    counts = {f"{split} images": len(manifest.split(split)) for split in ("train", "validation")}
     return run_facts(config, history) | {
-        "data": "synthetic chest films with reports" if synthetic else "films of the publisher",
+        "images": config.images,
+        "data": ("synthetic " if synthetic else "the publisher's own ") + config.images,
         "synthetic": synthetic,
         "license": config.license or ("apache-2.0" if synthetic else "other"),
-        "cohort": films | {"patients": len({row.patient for row in manifest.rows})},
+        "cohort": counts | {"patients": len({row.patient for row in manifest.rows})},
         "min_snr_gamma": config.objective.min_snr_gamma,
         "diffct_version": __version__,
     }
 
 
-def draw_preview(pipeline: CXRTextToImagePipeline, config: TextToImageConfig, path: Path) -> None:
-    """Sample the preview's prompts with fixed noise and write them as one picture."""
+def draw_preview(pipeline: TextToImagePipeline, config: TextToImageConfig, path: Path) -> None:
+    """Sample the preview's prompts, distinct ones with the same noise, as one picture."""
     scheduler_class = find_scheduler(config.preview.scheduler)
     pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(desc="preview", leave=False)
     prompts = list(config.preview.prompts)
+    seeds = [config.seed + prompts[:place].count(prompt) for place, prompt in enumerate(prompts)]
     films = pipeline(
         prompts,
         num_inference_steps=config.preview.steps,
         guidance_scale=config.preview.guidance_scale,
-        generator=[torch.Generator().manual_seed(config.seed) for _ in prompts],
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         output_type="np",
     ).images
     save_contact_sheet(list(films[..., 0]), path, titles=prompts)

@@ -1,7 +1,9 @@
-"""Images beside their reconstructions, as one picture."""
+"""Images beside what a model made of them, as one picture."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from diffct.data.contact_sheet import save_contact_sheet
@@ -23,3 +25,26 @@ def save_comparison(originals: Tensor, reconstructions: Tensor, path: Path) -> N
     films = [film.numpy() for row in zip(*rows, strict=True) for film in (x[0] for x in row)]
     titles = ["original", "reconstruction", f"difference, {DIFFERENCE_GAIN:g} times"]
     save_contact_sheet(films, path, titles=titles * len(originals), columns=3)
+
+
+def save_translation(
+    conditions: Tensor, generated: Tensor, truths: Tensor, path: Path, *, names: Sequence[str]
+) -> None:
+    """Draw a row for each translation: conditions, generated, true, difference.
+
+    Args:
+        conditions: (B, C, H, W) in [0, 1].
+        generated: (B, 1, H, W) in [0, 1].
+        truths: Likewise.
+        path: The PNG to write.
+        names: Of the C conditions.
+    """
+    differences = (0.5 + DIFFERENCE_GAIN * (generated - truths)).clamp(0, 1)
+    columns = torch.cat([x.cpu() for x in (conditions, generated, truths, differences)], dim=1)
+    titles = [*names, "generated", "true T1w", f"difference, {DIFFERENCE_GAIN:g} times"]
+    save_contact_sheet(
+        [film.numpy() for film in columns.flatten(0, 1)],
+        path,
+        titles=titles * len(columns),
+        columns=len(titles),
+    )

@@ -22,6 +22,7 @@ from diffct.data.images import (
 )
 from diffct.data.latents import cache_embeddings, cache_latents, fingerprint
 from diffct.data.manifest import Manifest, ManifestRow
+from diffct.data.pairs import PairedDataset
 
 Tokenize = Callable[[Sequence[str]], dict[str, Tensor]]
 """Maps prompts to `input_ids` and `attention_mask`, each (B, L)."""
@@ -137,32 +138,6 @@ class Prompts(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         tokens = self.tokenize([self.text(index)])
         return {name: values[0] for name, values in tokens.items()}
-
-
-class PairedDataset(Dataset):
-    """Two data sets of one length, item by item as one.
-
-    Args:
-        images: The images, or their cached latents.
-        prompts: The prompts, or their cached embeddings.
-    """
-
-    def __init__(self, images: Dataset, prompts: Dataset) -> None:
-        if len(images) != len(prompts):
-            raise ValueError(f"{len(images)} images and {len(prompts)} prompts make no pairs.")
-        self.images = images
-        self.prompts = prompts
-
-    def set_epoch(self, epoch: int) -> None:
-        """Tell both."""
-        self.images.set_epoch(epoch)
-        self.prompts.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return self.images[index] | self.prompts[index]
 
 
 class Encoders(NamedTuple):

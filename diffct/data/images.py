@@ -93,11 +93,11 @@ def move(film: Tensor, motion: Motion) -> Tensor:
     """Turn, scale, shift and flip a film, mirrored beyond its borders (no black corners to learn).
 
     Args:
-        film: (1, H, W).
+        film: (C, H, W).
         motion: What to do.
 
     Returns:
-        (1, H, W), interpolated linearly.
+        (C, H, W), interpolated linearly.
     """
     if motion._replace(flip=False) != Motion():
         angle = np.deg2rad(motion.rotation_degrees)
@@ -111,6 +111,12 @@ def move(film: Tensor, motion: Motion) -> Tensor:
         grid = affine_grid(torch.from_numpy(theta).float()[None], [1, *film.shape], False)
         film = grid_sample(film[None], grid, padding_mode="reflection", align_corners=False)[0]
     return film.flip(-1) if motion.flip else film
+
+
+def cut_centre(film: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut (C, height, width) out of the middle of a film (C, H, W)."""
+    top, left = ((n - m) // 2 for n, m in zip(film.shape[1:], size, strict=True))
+    return film[:, top : top + size[0], left : left + size[1]]
 
 
 class ImageDataset(Dataset[dict[str, Tensor]]):
@@ -153,9 +159,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         if self.augmentation is not None:
             rng = np.random.default_rng((self.seed, int(self._epoch), index))
             film = move(film, draw_motion(rng, self.augmentation))
-        top, left = ((n - m) // 2 for n, m in zip(film.shape[1:], self.size, strict=True))
-        height, width = self.size
-        return {"image": film[:, top : top + height, left : left + width] * 2 - 1}
+        return {"image": cut_centre(film, self.size) * 2 - 1}
 
     def read(self, index: int) -> np.ndarray:
         """Read the whole film of an item, float32 in [0, 1].

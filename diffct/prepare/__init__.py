@@ -1,1 +1,1 @@
-"""From a public data set, as it is downloaded, to films of one size and a manifest."""
+"""From a public data set, as it is downloaded, to images of one size and a manifest."""

@@ -1,13 +1,13 @@
 """`diffct prepare`: a data set, as it is downloaded, made ready for training."""
 
 import argparse
-import os
 from pathlib import Path
 
-from diffct.data.manifest import SPLITS, read_manifest
-from diffct.data.phantoms.chest import write_chest_cohort
+from diffct.prepare.brain_command import add_brain
 from diffct.prepare.folder_and_csv import prepare_radiographs
 from diffct.prepare.mimic_cxr import prepare_mimic_cxr
+from diffct.prepare.phantom_command import add_phantoms
+from diffct.prepare.run_arguments import add_run_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data_sets = parser.add_subparsers(required=True, metavar="DATA_SET")
     _add_mimic_cxr(data_sets)
     _add_radiographs(data_sets)
-    _add_phantom_cxr(data_sets)
+    add_brain(data_sets)
+    add_phantoms(data_sets)
 
 
 def _add_mimic_cxr(data_sets: "argparse._SubParsersAction") -> None:
@@ -40,7 +41,7 @@ def _add_mimic_cxr(data_sets: "argparse._SubParsersAction") -> None:
         default="official",
         help="the official split (default), or one by patient drawn with --seed (80/10/10 %%)",
     )
-    _add_shared(parser)
+    _add_film_arguments(parser)
     parser.set_defaults(run=_mimic_cxr)
 
 
@@ -64,35 +65,14 @@ def _add_radiographs(data_sets: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--bits", type=int, default=16, help="bits in use in 16-bit PNG and TIFF files (16)"
     )
-    _add_shared(parser)
+    _add_film_arguments(parser)
     parser.set_defaults(run=_radiographs)
 
 
-def _add_phantom_cxr(data_sets: "argparse._SubParsersAction") -> None:
-    """Describe `diffct prepare phantom-cxr`."""
-    parser = data_sets.add_parser("phantom-cxr", help="synthetic chest films with reports")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--films", type=int, required=True, help="how many, a patient each")
-    parser.add_argument("--seed", type=int, default=0, help="which ones (0)")
-    parser.add_argument(
-        "--size", type=int, nargs=2, metavar=("H", "W"), default=(128, 128), help="pixels (128 128)"
-    )
-    parser.set_defaults(run=_phantom_cxr)
-
-
-def _add_shared(parser: argparse.ArgumentParser) -> None:
-    """Describe what real data sets have in common."""
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write; the same command goes on there"
-    )
+def _add_film_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe what data sets of real films have in common."""
     parser.add_argument("--size", type=int, default=512, help="pixels of the shorter side (512)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of a drawn split (0)")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=min(os.cpu_count() or 1, 8),
-        help="processes (one per core, at most 8), each of which needs about 1 GB of memory",
-    )
+    add_run_arguments(parser)
 
 
 def _mimic_cxr(options: argparse.Namespace) -> None:
@@ -122,13 +102,3 @@ def _radiographs(options: argparse.Namespace) -> None:
         workers=options.workers,
     )
     print(report.format())
-
-
-def _phantom_cxr(options: argparse.Namespace) -> None:
-    """Write synthetic chest films and print how many are in each split."""
-    folder = write_chest_cohort(
-        options.out, films=options.films, seed=options.seed, size=tuple(options.size)
-    )
-    manifest = read_manifest(folder)
-    counts = ", ".join(f"{len(manifest.split(name))} {name}" for name in SPLITS)
-    print(f"Synthetic chest films with reports in {folder}: {counts}.")

@@ -5,31 +5,24 @@ where it was, and a source that has changed is prepared anew.
 """
 
 import json
-import multiprocessing
-import os
-import shutil
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from diffct.atomic import PARTIAL_MARK, atomic_file
 from diffct.data.dicom_film import UnusableFilmError, read_pixel_spacing_mm
 from diffct.data.manifest import MANIFEST_NAME, ManifestRow, SplitName, write_manifest
 from diffct.data.radiograph import read_notes, read_radiograph, resize_shorter_side, write_png
+from diffct.prepare.patient_splits import draw_splits
 from diffct.prepare.report import Dropped, PreparationReport, summarize, write_report
+from diffct.prepare.resumption import claim_folder, source_stamp
+from diffct.prepare.worker_pool import open_results
 
-SETTINGS_NAME = "prepare_settings.json"
 # Raise it whenever the same settings would give other pictures or sentences.
 _FORMAT = 1
-_HELD_OUT_SHARE = 0.1  # of the patients, for validation and again for the test, in a seeded split
 _TASKS_AT_ONCE = 8
 
 
@@ -98,12 +91,16 @@ def prepare_films(
         raise ValueError(
             f"workers is {workers} and size is {settings['size']}; give 1 or more of each."
         )
-    _claim_folder(out, settings)
+    claim_folder(out, {**settings, "format": _FORMAT})
     films = _drop_contradictions(films)
-    tasks = [film for film in films if film.dropped is None]
-    with _results(tasks, out, settings, workers) as results:
+    opened = [film for film in films if film.dropped is None]
+    tasks = [
+        (str(film.source), str(out / film.image), settings["size"], settings["bits"])
+        for film in opened
+    ]
+    with open_results(_prepare, tasks, workers=workers, tasks_at_once=_TASKS_AT_ONCE) as results:
         bar = tqdm(results, "Preparing films", len(tasks), disable=not show_progress, unit="film")
-        outcomes = dict(zip((film.csv_row for film in tasks), bar, strict=True))
+        outcomes = dict(zip((film.csv_row for film in opened), bar, strict=True))
     rows, dropped = [], []
     for film in films:
         outcome = outcomes.get(film.csv_row) or _Outcome(film.dropped)
@@ -111,7 +108,7 @@ def prepare_films(
             rows.append((film, {"csv_row": film.csv_row, **outcome.facts}))
         else:
             dropped.append(Dropped(film.csv_row, outcome.dropped, outcome.detail))
-    drawn = _draw_splits({film.patient for film, _ in rows if film.split is None}, settings["seed"])
+    drawn = draw_splits({film.patient for film, _ in rows if film.split is None}, settings["seed"])
     listed = [
         ManifestRow(
             image=film.image,
@@ -125,33 +122,12 @@ def prepare_films(
     ]
     enlarged = sum(min(facts["original_size"]) < settings["size"] for _, facts in rows)
     report = summarize(listed, dropped, enlarged=enlarged, settings=settings)
-    write_report(report, dropped, out)
+    left_out = [astuple(row) for row in dropped]
+    write_report(asdict(report), left_out, out, columns=("csv_row", "reason", "detail"))
     if not listed:
         raise ValueError(f"{out}: no film is left.\n{report.format()}")
     write_manifest(listed, out / MANIFEST_NAME)
     return report
-
-
-def _claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
-    """Write down the settings, or make sure that they are those of the earlier run."""
-    wanted = {**settings, "format": _FORMAT}
-    file = out / SETTINGS_NAME
-    if file.is_file():
-        earlier = json.loads(file.read_text(encoding="utf-8"))
-        for key in {**wanted, **earlier}:
-            if earlier.get(key) != wanted.get(key):
-                raise ValueError(
-                    f"{out}: was prepared with {key} {earlier.get(key)}, not {wanted.get(key)}. "
-                    "Give another folder, or the same settings to go on."
-                )
-        # A killed run leaves half-written files behind.
-        for leftover in list(out.rglob(f".*{PARTIAL_MARK}*")):
-            shutil.rmtree(leftover, ignore_errors=True)
-        return
-    if out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
-        raise ValueError(f"{out}: is not empty and was not made by diffct prepare. Give a new one.")
-    with atomic_file(file) as partial:
-        partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
 
 
 def _drop_contradictions(films: Iterable[Film]) -> list[Film]:
@@ -173,62 +149,12 @@ def _drop_contradictions(films: Iterable[Film]) -> list[Film]:
     return checked
 
 
-def _draw_splits(patients: set[str], seed: int | None) -> dict[str, SplitName]:
-    """Divide patients by chance: a tenth for validation, a tenth for the test."""
-    names = sorted(patients)
-    held_out = max(1, round(_HELD_OUT_SHARE * len(names))) if len(names) > 2 else 0
-    order = np.random.default_rng(seed).permutation(len(names))
-    drawn: dict[str, SplitName] = dict.fromkeys(names, "train")
-    drawn |= {names[index]: "validation" for index in order[:held_out]}
-    drawn |= {names[index]: "test" for index in order[held_out : 2 * held_out]}
-    return drawn
-
-
-@contextmanager
-def _results(
-    films: Sequence[Film], out: Path, settings: Mapping[str, Any], workers: int
-) -> Iterator[Iterator[_Outcome]]:
-    """Prepare films in their order, in this process or in several."""
-    tasks = [
-        (str(film.source), str(out / film.image), settings["size"], settings["bits"])
-        for film in films
-    ]
-    if workers == 1:
-        yield map(_prepare, tasks)
-        return
-    # Forking a process that has loaded torch is unsafe.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
-    try:
-        yield pool.map(_prepare, tasks, chunksize=_TASKS_AT_ONCE)
-    except BrokenProcessPool as error:
-        raise OSError(
-            "A worker process was ended by the system, most likely for lack of memory. "
-            "Run the same command again with fewer --workers; finished films are kept."
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Make a worker end when the process that started it is killed; it would wait for ever."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _prepare(task: tuple[str, str, int, int]) -> _Outcome:
     """Prepare one image, unless its finished picture is there already."""
     source, target, size, bits = Path(task[0]), Path(task[1]), task[2], task[3]
     if not source.is_file():
         return _Outcome("image file missing")
-    status = source.stat()
-    stamp = f"{status.st_size} bytes of {status.st_mtime_ns} ns"
+    stamp = source_stamp(source)
     notes = read_notes(target) if target.exists() else {}
     if notes.get("source") == stamp:
         return _Outcome(facts=json.loads(notes["facts"]))

@@ -3,8 +3,8 @@
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,35 +90,50 @@ def summarize(
         The report.
     """
     rows = list(rows)
-    reasons = Counter(row.reason for row in dropped)
+    reasons = count_reasons(row.reason for row in dropped)
     return PreparationReport(
-        rows=len(rows) + reasons.total(),
+        rows=len(rows) + sum(reasons.values()),
         images={name: sum(row.split == name for row in rows) for name in SPLITS},
         patients={name: len({row.patient for row in rows if row.split == name}) for name in SPLITS},
         sentences={
             name: sum(len(row.sentences) for row in rows if row.split == name) for name in SPLITS
         },
-        dropped=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        dropped=reasons,
         enlarged=enlarged,
         settings=settings,
     )
 
 
-def write_report(report: PreparationReport, dropped: Iterable[Dropped], folder: Path) -> None:
-    """Write the counts as JSON and every dropped row with its reason as CSV.
+def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
+    """Count equal reasons, the most frequent first."""
+    counts = Counter(reasons)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def write_report(
+    counts: Mapping[str, Any],
+    dropped: Iterable[tuple[str | int, ...]],
+    folder: Path,
+    *,
+    columns: Sequence[str],
+) -> None:
+    """Write the counts as JSON and everything dropped with its reason as CSV.
 
     Args:
-        report: The counts.
-        dropped: The rows left out.
+        counts: The report as JSON values.
+        dropped: The cells of each line; the lines are sorted.
         folder: Where `prepare_report.json` and `dropped.csv` are written.
+        columns: The header of the lines.
+
+    Raises:
+        OSError: The disk is full.
     """
     with atomic_file(folder / REPORT_NAME) as partial:
-        partial.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
     with (
         atomic_file(folder / DROPPED_NAME) as partial,
         partial.open("w", encoding="utf-8", newline="") as stream,
     ):
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["csv_row", "reason", "detail"])
-        ordered = sorted(dropped, key=lambda row: row.csv_row)
-        writer.writerows([row.csv_row, row.reason, row.detail] for row in ordered)
+        writer.writerow(columns)
+        writer.writerows(sorted(dropped))

@@ -19,7 +19,9 @@ def use_cpus_well(processes: int) -> None:
     """
     if torch.get_num_threads() == 1:
         # `accelerate launch` pins processes to one thread where it does not know of the CPU.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+        # The cores that this process may use, which a cluster or container may have limited.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        torch.set_num_threads(max(1, (cores or 1) // processes))
     if platform.libc_ver()[0] == "glibc":
         # By default every freed tensor of some MB goes back to the system, and the next one is
         # zeroed page by page: a quarter of the time of the small autoencoder went into that.

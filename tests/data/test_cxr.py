@@ -71,7 +71,7 @@ def test_a_constant_prompt_replaces_reports_but_leaves_room_for_the_empty_one():
 
 
 def test_images_and_prompts_of_different_numbers_are_refused():
-    with pytest.raises(ValueError, match="5 images and 4 prompts"):
+    with pytest.raises(ValueError, match="5 and 4 items"):
         PairedDataset([0] * 5, prompts(PromptConfig(), (REPORT,) * 4))
 
 

@@ -1,4 +1,4 @@
-"""A synthetic folder in the layout of MIMIC-CXR, shared by the tests."""
+"""Synthetic folders in the layouts of public data sets, shared by the tests."""
 
 import importlib.util
 import sys
@@ -7,6 +7,8 @@ from types import ModuleType
 from typing import NamedTuple
 
 import pytest
+
+from tests.prepare import brain_trees
 
 
 class Tree(NamedTuple):
@@ -43,3 +45,10 @@ def small_tree(mimic_tree, tmp_path) -> Tree:
     """12 patients, to be damaged by the test."""
     expected = mimic_tree.write_tree(tmp_path / "mimic", patients=12)
     return Tree(tmp_path / "mimic" / "jpg", tmp_path / "mimic" / "reports", expected)
+
+
+@pytest.fixture(scope="session")
+def bids(tmp_path_factory) -> tuple[Path, dict[str, int]]:
+    """A BIDS tree with every fault once, and what must be dropped; read only."""
+    root = tmp_path_factory.mktemp("bids")
+    return root, brain_trees.write_bids(root)

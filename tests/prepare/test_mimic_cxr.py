@@ -18,6 +18,7 @@ from diffct.cli import main
 from diffct.data.manifest import SPLITS, read_manifest
 from diffct.data.radiograph import read_radiograph
 from diffct.prepare.mimic_cxr import prepare_mimic_cxr
+from tests.prepare.runs import children, contents
 
 
 def prepare(tree, out: Path, **options):
@@ -30,11 +31,6 @@ def prepared(tree, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("prepared") / "out"
     prepare(tree, out)
     return out
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_counts_equal_the_seeded_faults(tree, prepared):
@@ -272,14 +268,6 @@ def films_in(out: Path) -> list[Path]:
         for name in names
         if Path(folder).name.startswith("s") and name.endswith(".png")
     ]
-
-
-def children(parent: int) -> list[int]:
-    """List the processes that a process has started."""
-    found = Path(f"/proc/{parent}/task/{parent}/children")
-    if not found.exists():
-        pytest.skip("needs Linux's list of child processes")
-    return [int(child) for child in found.read_text().split()]
 
 
 def test_a_full_disk_is_named_and_the_run_goes_on_later(small_tree, tmp_path):

@@ -1,0 +1,30 @@
+"""Two data sets as one: an image and what belongs to it."""
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+class PairedDataset(Dataset):
+    """Two data sets of one length, item by item as one.
+
+    Args:
+        first: For instance images, or their cached latents.
+        second: For instance prompts, or their cached embeddings.
+    """
+
+    def __init__(self, first: Dataset, second: Dataset) -> None:
+        if len(first) != len(second):
+            raise ValueError(f"{len(first)} and {len(second)} items make no pairs.")
+        self.first = first
+        self.second = second
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell both."""
+        self.first.set_epoch(epoch)
+        self.second.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self.first[index] | self.second[index]

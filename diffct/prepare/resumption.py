@@ -1,0 +1,55 @@
+"""What lets the same command go on where an earlier run was ended, whenever that was."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffct.atomic import PARTIAL_MARK, atomic_file
+from diffct.data.volume import source_files
+
+SETTINGS_NAME = "prepare_settings.json"
+
+
+def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
+    """Write down the settings, or make sure that they are those of the earlier run.
+
+    Args:
+        out: The folder to write, made when it is missing. What killed runs left half-written in it
+            is deleted.
+        settings: Everything that changes the result, as JSON values.
+
+    Raises:
+        ValueError: The folder was prepared with other settings, or holds something else.
+        OSError: The disk is full.
+    """
+    file = out / SETTINGS_NAME
+    if file.is_file():
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+        for key in {**settings, **earlier}:
+            if earlier.get(key) != settings.get(key):
+                raise ValueError(
+                    f"{out}: was prepared with {key} {earlier.get(key)}, not {settings.get(key)}. "
+                    "Give another folder, or the same settings to go on."
+                )
+        for leftover in list(out.rglob(f".*{PARTIAL_MARK}*")):
+            shutil.rmtree(leftover, ignore_errors=True)
+        return
+    if out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise ValueError(f"{out}: is not empty and was not made by diffct prepare. Give a new one.")
+    with atomic_file(file) as partial:
+        partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def source_stamp(source: Path) -> str:
+    """Return the size and time of a source, which change when its contents do.
+
+    Args:
+        source: An image or a scan; for a folder or a header with its data elsewhere, all files.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    statuses = [path.stat() for path in source_files(source)]
+    return ", ".join(f"{status.st_size} bytes of {status.st_mtime_ns} ns" for status in statuses)

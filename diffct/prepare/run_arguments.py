@@ -1,0 +1,23 @@
+"""What the commands that prepare real data sets have in common."""
+
+import argparse
+import os
+from pathlib import Path
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe --out, --seed and --workers.
+
+    Args:
+        parser: The parser of one data set.
+    """
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write; the same command goes on there"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of a drawn split (0)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=min(os.cpu_count() or 1, 8),
+        help="processes (one per core, at most 8), each of which needs about 1 GB of memory",
+    )

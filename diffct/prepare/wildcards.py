@@ -1,0 +1,62 @@
+"""Files found by a pattern, together with what its wildcards stand for."""
+
+import glob
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_WILDCARD = re.compile(r"\*|\?|\[[^]]+\]")
+
+
+@dataclass(frozen=True)
+class WildcardFiles:
+    """What a pattern finds.
+
+    Attributes:
+        wildcards: How many the pattern has, at least one.
+        files: The files by the texts that the wildcards stand for, in their order.
+    """
+
+    wildcards: int
+    files: dict[tuple[str, ...], Path]
+
+
+def find_by_wildcards(pattern: str) -> WildcardFiles:
+    """Find files by a pattern such as "DATA/*/T1.nii.gz".
+
+    Args:
+        pattern: A path with the wildcards `*`, `?` and `[...]`, none of which crosses a folder.
+
+    Returns:
+        The files; broken links are among them, hidden files are not.
+
+    Raises:
+        ValueError: The pattern has no wildcard, or `**`, which would find files of any depth.
+    """
+    if "**" in pattern:
+        raise ValueError(f"{pattern}: ** is not accepted; give one * for each folder.")
+    wildcards = _WILDCARD.findall(pattern)
+    if not wildcards:
+        raise ValueError(f"{pattern}: has no wildcard; give a * where the subject's name stands.")
+    pattern = os.path.expanduser(pattern)
+    literals = _WILDCARD.split(pattern)
+    groups = [_as_group(wildcard) for wildcard in wildcards] + [""]
+    parts = (re.escape(text) + group for text, group in zip(literals, groups, strict=True))
+    expression = re.compile("".join(parts), re.DOTALL)
+    files = {}
+    for name in sorted(glob.glob(pattern)):
+        match = expression.fullmatch(name)
+        if match is not None:
+            files[match.groups()] = Path(name)
+    return WildcardFiles(len(wildcards), files)
+
+
+def _as_group(wildcard: str) -> str:
+    """Write a wildcard as the group of a regular expression."""
+    if wildcard == "*":
+        return "([^/]*)"
+    if wildcard == "?":
+        return "([^/])"
+    inside = wildcard[1:-1].replace("\\", r"\\")
+    return f"([^{inside[1:]}])" if inside.startswith("!") else f"([{inside}])"

@@ -1,0 +1,172 @@
+"""ControlNets: whether they fit the other components, and how much each says at which step."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers.models import MultiControlNetModel
+from diffusers.utils.torch_utils import is_compiled_module
+
+# What a ControlNet takes over from its UNet, and what its outputs are added to.
+_SHARED = (
+    "in_channels",
+    "down_block_types",
+    "block_out_channels",
+    "layers_per_block",
+    "cross_attention_dim",
+    "encoder_hid_dim",
+    "transformer_layers_per_block",
+    "attention_head_dim",
+    "num_attention_heads",
+    "norm_num_groups",
+)
+
+
+def controlnets_of(controlnet: ControlNetModel | MultiControlNetModel) -> list[ControlNetModel]:
+    """Return the ControlNets of a component, compiled or not, in their order."""
+    inner = controlnet._orig_mod if is_compiled_module(controlnet) else controlnet
+    nets = inner.nets if isinstance(inner, MultiControlNetModel) else [inner]
+    return [net._orig_mod if is_compiled_module(net) else net for net in nets]
+
+
+def condition_channels(
+    conditions: Sequence[str] | Mapping[str, int] | None, nets: Sequence[ControlNetModel]
+) -> dict[str, int]:
+    """Return the channel of each condition, in their order.
+
+    Args:
+        conditions: Names in the order of the channels, or what this returned; None for ["FLAIR"],
+            or for numbers if there are more channels.
+        nets: The ControlNets, if they are there.
+
+    Raises:
+        ValueError: These are no different names.
+    """
+    if isinstance(conditions, Mapping):  # as read from JSON, which diffusers sorts by name
+        return dict(sorted(conditions.items(), key=lambda item: item[1]))
+    if conditions is None:
+        channels = sum(net.config.conditioning_channels for net in nets)
+        several = [f"condition {number}" for number in range(1, channels + 1)]
+        conditions = several if channels > 1 else ["FLAIR"]
+    names = [] if isinstance(conditions, str) else list(conditions)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'conditions={conditions!r}: give a list of names, e.g. ["FLAIR"].')
+    if len(set(names)) != len(names):
+        raise ValueError(f"conditions={names} names one of them twice.")
+    return {name: channel for channel, name in enumerate(names)}
+
+
+def check_controlnets(
+    nets: Sequence[ControlNetModel],
+    *,
+    unet: UNet2DConditionModel | None,
+    vae_factor: int | None,
+    conditions: Sequence[str],
+) -> None:
+    """Raise a ValueError unless ControlNets fit the components that are there.
+
+    Args:
+        nets: The ControlNets.
+        unet: The network that they steer.
+        vae_factor: Pixels per latent of the autoencoder.
+        conditions: Names of the condition images, in the order of the ControlNets' channels.
+    """
+    channels = sum(net.config.conditioning_channels for net in nets)
+    if channels != len(conditions):
+        raise ValueError(
+            f"The ControlNet reads {channels} channel(s) (conditioning_channels), but conditions"
+            f" names {len(conditions)}: {list(conditions)}. Name each channel once."
+        )
+    for number, net in enumerate(nets):
+        name = "The ControlNet" if len(nets) == 1 else f"ControlNet {number}"
+        if net.config.global_pool_conditions:
+            raise ValueError(f"{name} has global_pool_conditions, which this pipeline cannot use.")
+        if unet is not None:
+            _check_unet(net, unet, name)
+        stride = 2 ** (len(net.config.conditioning_embedding_out_channels) - 1)
+        if vae_factor is not None and stride != vae_factor:
+            raise ValueError(
+                f"{name} shrinks condition images {stride} times"
+                f" (conditioning_embedding_out_channels"
+                f"={list(net.config.conditioning_embedding_out_channels)}), the autoencoder images"
+                f" {vae_factor} times. They must shrink alike."
+            )
+
+
+def _check_unet(net: ControlNetModel, unet: UNet2DConditionModel, name: str) -> None:
+    """Raise a ValueError unless a ControlNet has the encoder of a UNet."""
+    levels = len(unet.config.block_out_channels)
+    differing = []
+    for entry in _SHARED:
+        theirs, its = (_by_level(part.config.get(entry), levels) for part in (unet, net))
+        if theirs != its:
+            shown = (part.config.get(entry) for part in (net, unet))
+            differing.append("{}={} (the unet's: {})".format(entry, *shown))
+    if differing:
+        raise ValueError(
+            f"{name} was not made for this unet: {', '.join(differing)}. Take the unet that it was"
+            " trained with."
+        )
+
+
+def _by_level(value: object, levels: int) -> tuple:
+    """Return a config entry as one value for each level: 2 and [2, 2] mean the same."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,) * levels
+
+
+class ControlSpan(NamedTuple):
+    """How much a ControlNet says, and during which part of the steps.
+
+    Args:
+        scale: Factor of its outputs.
+        start: Where it begins, as a fraction of the steps.
+        end: Where it ends.
+    """
+
+    scale: float
+    start: float
+    end: float
+
+    def at(self, step: int, steps: int) -> float:
+        """Return the factor at a step, 0 outside of the span."""
+        outside = step / steps < self.start or (step + 1) / steps > self.end
+        return 0.0 if outside else self.scale
+
+
+def control_spans(
+    nets: int,
+    *,
+    scale: float | Sequence[float],
+    start: float | Sequence[float],
+    end: float | Sequence[float],
+) -> list[ControlSpan]:
+    """Return the span of each ControlNet.
+
+    Args:
+        nets: How many there are.
+        scale: `controlnet_conditioning_scale`, one for all or one for each.
+        start: `control_guidance_start`, likewise, in [0, 1].
+        end: `control_guidance_end`, likewise, not before the start.
+
+    Raises:
+        ValueError: A list has another length, or a span is none.
+    """
+    given = {
+        "controlnet_conditioning_scale": scale,
+        "control_guidance_start": start,
+        "control_guidance_end": end,
+    }
+    columns = []
+    for name, value in given.items():
+        values = list(value) if isinstance(value, list | tuple) else [value] * nets
+        if len(values) != nets or not all(isinstance(v, int | float) for v in values):
+            raise ValueError(f"{name}={value!r}: give one number, or one for each of {nets}.")
+        columns.append(values)
+    spans = [ControlSpan(*span) for span in zip(*columns, strict=True)]
+    for span in spans:
+        if not 0 <= span.start <= span.end <= 1:
+            raise ValueError(
+                f"control_guidance_start={span.start} and control_guidance_end={span.end} must be"
+                " fractions of the steps, 0 <= start <= end <= 1."
+            )
+    return spans

@@ -1,0 +1,383 @@
+"""One MR contrast translated into another, by a ControlNet on a latent diffusion model."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, SchedulerMixin, UNet2DConditionModel
+from diffusers.models import MultiControlNetModel
+from diffusers.utils import logging
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from diffct.models.fingerprint import is_base_unet
+from diffct.pipelines.checks import as_texts
+from diffct.pipelines.condition_images import (
+    ConditionImage,
+    crop_images,
+    pad_images,
+    padded_size,
+    read_conditions,
+)
+from diffct.pipelines.control_checks import (
+    ControlSpan,
+    check_controlnets,
+    condition_channels,
+    control_spans,
+    controlnets_of,
+)
+from diffct.pipelines.latent_diffusion import LatentDiffusionPipeline, OutputType, State
+from diffct.pipelines.outputs import FlairToT1PipelineOutput
+from diffct.pipelines.schedulers import PREDICTIONS, step_options
+from diffct.pipelines.volume_translation import translate_volume
+
+logger = logging.get_logger(__name__)
+
+
+class FlairToT1Pipeline(LatentDiffusionPipeline):
+    """Translate MR images, as FLAIR to T1-weighted: slices by a call, scans by `translate_volume`.
+
+    It speaks the vocabulary of diffusers' `StableDiffusionControlNetPipeline`, which takes the
+    same components.
+
+    Args:
+        vae: The autoencoder; one that decodes to colours is averaged to gray.
+        text_encoder: Any text encoder of transformers, see `diffct.models.text_encoding`.
+        tokenizer: Its tokenizer.
+        unet: The denoiser of latents.
+        controlnet: What steers it by condition images; a list of several adds their outputs up.
+        scheduler: Any diffusers scheduler of the prediction type the network was trained for.
+        prediction_type: What the network predicts; None for what `scheduler` says.
+        prompt: The constant prompt of the training.
+        conditions: Names of the condition images, one for each channel of the ControlNets, in
+            their order; None for ["FLAIR"], or for numbers if there are more channels. The config
+            holds them as a dictionary from names to channels.
+        plane: How scans are cut into slices: "axial", "coronal" or "sagittal".
+        spacing_mm: Pixel size (row, column) of the training slices; None if it is not known.
+        training: Facts for the model card, see `diffct.pipelines.publishing`; its entry "images"
+            says what the images show.
+
+    Raises:
+        ValueError: The components do not fit each other.
+
+    Source:
+        Zhang et al. 2023, "Adding Conditional Control to Text-to-Image Diffusion Models".
+    """
+
+    card_task = "image-to-image"
+    # Lists, since diffusers adds lists to them.
+    _callback_tensor_inputs: ClassVar[list[str]] = [
+        *LatentDiffusionPipeline._callback_tensor_inputs,
+        "image",
+    ]
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        text_encoder: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        unet: UNet2DConditionModel,
+        controlnet: ControlNetModel
+        | list[ControlNetModel]
+        | tuple[ControlNetModel]
+        | MultiControlNetModel,
+        scheduler: SchedulerMixin,
+        prediction_type: str | None = None,
+        prompt: str = "T1-weighted image of a brain.",
+        conditions: Sequence[str] | Mapping[str, int] | None = None,
+        plane: str = "axial",
+        spacing_mm: list[float] | None = None,
+        training: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(controlnet, list | tuple):
+            controlnet = MultiControlNetModel(controlnet)
+        components = {
+            "vae": vae,
+            "text_encoder": text_encoder,
+            "tokenizer": tokenizer,
+            "unet": unet,
+            "controlnet": controlnet,
+            "scheduler": scheduler,
+        }
+        nets = [] if controlnet is None else controlnets_of(controlnet)
+        self.register_to_config(
+            prompt=prompt,
+            # Not a list: on the Hub, diffusers takes a list of texts for a component.
+            conditions=condition_channels(conditions, nets),
+            plane=plane,
+            spacing_mm=None if spacing_mm is None else [float(length) for length in spacing_mm],
+        )
+        self._put_together(components, prediction_type=prediction_type, training=training)
+        for number, net in enumerate(nets if unet is not None else []):
+            if is_base_unet(net, unet) is False:
+                logger.warning(
+                    "ControlNet %d was trained with another unet (or with this one before it was"
+                    " tuned further): compare results before you rely on them.",
+                    number,
+                )
+
+    @property
+    def conditions(self) -> list[str]:
+        """Names of the condition images, in the order of the ControlNets' channels."""
+        return list(self.config.conditions)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: ConditionImage | Mapping[str, ConditionImage | None],
+        *,
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        slice_index: int | Sequence[int] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.0,
+        num_images_per_prompt: int = 1,
+        num_samples: int = 1,
+        eta: float = 0.0,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        output_type: OutputType = "pil",
+        return_dict: bool = True,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        controlnet_conditioning_scale: float | Sequence[float] = 1.0,
+        control_guidance_start: float | Sequence[float] = 0.0,
+        control_guidance_end: float | Sequence[float] = 1.0,
+        callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> FlairToT1PipelineOutput | tuple:
+        """Translate slices.
+
+        Args:
+            image: What to translate, with values in [0, 1] and background 0, of any size:
+                an array (H, W), (images, H, W) or (images, H, W, channels); a tensor (H, W),
+                (channels, H, W) or (images, channels, H, W); a gray picture of 8 or 16 bits; a list
+                of such; or a NIfTI file or `Volume`, which is turned to the plane and normalised.
+                For several ControlNets a list with an image for each. For several conditions also a
+                dictionary {"FLAIR": image, "T2w": image or None}; what is missing counts as 0.
+            prompt: What the result shows; None for the training prompt.
+            negative_prompt: What it shall not show, one text or one for each prompt.
+            slice_index: Which slices of scans, from 0; None for the middle one.
+            height: Pad the images to this height, in pixels; None for the next that fits.
+            width: Likewise. The result always has the size of the images.
+            num_inference_steps: Denoising steps.
+            guidance_scale: How much to follow the prompt; 1 or less is without guidance.
+            num_images_per_prompt: Results for each image; they come one after the other.
+            num_samples: 2 and more return the mean of that many results for each image, and their
+                standard deviation.
+            eta: η of DDIM, 0 to 1; for schedulers that have it.
+            generator: Source of the noise, one or one per result; None for torch's global one.
+            latents: Initial noise, (results, channels, latent height, latent width).
+            prompt_embeds: Instead of `prompt`, (prompts, tokens, width).
+            negative_prompt_embeds: Instead of `negative_prompt`, of the same shape.
+            output_type: "pil" for 8-bit pictures, "np" for an array (results, height, width, 1)
+                and "pt" for a tensor (results, 1, height, width) in [0, 1], "uint16" for an array
+                (results, height, width) in [0, 65535], "latent" for latents of the padded size.
+            return_dict: Return a `FlairToT1PipelineOutput`, not a tuple of its fields.
+            cross_attention_kwargs: For the attention processors; {"scale": s} weakens a LoRA.
+            controlnet_conditioning_scale: Weight of the ControlNet, one or one for each.
+            control_guidance_start: Fraction of the steps at which it begins, likewise.
+            control_guidance_end: Fraction of the steps at which it ends, likewise.
+            callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step;
+                the tensors it returns go on.
+            callback_on_step_end_tensor_inputs: Which of "latents", "prompt_embeds" (with those of
+                the negative prompt before them), "negative_prompt_embeds" and "image" (the padded
+                condition images, one per result) the callback gets.
+
+        Returns:
+            The results, and with `num_samples` their standard deviation.
+
+        Raises:
+            ValueError: An argument, or a component, does not fit.
+        """
+        # 1. check
+        tensor_names = self._begin(
+            guidance_scale=guidance_scale,
+            cross_attention_kwargs=cross_attention_kwargs,
+            output_type=output_type,
+            callback=callback_on_step_end,
+            tensor_names=callback_on_step_end_tensor_inputs,
+        )
+        spans = control_spans(
+            len(controlnets_of(self.controlnet)),
+            scale=controlnet_conditioning_scale,
+            start=control_guidance_start,
+            end=control_guidance_end,
+        )
+        each = _results_per_image(num_images_per_prompt, num_samples, output_type)
+
+        # 2. read the condition images and pad them
+        images = self._read(image, slice_index)
+        size = tuple(images.shape[-2:])
+        _, multiple = self.window()
+        padded = padded_size(size, (height, width), multiple=multiple, factor=self.vae_scale_factor)
+        images = pad_images(images, padded)
+
+        # 3. embed the prompts, those of the negative prompt first
+        prompt = self.config.prompt if prompt is None and prompt_embeds is None else prompt
+        prompts = len(as_texts(prompt) if prompt_embeds is None else prompt_embeds)
+        if len(images) != prompts and 1 not in (len(images), prompts):
+            raise ValueError(f"{prompts} prompts for {len(images)} images; give one for each.")
+        state, results = self._embed_for_call(
+            prompt,
+            negative_prompt,
+            prompt_embeds,
+            negative_prompt_embeds,
+            repeats=each * (len(images) if prompts == 1 else 1),
+        )
+        images = images.repeat_interleave(results // len(images), dim=0)
+        state["image"] = images.to(device=self._execution_device, dtype=self.controlnet.dtype)
+
+        # 4. noise
+        shape = [length // self.vae_scale_factor for length in padded]
+        state["latents"] = self._noise(results, shape, given=latents, generator=generator)
+
+        # 5. denoise
+        latents = self._denoise(
+            state,
+            lambda step, timestep, state: self._predict(step, timestep, state, spans),
+            num_inference_steps=num_inference_steps,
+            options=step_options(self.scheduler, generator=generator, eta=eta),
+            callback=callback_on_step_end,
+            tensor_names=tensor_names,
+        )
+
+        # 6. decode
+        output = FlairToT1PipelineOutput(images=latents)
+        if output_type != "latent":
+            decoded = crop_images(self._decode(latents), size)
+            output = self._summarise(decoded, num_samples, output_type)
+        self.maybe_free_model_hooks()
+        return output if return_dict else output.to_tuple()
+
+    # Its first argument is the pipeline.
+    translate_volume = translate_volume
+
+    def window(self) -> tuple[tuple[int, int] | None, int]:
+        """Return the training size (H, W) in pixels, None if unknown, and what sizes divide by."""
+        usual = self.unet.config.sample_size
+        if usual is not None:
+            height, width = (length * self.vae_scale_factor for length in self._latent_size())
+            usual = (height, width)
+        return usual, self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    def card_summary(self) -> str:
+        """Return what the pipeline makes, for the model card."""
+        vae, text, unet, control = self._parameters("vae", "text_encoder", "unet", "controlnet")
+        predicted = PREDICTIONS.get(self.config.prediction_type, self.config.prediction_type)
+        usual, _ = self.window()
+        size = f", {usual[0]}×{usual[1]} pixels" if usual else ""
+        spacing = self.config.spacing_mm
+        size += f" of {spacing[0]:g}×{spacing[1]:g} mm" if spacing else ""
+        shown = (self.config.training or {}).get("images")
+        return (
+            f"A ControlNet that translates {' + '.join(self.conditions)} into what"
+            f' "{self.config.prompt}" says{f" ({shown})" if shown else ""}, by latent diffusion, in'
+            f" {self.config.plane} slices{size}, one channel. Images of other sizes are padded. The"
+            f" ControlNet has {control} parameters; the denoiser has {unet} and predicts"
+            f" {predicted}, the autoencoder has {vae}, the text encoder"
+            f" ({type(self.text_encoder).__name__}) {text}."
+        )
+
+    def card_usage(self, name: str) -> str:
+        """Return how to translate, for the model card."""
+        files = {condition: f"{condition}.nii.gz" for condition in self.conditions}
+        scan = json.dumps(files if len(files) > 1 else next(iter(files.values())))
+        return (
+            "import diffct\n\n"
+            f'pipeline = diffct.load_pipeline("{name}")\n'
+            f"scan = {scan}\n"
+            'pipeline.translate_volume(scan, out="translated.nii.gz")  # synthetic\n'
+            "slices = pipeline(scan, slice_index=[80, 90]).images"
+        )
+
+    def _check_fit(self) -> None:
+        """Raise a ValueError unless those components that are there fit each other."""
+        super()._check_fit()
+        if self.controlnet is not None:
+            factor = 2 ** (len(self.vae.config.block_out_channels) - 1) if self.vae else None
+            check_controlnets(
+                controlnets_of(self.controlnet),
+                unet=self.unet,
+                vae_factor=factor,
+                conditions=self.conditions,
+            )
+
+    def _read(
+        self,
+        image: ConditionImage | Mapping[str, ConditionImage | None],
+        slice_index: int | Sequence[int] | None,
+    ) -> Tensor:
+        """Read condition images, (images, conditions, H, W) in [0, 1]."""
+        nets = controlnets_of(self.controlnet)
+        return read_conditions(
+            image,
+            channels=[net.config.conditioning_channels for net in nets],
+            conditions=self.conditions,
+            plane=self.config.plane,
+            slice_index=slice_index,
+        )
+
+    def _predict(
+        self, step: int, timestep: Tensor, state: State, spans: Sequence[ControlSpan]
+    ) -> Tensor:
+        """Run the networks, (results, channels, h, w) in float32."""
+        scales = [span.at(step, len(self.scheduler.timesteps)) for span in spans]
+        if not any(scales):
+            return self._guide(timestep, state)
+        image = state["image"]
+        if self.do_classifier_free_guidance:
+            image = torch.cat([image] * 2)
+        nets = controlnets_of(self.controlnet)
+        images = image.split([net.config.conditioning_channels for net in nets], dim=1)
+        single = len(nets) == 1 and not isinstance(self.controlnet, MultiControlNetModel)
+
+        def control(inputs: Tensor) -> dict[str, Any]:
+            dtype = self.controlnet.dtype
+            down, mid = self.controlnet(
+                inputs.to(dtype),
+                timestep,
+                encoder_hidden_states=state["prompt_embeds"].to(dtype),
+                controlnet_cond=images[0] if single else list(images),
+                conditioning_scale=scales[0] if single else scales,
+                return_dict=False,
+            )
+            return {
+                "down_block_additional_residuals": [part.to(self.unet.dtype) for part in down],
+                "mid_block_additional_residual": mid.to(self.unet.dtype),
+            }
+
+        return self._guide(timestep, state, control)
+
+    def _summarise(
+        self, images: Tensor, num_samples: int, output_type: OutputType
+    ) -> FlairToT1PipelineOutput:
+        """Return results, or the mean and standard deviation of those of each image."""
+        if num_samples == 1:
+            return FlairToT1PipelineOutput(images=self._as_output(images, output_type))
+        samples = images.unflatten(0, (-1, num_samples))
+        std = samples.std(dim=1)
+        if output_type != "pt":
+            std = std.permute(0, 2, 3, 1).cpu().numpy()
+        mean = self._as_output(samples.mean(dim=1), output_type)
+        return FlairToT1PipelineOutput(images=mean, std=std)
+
+
+def _results_per_image(num_images_per_prompt: int, num_samples: int, output_type: str) -> int:
+    """Return how many results each image gets."""
+    counts = {"num_images_per_prompt": num_images_per_prompt, "num_samples": num_samples}
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}={count} must be at least 1.")
+    if num_samples > 1 and num_images_per_prompt > 1:
+        raise ValueError(
+            "Give num_images_per_prompt or num_samples, not both: samples are one image."
+        )
+    if num_samples > 1 and output_type == "latent":
+        raise ValueError("num_samples averages images; latents have no mean image.")
+    return num_images_per_prompt * num_samples

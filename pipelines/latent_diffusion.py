@@ -1,0 +1,331 @@
+"""What latent diffusion pipelines share: prompts, noise, guidance, denoising and decoding."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
+from diffusers.utils import scale_lora_layers, unscale_lora_layers
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from diffct.models.text_encoding import embed, tokenize
+from diffct.pipelines.checks import as_texts, check_components, check_prompt, latent_size
+from diffct.pipelines.publishing import PublishedPipeline
+from diffct.pipelines.schedulers import check_prediction_type, read_prediction_type
+
+OutputType = Literal["pil", "np", "pt", "uint16", "latent"]
+Generators = torch.Generator | list[torch.Generator] | None
+State = dict[str, Any]
+"""What changes from step to step, by the names that callbacks know: "latents", "prompt_embeds"
+(with guidance, those of the negative prompts before them), "negative_prompt_embeds", ..."""
+Callback = Callable[..., State]
+
+
+class LatentDiffusionPipeline(
+    PublishedPipeline, StableDiffusionMixin, StableDiffusionLoraLoaderMixin
+):
+    """The parts of a pipeline that denoises latents by a prompt; subclasses have the call.
+
+    Source:
+        Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models"; Ho &
+        Salimans 2022, "Classifier-Free Diffusion Guidance", equation 6 with w = scale - 1.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet->vae"
+    # Lists, since diffusers adds lists to them.
+    _callback_tensor_inputs: ClassVar[list[str]] = [
+        "latents",
+        "prompt_embeds",
+        "negative_prompt_embeds",
+    ]
+
+    def _put_together(
+        self,
+        components: dict[str, Any],
+        *,
+        prediction_type: str | None,
+        training: dict[str, Any] | None,
+    ) -> None:
+        """Take components over, some of which may be None, and record what inference needs."""
+        self.register_modules(**components)
+        # diffusers makes pipelines without some components, e.g. to embed prompts only.
+        if self.scheduler is not None:
+            prediction_type = prediction_type or read_prediction_type(self.scheduler)
+            # As the stock pipeline has it: latents are no pixels, their bounds are not -1 and 1.
+            # Schedulers made from this one's config inherit it.
+            self.scheduler.register_to_config(clip_sample=False, steps_offset=1)
+        self.register_to_config(prediction_type=prediction_type, training=training)
+        self._check_fit()
+        blocks = self.vae.config.block_out_channels if self.vae else [None] * 4
+        self.vae_scale_factor = 2 ** (len(blocks) - 1)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    @property
+    def guidance_scale(self) -> float:
+        """Guidance scale of the running or last call."""
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether the network runs on the negative prompt, too."""
+        return self._guidance_scale > 1
+
+    @property
+    def cross_attention_kwargs(self) -> dict[str, Any] | None:
+        """Arguments of the attention processors in the running or last call."""
+        return self._cross_attention_kwargs
+
+    @property
+    def num_timesteps(self) -> int:
+        """How often the network runs in the running or last call."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the remaining steps are left out; a callback may set `_interrupt`."""
+        return self._interrupt
+
+    def encode_prompt(
+        self,
+        prompt: str | Sequence[str] | None,
+        device: torch.device | str | None = None,
+        *,
+        num_images_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = True,
+        negative_prompt: str | Sequence[str] | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        lora_scale: float | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Embed prompts and negative prompts, as a call does.
+
+        Args:
+            prompt: One text or several.
+            device: Where the text encoder runs; None for where the pipeline does.
+            num_images_per_prompt: How often each embedding is repeated.
+            do_classifier_free_guidance: Embed the negative prompt, too.
+            negative_prompt: One text for all, or one for each prompt; None for "".
+            prompt_embeds: Instead of `prompt`.
+            negative_prompt_embeds: Instead of `negative_prompt`.
+            lora_scale: Weight of the text encoder's LoRA layers.
+
+        Returns:
+            The embeddings, each (prompts x num_images_per_prompt, tokens, width); those of the
+            negative prompt are None without guidance.
+        """
+        if lora_scale is not None and self.text_encoder is not None:
+            scale_lora_layers(self.text_encoder, lora_scale)
+        if prompt_embeds is None:
+            prompt_embeds = self._embed(prompt, device)
+        if do_classifier_free_guidance and negative_prompt_embeds is None:
+            texts = [""] if negative_prompt is None else as_texts(negative_prompt)
+            repeats = len(prompt_embeds) if len(texts) == 1 else 1
+            negative_prompt_embeds = self._embed(texts * repeats, device)
+        if lora_scale is not None and self.text_encoder is not None:
+            unscale_lora_layers(self.text_encoder, lora_scale)
+        if do_classifier_free_guidance and negative_prompt_embeds.shape != prompt_embeds.shape:
+            raise ValueError(
+                f"The prompts give embeddings {tuple(prompt_embeds.shape)}, the negative prompts"
+                f" {tuple(negative_prompt_embeds.shape)}; give one negative prompt for each, or one"
+                " for all."
+            )
+        prompt_embeds = prompt_embeds.repeat_interleave(num_images_per_prompt, dim=0)
+        if negative_prompt_embeds is not None:
+            negative_prompt_embeds = negative_prompt_embeds.repeat_interleave(
+                num_images_per_prompt, dim=0
+            )
+        return prompt_embeds, negative_prompt_embeds
+
+    def _begin(
+        self,
+        *,
+        guidance_scale: float,
+        cross_attention_kwargs: dict[str, Any] | None,
+        output_type: str,
+        callback: Callback | None,
+        tensor_names: Sequence[str],
+    ) -> Sequence[str]:
+        """Note a call's settings and check them; return the tensors that its callback gets."""
+        self._guidance_scale = guidance_scale
+        self._cross_attention_kwargs = cross_attention_kwargs
+        self._interrupt = False
+        if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
+            tensor_names = callback.tensor_inputs
+        for name in ("vae", "unet", "scheduler"):
+            if getattr(self, name) is None:
+                raise ValueError(f"The pipeline has no {name}, so it cannot sample.")
+        self._check_fit()
+        check_prediction_type(self.scheduler, self.config.prediction_type)
+        if output_type not in OutputType.__args__:
+            accepted = ", ".join(OutputType.__args__)
+            raise ValueError(f"output_type={output_type!r} is none of {accepted}.")
+        if output_type != "latent" and self.vae.config.scaling_factor is None:
+            raise ValueError(
+                "The autoencoder's scaling_factor is not known: its training has not ended. Finish"
+                " it (--resume), or take a finished autoencoder."
+            )
+        unknown = set(tensor_names) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs: {sorted(unknown)} are none of"
+                f" {self._callback_tensor_inputs}."
+            )
+        return tensor_names
+
+    def _check_fit(self) -> None:
+        """Raise a ValueError unless those components that are there fit each other."""
+        check_components(
+            vae=self.vae, text_encoder=self.text_encoder, tokenizer=self.tokenizer, unet=self.unet
+        )
+
+    def _latent_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
+        """Return the latents' size (h, w) for images of a size in pixels, or of the usual one."""
+        usual = self.unet.config.sample_size
+        usual = usual if isinstance(usual, Sequence) else (usual, usual)
+        return latent_size((height, width), usual, factor=self.vae_scale_factor)
+
+    def _embed(self, prompt: str | Sequence[str], device: torch.device | str | None) -> Tensor:
+        """Embed texts, (texts, tokens, width)."""
+        if self.text_encoder is None or self.tokenizer is None:
+            raise ValueError(
+                "The pipeline has no text_encoder or no tokenizer: give prompt_embeds, and with"
+                " guidance negative_prompt_embeds."
+            )
+        tokens = tokenize(self.tokenizer, as_texts(prompt))
+        return embed(self.text_encoder, tokens, device=device or self._execution_device)
+
+    def _embed_for_call(
+        self,
+        prompt: str | Sequence[str] | None,
+        negative_prompt: str | Sequence[str] | None,
+        prompt_embeds: Tensor | None,
+        negative_prompt_embeds: Tensor | None,
+        *,
+        repeats: int,
+    ) -> tuple[State, int]:
+        """Check and embed the prompts of a call; return them, and the number of its images."""
+        for name, text, embeds in (
+            ("prompt", prompt, prompt_embeds),
+            ("negative_prompt", negative_prompt, negative_prompt_embeds),
+        ):
+            check_prompt(text, embeds, unet=self.unet, name=name)
+        embeds, negative_embeds = self.encode_prompt(
+            prompt,
+            self._execution_device,
+            num_images_per_prompt=repeats,
+            do_classifier_free_guidance=self.do_classifier_free_guidance,
+            negative_prompt=negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            lora_scale=(self.cross_attention_kwargs or {}).get("scale"),
+        )
+        images = len(embeds)
+        if self.do_classifier_free_guidance:
+            embeds = torch.cat([negative_embeds, embeds])
+        embeds = embeds.to(device=self._execution_device, dtype=self.unet.dtype)
+        return {"prompt_embeds": embeds, "negative_prompt_embeds": negative_embeds}, images
+
+    def _noise(
+        self, images: int, size: Sequence[int], *, given: Tensor | None, generator: Generators
+    ) -> Tensor:
+        """Return the initial noise; the state is float32 whatever the network computes in."""
+        shape, device = (images, self.unet.config.in_channels, *size), self._execution_device
+        if isinstance(generator, list) and len(generator) != images:
+            raise ValueError(f"{len(generator)} generators for {images} films; give one for each.")
+        if given is None:
+            return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        if given.shape != shape:
+            raise ValueError(f"latents has the shape {tuple(given.shape)}, not {shape}.")
+        return given.to(device=device, dtype=torch.float32)
+
+    def _denoise(
+        self,
+        state: State,
+        predict: Callable[[int, Tensor, State], Tensor],
+        *,
+        num_inference_steps: int,
+        options: dict[str, Any],
+        callback: Callback | None,
+        tensor_names: Sequence[str],
+    ) -> Tensor:
+        """Run the scheduler.
+
+        Args:
+            state: With "latents", noise of unit variance; callbacks may change it.
+            predict: Maps (step, timestep, state) to the network's prediction, float32.
+            num_inference_steps: Denoising steps.
+            options: Arguments of the scheduler's `step`.
+            callback: Called after each step; None for none.
+            tensor_names: What of the state it gets.
+
+        Returns:
+            The latents.
+        """
+        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
+        self._num_timesteps = len(self.scheduler.timesteps)
+        state["latents"] = state["latents"] * self.scheduler.init_noise_sigma
+        for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            if self.interrupt:
+                continue
+            prediction = predict(step, timestep, state)
+            stepped = self.scheduler.step(prediction, timestep, state["latents"], **options)
+            state["latents"] = stepped.prev_sample
+            if callback is not None:
+                asked = {name: state[name] for name in tensor_names}
+                state |= callback(self, step, timestep, asked) or {}
+        return state["latents"]
+
+    def _guide(
+        self,
+        timestep: Tensor,
+        state: State,
+        control: Callable[[Tensor], dict[str, Any]] | None = None,
+    ) -> Tensor:
+        """Run the network, with guidance if asked.
+
+        Args:
+            timestep: t.
+            state: With "latents" and "prompt_embeds".
+            control: Maps what the network gets to further arguments of it.
+
+        Returns:
+            The prediction, (images, channels, h, w) in float32.
+        """
+        guided, latents = self.do_classifier_free_guidance, state["latents"]
+        inputs = self.scheduler.scale_model_input(
+            torch.cat([latents] * 2) if guided else latents, timestep
+        )
+        prediction = self.unet(
+            inputs.to(self.unet.dtype),
+            timestep,
+            encoder_hidden_states=state["prompt_embeds"],
+            cross_attention_kwargs=self.cross_attention_kwargs,
+            **(control(inputs) if control else {}),
+        ).sample.float()
+        if not guided:
+            return prediction
+        negative, positive = prediction.chunk(2)
+        return negative + self.guidance_scale * (positive - negative)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Decode latents to gray images, (images, 1, H, W) in [0, 1]."""
+        latents = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+        images = self.vae.decode(latents).sample.float().mean(dim=1, keepdim=True)
+        return self.image_processor.denormalize(images)
+
+    def _as_output(self, images: Tensor, output_type: OutputType) -> Any:  # noqa: ANN401 - see OutputType
+        """Return gray images, (images, 1, H, W) in [0, 1], in the form that was asked for."""
+        kind = "np" if output_type == "uint16" else output_type
+        shown = self.image_processor.postprocess(images, kind, do_denormalize=[False] * len(images))
+        if output_type != "uint16":
+            return shown
+        return (shown[..., 0] * 65535).round().astype("uint16")
+
+    def _parameters(self, *names: str) -> list[str]:
+        """Return how many parameters components have, for the model card."""
+        networks = (getattr(self, name) for name in names)
+        return [f"{sum(weight.numel() for weight in net.parameters()):,}" for net in networks]

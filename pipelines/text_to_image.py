@@ -1,0 +1,179 @@
+"""Gray images from text, by latent diffusion."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from diffct.pipelines.latent_diffusion import LatentDiffusionPipeline, OutputType
+from diffct.pipelines.outputs import TextToImagePipelineOutput
+from diffct.pipelines.schedulers import PREDICTIONS, step_options
+
+
+class TextToImagePipeline(LatentDiffusionPipeline):
+    """Sample gray images that show what a prompt says.
+
+    It speaks the vocabulary of diffusers' `StableDiffusionPipeline`, which takes the same
+    components.
+
+    Args:
+        vae: The autoencoder; one that decodes to colours is averaged to gray.
+        text_encoder: Any text encoder of transformers, see `diffct.models.text_encoding`.
+        tokenizer: Its tokenizer.
+        unet: The denoiser of latents.
+        scheduler: Any diffusers scheduler of the prediction type the network was trained for.
+        prediction_type: What the network predicts; None for what `scheduler` says.
+        training: Facts for the model card, see `diffct.pipelines.publishing`; its entry "images"
+            says what the images show.
+
+    Raises:
+        ValueError: The components do not fit each other.
+    """
+
+    card_task = "text-to-image"
+    card_example: ClassVar[str] = ""
+    """A prompt for the model card."""
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        text_encoder: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        unet: UNet2DConditionModel,
+        scheduler: SchedulerMixin,
+        prediction_type: str | None = None,
+        training: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        components = {
+            "vae": vae,
+            "text_encoder": text_encoder,
+            "tokenizer": tokenizer,
+            "unet": unet,
+            "scheduler": scheduler,
+        }
+        self._put_together(components, prediction_type=prediction_type, training=training)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        negative_prompt: str | Sequence[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.0,
+        num_images_per_prompt: int = 1,
+        eta: float = 0.0,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        output_type: OutputType = "pil",
+        return_dict: bool = True,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> TextToImagePipelineOutput | tuple:
+        """Sample images.
+
+        Args:
+            prompt: What the images show, in the words of the training texts; "" for any image.
+            negative_prompt: What they shall not show, one text or one for each prompt.
+            height: In pixels; None for the training height.
+            width: In pixels; None for the training width.
+            num_inference_steps: Denoising steps.
+            guidance_scale: How much to follow the prompt; 1 or less is without guidance.
+            num_images_per_prompt: Images of each prompt; they come one after the other.
+            eta: η of DDIM, 0 to 1; for schedulers that have it.
+            generator: Source of the noise, one or one per image; None for torch's global one.
+            latents: Initial noise, (images, channels, latent height, latent width).
+            prompt_embeds: Instead of `prompt`, (prompts, tokens, width).
+            negative_prompt_embeds: Instead of `negative_prompt`, of the same shape.
+            output_type: "pil" for 8-bit pictures, "np" for an array (images, height, width, 1) and
+                "pt" for a tensor (images, 1, height, width) in [0, 1], "uint16" for an array
+                (images, height, width) in [0, 65535], "latent" for latents.
+            return_dict: Return a `TextToImagePipelineOutput`, not a tuple of its field.
+            cross_attention_kwargs: For the attention processors; {"scale": s} weakens a LoRA.
+            callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step;
+                the tensors it returns go on.
+            callback_on_step_end_tensor_inputs: Which of "latents", "prompt_embeds" (with those of
+                the negative prompt before them) and "negative_prompt_embeds" the callback gets.
+
+        Returns:
+            The images.
+
+        Raises:
+            ValueError: An argument, or a component, does not fit.
+        """
+        # 1. check
+        tensor_names = self._begin(
+            guidance_scale=guidance_scale,
+            cross_attention_kwargs=cross_attention_kwargs,
+            output_type=output_type,
+            callback=callback_on_step_end,
+            tensor_names=callback_on_step_end_tensor_inputs,
+        )
+        size = self._latent_size(height, width)
+
+        # 2. embed the prompts, those of the negative prompt first
+        state, images = self._embed_for_call(
+            prompt,
+            negative_prompt,
+            prompt_embeds,
+            negative_prompt_embeds,
+            repeats=num_images_per_prompt,
+        )
+
+        # 3. noise
+        state["latents"] = self._noise(images, size, given=latents, generator=generator)
+
+        # 4. denoise
+        latents = self._denoise(
+            state,
+            lambda step, timestep, state: self._guide(timestep, state),
+            num_inference_steps=num_inference_steps,
+            options=step_options(self.scheduler, generator=generator, eta=eta),
+            callback=callback_on_step_end,
+            tensor_names=tensor_names,
+        )
+
+        # 5. decode
+        sampled = latents
+        if output_type != "latent":
+            sampled = self._as_output(self._decode(latents), output_type)
+        self.maybe_free_model_hooks()
+        output = TextToImagePipelineOutput(images=sampled)
+        return output if return_dict else output.to_tuple()
+
+    def card_subject(self) -> tuple[str, str]:
+        """Return what the images show and what the prompts are, for the model card."""
+        shown = (self.config.training or {}).get("images")
+        return f"gray images of {shown}" if shown else "gray images", "text"
+
+    def card_summary(self) -> str:
+        """Return what the pipeline makes, for the model card."""
+        height, width = (length * self.vae_scale_factor for length in self._latent_size())
+        vae, text, unet = self._parameters("vae", "text_encoder", "unet")
+        predicted = PREDICTIONS.get(self.config.prediction_type, self.config.prediction_type)
+        images, prompts = self.card_subject()
+        return (
+            f"A latent diffusion model of {images}, {height}×{width} pixels, one channel,"
+            f" from {prompts}. The denoiser has"
+            f" {unet} parameters and predicts {predicted}, the autoencoder has {vae}, the text"
+            f" encoder ({type(self.text_encoder).__name__}, at most"
+            f" {self.tokenizer.model_max_length} tokens) {text}."
+        )
+
+    def card_usage(self, name: str) -> str:
+        """Return how to sample, for the model card."""
+        return (
+            "import diffct\n\n"
+            f'pipeline = diffct.load_pipeline("{name}")\n'
+            f'output = pipeline("{self.card_example}", output_type="uint16")\n'
+            'output.save("samples")  # 16-bit PNG'
+        )

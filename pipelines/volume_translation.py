@@ -1,0 +1,298 @@
+"""A whole scan translated slice by slice, onto the grid that it came on."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from diffct.data.intensity import foreground
+from diffct.data.slices import cut_slice, put_slice, tissue_window
+from diffct.data.transforms import resample, resample_onto
+from diffct.data.volume import NIFTI_ENDINGS, Volume, reorient, write_nifti
+from diffct.pipelines.coherent_noise import coherent_noise
+from diffct.pipelines.condition_volumes import Scan, is_scan, on_one_grid, read_unit
+
+if TYPE_CHECKING:
+    from diffct.pipelines.flair_to_t1 import FlairToT1Pipeline
+
+_SPACING_TOLERANCE = 0.05  # of the training spacing: heads differ by more
+
+
+@dataclass(frozen=True)
+class VolumeTranslation:
+    """A translated scan.
+
+    Attributes:
+        mean: The mean of the samples, or the only one, in [0, 1] of the training range and 0 where
+            nothing was sampled; with the size and the affine of the scan.
+        std: Standard deviation of the samples in each voxel; None for one sample.
+    """
+
+    mean: Volume
+    std: Volume | None = None
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write float32 NIfTI, the standard deviation to `<name>_std.nii.gz` beside it.
+
+        Args:
+            path: Ends in .nii or .nii.gz. The file's axes are those of the scan's file.
+
+        Returns:
+            The paths of the files.
+
+        Raises:
+            ValueError: The ending is another one.
+            OSError: The disk is full.
+        """
+        paths = [_checked_path(path)]
+        _write(self.mean, paths[0])
+        if self.std is not None:
+            stem = paths[0].name.removesuffix(".gz").removesuffix(".nii")
+            paths.append(paths[0].with_name(f"{stem}_std.nii.gz"))
+            _write(self.std, paths[1])
+        return paths
+
+
+@torch.no_grad()
+def translate_volume(
+    pipeline: "FlairToT1Pipeline",
+    image: Scan | Mapping[str, Scan | None],
+    *,
+    out: str | Path | None = None,
+    num_samples: int = 1,
+    batch_size: int = 8,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 7.0,
+    controlnet_conditioning_scale: float | Sequence[float] = 1.0,
+    eta: float = 0.0,
+    seed: int = 0,
+    coherence_mm: float = 12.0,
+) -> VolumeTranslation:
+    """Translate a whole scan, whatever its orientation, spacing and size.
+
+    All slices of the pipeline's plane that hold tissue are translated, in a window around the
+    tissue, at the training spacing if the scan's differs by more than 5 %. The noise changes slowly
+    from slice to slice (see `coherent_noise`), and what a scheduler draws in its steps is the same
+    in all slices, so the slices fit together as far as the network lets them.
+
+    Args:
+        pipeline: The pipeline.
+        image: A file or a `Volume` of the first condition, or a dictionary from conditions to
+            them; what is None or missing counts as 0. They need not have the same grid.
+        out: A NIfTI file to write, see `VolumeTranslation.save`; None for none.
+        num_samples: How many samples; 2 and more give their mean and standard deviation.
+        batch_size: Slices at once; the result does not depend on it.
+        num_inference_steps: Denoising steps.
+        guidance_scale: How much to follow the prompt; 1 or less is without guidance.
+        controlnet_conditioning_scale: Weight of the ControlNet, one or one for each.
+        eta: η of DDIM, 0 to 1.
+        seed: Seed of the first sample; number k has `seed + k`.
+        coherence_mm: Standard deviation of the Gaussian that smooths the noise across slices; 0 for
+            independent slices, infinity for the same noise in all.
+
+    Returns:
+        The translation, with exactly the size and the affine of the first scan.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A scan cannot be used, or an argument does not fit.
+    """
+    counts = {"num_samples": num_samples, "batch_size": batch_size}
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}={count} must be at least 1.")
+    if out is not None:
+        _checked_path(out)
+
+    # 1. read, on the grid of the first scan
+    scans = _by_condition(image, pipeline.conditions)
+    stored = {name: read_unit(scan, name) for name, scan in scans.items()}
+    grids = on_one_grid(stored, pipeline.config.plane)
+    units = {name: _to_spacing(unit, pipeline.config.spacing_mm) for name, unit in grids.items()}
+
+    # 2. cut slices
+    first = next(iter(units.values()))
+    usual, multiple = pipeline.window()
+    size = _window_size(first.array, usual, multiple=multiple)
+    start = tissue_window(first.array, size)
+    indices = np.flatnonzero(foreground(first.array).any(axis=(1, 2))).tolist()
+    slices = _cut(units, pipeline.conditions, indices, start=start, size=size)
+
+    # 3. sample
+    def translate(batch: range, noise: Tensor, step_seed: int) -> np.ndarray:
+        output = pipeline(
+            slices[batch],
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            controlnet_conditioning_scale=controlnet_conditioning_scale,
+            eta=eta,
+            latents=noise[[indices[place] for place in batch]],
+            # What the scheduler draws in a step is the same in all slices.
+            generator=[torch.Generator().manual_seed(step_seed) for _ in batch],
+            output_type="np",
+        )
+        return output.images[..., 0]
+
+    channels, factor = pipeline.unet.config.in_channels, pipeline.vae_scale_factor
+    noises = _noises(
+        (first.size[0], channels, size[0] // factor, size[1] // factor),
+        sigma_slices=coherence_mm / first.spacing_mm[0],
+        seeds=range(seed, seed + num_samples),
+    )
+    places = range(len(indices))
+    batches = [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
+    with _progress(pipeline, num_samples * len(batches)) as bar:
+        maps = _mean_and_std(
+            np.concatenate([translate(batch, *noise) for batch in bar(batches)]) for noise in noises
+        )
+
+    # 4. put back
+    grid, origin = next(iter(grids.values())), next(iter(stored.values()))
+    volumes = [_put_back(values, first, indices, start) for values in maps]
+    translation = VolumeTranslation(*(_as_stored(volume, grid, origin) for volume in volumes))
+    if out is not None:
+        translation.save(out)
+    return translation
+
+
+def _by_condition(
+    image: Scan | Mapping[str, Scan | None], conditions: Sequence[str]
+) -> dict[str, Scan]:
+    """Return the scans that are there, in the order of the conditions."""
+    given = image if isinstance(image, Mapping) else {conditions[0]: image}
+    scans = {name: given[name] for name in conditions if given.get(name) is not None}
+    unknown = set(given) - set(conditions)
+    if unknown or not scans:
+        raise ValueError(
+            f"image is for {sorted(map(str, given))}; give one of {list(conditions)} at least, and"
+            " nothing else."
+        )
+    for name, scan in scans.items():
+        if not is_scan(scan):
+            raise ValueError(f"{name} is a {type(scan).__name__}; give a file or a diffct.Volume.")
+    return scans
+
+
+def _to_spacing(volume: Volume, spacing_mm: Sequence[float] | None) -> Volume:
+    """Resample slices to the training spacing (row, column), unless they nearly have it."""
+    depth, *here = volume.spacing_mm
+    if spacing_mm is None or np.allclose(here, spacing_mm, rtol=_SPACING_TOLERANCE, atol=0):
+        return volume
+    return resample(volume, (depth, *spacing_mm))
+
+
+def _window_size(
+    unit: np.ndarray, usual: tuple[int, int] | None, *, multiple: int
+) -> tuple[int, int]:
+    """Return the training size (H, W), or the next multiple where the tissue is larger."""
+    tissue = foreground(unit)
+    sizes = []
+    for axis, length in ((1, usual[0] if usual else 0), (2, usual[1] if usual else 0)):
+        held = np.flatnonzero(tissue.any(axis=tuple({0, 1, 2} - {axis})))
+        extent = int(held[-1] - held[0] + 1) if held.size else 1
+        sizes.append(max(length, -(-extent // multiple) * multiple if extent > length else 0))
+    return sizes[0], sizes[1]
+
+
+def _cut(
+    units: Mapping[str, Volume],
+    conditions: Sequence[str],
+    indices: Sequence[int],
+    *,
+    start: Sequence[int],
+    size: Sequence[int],
+) -> Tensor:
+    """Cut a window out of slices, (slices, conditions, H, W), 0 where a scan is missing."""
+    slices = np.zeros((len(indices), len(conditions), *size), dtype=np.float32)
+    for channel, name in enumerate(conditions):
+        for place, index in enumerate(indices if name in units else ()):
+            slices[place, channel] = cut_slice(units[name], index, start=start, size=size).array[0]
+    return torch.from_numpy(slices)
+
+
+def _noises(
+    shape: tuple[int, ...], *, sigma_slices: float, seeds: Iterable[int]
+) -> Iterator[tuple[Tensor, int]]:
+    """Draw, for each sample, the noise of all slices and a seed for what the steps draw."""
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        # Not `seed` itself, which would draw the first slice's noise once more.
+        step_seed = int(torch.randint(2**62, (), generator=generator))
+        noise = coherent_noise(shape[0], shape[1:], sigma_slices=sigma_slices, generator=generator)
+        yield noise, step_seed
+
+
+def _mean_and_std(samples: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Return mean and standard deviation of arrays that come one by one; of one, itself.
+
+    Source: Welford 1962, "Note on a Method for Calculating Corrected Sums of Squares and Products".
+    """
+    mean = squares = np.zeros(())
+    number = 0
+    for number, sample in enumerate(samples, start=1):
+        change = sample - mean
+        mean = mean + change / number
+        squares = squares + change * (sample - mean)
+    if number == 1:
+        return [mean.astype(np.float32)]
+    return [mean.astype(np.float32), np.sqrt(squares / (number - 1)).astype(np.float32)]
+
+
+def _put_back(
+    slices: np.ndarray, frame: Volume, indices: Sequence[int], start: Sequence[int]
+) -> Volume:
+    """Put slices (n, H, W) to their places in a volume of 0 with the grid of another one."""
+    whole = Volume(np.zeros_like(frame.array), frame.affine)
+    for index, values in zip(indices, slices, strict=True):
+        place = cut_slice(whole, index, start=start, size=values.shape)
+        put_slice(Volume(values[None], place.affine), whole)
+    return whole
+
+
+def _as_stored(volume: Volume, grid: Volume, stored: Volume) -> Volume:
+    """Bring a translation from the training grid to the scan's, and turn it as the scan."""
+    if volume.size != grid.size or not np.allclose(volume.affine, grid.affine):
+        volume = resample_onto(volume, grid)
+    turned = reorient(volume, stored.orientation)
+    # The same numbers, without the rounding of turning there and back.
+    return Volume(turned.array.astype(np.float32), stored.affine)
+
+
+@contextmanager
+def _progress(
+    pipeline: "FlairToT1Pipeline", total: int
+) -> Iterator[Callable[[Sequence[range]], Iterator[range]]]:
+    """Show one bar over all batches and samples, instead of the pipeline's own for each batch."""
+    own = dict(getattr(pipeline, "_progress_bar_config", {}))
+    bar = tqdm(total=total, desc="translating", unit="batch", disable=own.get("disable", False))
+
+    def counted(batches: Sequence[range]) -> Iterator[range]:
+        for batch in batches:
+            yield batch
+            bar.update()
+
+    pipeline.set_progress_bar_config(disable=True)
+    try:
+        with bar:
+            yield counted
+    finally:
+        pipeline.set_progress_bar_config(**own)
+
+
+def _checked_path(path: str | Path) -> Path:
+    """Pass the path of a NIfTI file, before the hours that its content takes."""
+    if not str(path).endswith(NIFTI_ENDINGS):
+        raise ValueError(f"{path}: a NIfTI file ends in .nii or .nii.gz.")
+    return Path(path)
+
+
+def _write(volume: Volume, path: Path) -> None:
+    """Write a volume with the axes of its array as those of the file, which NIfTI reverses."""
+    reversed_axes = Volume(volume.array.transpose(2, 1, 0), volume.affine[:, [2, 1, 0, 3]])
+    write_nifti(reversed_axes, path, stored_as="float32")

@@ -1,0 +1,80 @@
+"""The table of a translation: written from a real pipeline, with baselines that can win."""
+
+import json
+
+import numpy as np
+import pytest
+
+from diffct.data.phantoms.brain import draw_brain, write_brain_cohort
+from diffct.data.volume import write_nifti
+from diffct.eval import fidelity, translated_volume
+from diffct.prepare.brain import prepare_brain
+from diffct.prepare.brain_pairs import find_bids
+from diffct.train.train_controlnet import main as train_controlnet
+from tests.train.brains import TINY, write_base
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Slices of ten small phantoms and a pipeline that has learnt next to nothing."""
+    folder = tmp_path_factory.mktemp("brains")
+    tree = write_brain_cohort(
+        folder / "bids", subjects=10, seed=0, spacing_mm=3.0, workers=1, show_progress=False
+    )
+    slices = folder / "slices"
+    prepare_brain(find_bids(tree), slices, slices=3, size=(64, 48), workers=1, show_progress=False)
+    (folder / "tiny.yaml").write_text(TINY.format(folder=folder / "run"))
+    base = write_base(folder / "base")
+    train_controlnet(
+        [
+            "--config",
+            str(folder / "tiny.yaml"),
+            f"data.manifest={slices}",
+            f"base={base}",
+            "train.updates=2",
+            "train.validate_every=0",
+        ]
+    )
+    return slices, folder / "run" / "pipeline"
+
+
+def test_table_names_the_better_one(trained, tmp_path, capsys):
+    slices, pipeline = trained
+    out = tmp_path / "fidelity"
+    fidelity.main([str(pipeline), "--manifest", str(slices), "--steps", "2", "--out", str(out)])
+    printed = capsys.readouterr().out
+    report = json.loads((out / "fidelity.json").read_text())
+    figures = report["figures"]
+    assert report["protocol"]["slices"] == 3 and report["protocol"]["synthetic"] is True
+    assert "SYNTHETIC" in printed and "3 slices of 1 test subjects" in printed
+    # An untrained model loses against the line, and the table says so.
+    assert figures["diffct"]["psnr_db"]["mean"] < figures["linear regression"]["psnr_db"]["mean"]
+    for name in ("diffct", "copied input", "linear regression", "histogram matching"):
+        assert f"| {name} |" in printed
+    assert (out / "fidelity.png").stat().st_size > 1000
+
+
+def test_whole_volume_is_measured_against_the_truth(trained, tmp_path, capsys):
+    _, pipeline = trained
+    brain = draw_brain((7, 7), spacing_mm=3.0)
+    for name, volume in brain.images.items():
+        write_nifti(volume, tmp_path / f"{name}.nii.gz")
+    words = [str(pipeline), str(tmp_path / "FLAIR.nii.gz"), str(tmp_path / "T1w.nii.gz")]
+    translated_volume.main(
+        [*words, "--num-samples", "2", "--steps", "2", "--out", str(tmp_path / "out")]
+    )
+    figures = json.loads((tmp_path / "out" / "translated_volume.json").read_text())
+    assert figures["same shape"] is True
+    assert figures["largest difference of the affines (mm)"] < 1e-5
+    assert np.isfinite(figures["ratio"]) and -1 <= figures["uncertainty and error, pearson"] <= 1
+    assert "ratio" in capsys.readouterr().out
+    assert (tmp_path / "out" / "translated_volume_across.png").stat().st_size > 1000
+
+
+def test_perfect_volume_has_ratio_one():
+    rng = np.random.default_rng(0)
+    truth = 0.3 + 0.4 * rng.random((6, 20, 20))
+    figures = translated_volume.compare(truth, truth, truth + 0.01, None)
+    assert figures["ratio"] == pytest.approx(1)
+    assert figures["MAE"] == pytest.approx(0.01)
+    assert figures["PSNR (dB)"] == pytest.approx(40)

@@ -1,0 +1,24 @@
+"""Flicker between slices and the truth of an uncertainty are numbers."""
+
+import numpy as np
+import pytest
+
+from diffct.metrics.volumes import slice_to_slice_difference, uncertainty_correlation
+
+
+def test_slices_that_grow_evenly_differ_by_their_step():
+    volume = np.broadcast_to(np.arange(5).reshape(5, 1, 1) * 0.1, (5, 4, 3))
+    tissue = np.ones((5, 4, 3), dtype=bool)
+    assert slice_to_slice_difference(volume, tissue) == pytest.approx(0.1)
+    tissue[2] = False  # its neighbours are no neighbours of each other
+    assert slice_to_slice_difference(volume, tissue) == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="No two"):
+        slice_to_slice_difference(volume, np.zeros_like(tissue))
+
+
+def test_deviation_in_proportion_to_the_error_correlates_wholly():
+    error = np.random.default_rng(0).random((4, 8, 8))
+    tissue = error > 0.2
+    found = uncertainty_correlation(error * 3, error, tissue)
+    assert found["pearson"] == pytest.approx(1) and found["spearman"] == pytest.approx(1)
+    assert abs(uncertainty_correlation(error[::-1], error, tissue)["pearson"]) < 0.3
