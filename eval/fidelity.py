@@ -56,11 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{options.pipeline} is a {type(pipeline).__name__}; it translates nothing."
         )
     pipeline.set_progress_bar_config(disable=True)
-    conditions, truths = read_pairs(manifest, rows, names=pipeline.config.conditions)
+    conditions, truths = read_pairs(manifest, rows, names=pipeline.conditions)
     results = {"diffct": translate(pipeline, conditions, options)}
     results["autoencoder alone"] = reconstruct(pipeline, truths, options.batch_size)
     seen = pick_evenly(manifest.split("train"), _TRAINING_SLICES)
-    examples = read_pairs(manifest, seen, names=pipeline.config.conditions)
+    examples = read_pairs(manifest, seen, names=pipeline.conditions)
     for name, fit in BASELINES.items():
         results[name] = fit(examples[0][:, :1], examples[1])(conditions[:, :1])
     figures = measure(results, truths, manifest, rows)
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results["diffct"][chosen],
         truths[chosen],
         options.out / "fidelity.png",
-        names=pipeline.config.conditions,
+        names=pipeline.conditions,
     )
     print(f"Figures and pictures: {options.out / 'fidelity.json'}, {options.out / 'fidelity.png'}")
 

@@ -12,6 +12,8 @@ from diffct.data.montage import save_montage
 from diffct.data.radiograph import write_png
 from diffct.data.volume import Volume, write_nifti
 
+SYNTHETIC = "Synthetic: made by a diffusion model"
+"""What every NIfTI file says in its header."""
 _NOTES = {"Comment": "Synthetic: sampled from a diffusion model, shows no real patient."}
 
 
@@ -43,7 +45,7 @@ class CT3DPipelineOutput(BaseOutput):
         paths = []
         for index, volume in enumerate(np.asarray(self.volumes), start=first_index):
             path = Path(folder) / f"sample-{index:04d}.nii.gz"
-            write_nifti(Volume(volume, self.affine), path)
+            write_nifti(Volume(volume, self.affine), path, description=SYNTHETIC)
             picture = path.with_name(f"sample-{index:04d}.png")
             save_montage([volume], picture, spacing_mm=self.spacing_mm)
             paths.append(path)

@@ -17,6 +17,7 @@ from diffct.data.transforms import resample, resample_onto
 from diffct.data.volume import NIFTI_ENDINGS, Volume, reorient, write_nifti
 from diffct.pipelines.coherent_noise import coherent_noise
 from diffct.pipelines.condition_volumes import Scan, is_scan, on_one_grid, read_unit
+from diffct.pipelines.outputs import SYNTHETIC
 
 if TYPE_CHECKING:
     from diffct.pipelines.flair_to_t1 import FlairToT1Pipeline
@@ -295,4 +296,4 @@ def _checked_path(path: str | Path) -> Path:
 def _write(volume: Volume, path: Path) -> None:
     """Write a volume with the axes of its array as those of the file, which NIfTI reverses."""
     reversed_axes = Volume(volume.array.transpose(2, 1, 0), volume.affine[:, [2, 1, 0, 3]])
-    write_nifti(reversed_axes, path, stored_as="float32")
+    write_nifti(reversed_axes, path, stored_as="float32", description=SYNTHETIC)

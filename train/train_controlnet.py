@@ -28,8 +28,12 @@ from torch.utils.data import default_collate
 from diffct import __version__
 from diffct.atomic import atomic_folder
 from diffct.config import read_command_line
-from diffct.data.brain import BrainDataConfig, load_brain_pairs, pick_evenly
-from diffct.data.brain_rows import BrainSlice
+from diffct.data.brain import (
+    BrainDataConfig,
+    load_brain_pairs,
+    pick_evenly,
+    slice_geometry,
+)
 from diffct.data.comparison import save_translation
 from diffct.data.images import ImageAugmentationConfig
 from diffct.data.manifest import Manifest, read_manifest
@@ -150,33 +154,20 @@ def train(config: ControlTrainingConfig, *, resume: bool) -> None:
     accelerator = start_run(config, resume=resume)
     folder = Path(config.output_dir)
 
-    # 2. pairs and networks
+    # 2. networks and pairs
     space = LatentSpace(parts.vae.to(accelerator.device))
-    parts.unet.requires_grad_(False).to(accelerator.device).eval()
-    parts.text_encoder.requires_grad_(False).to(accelerator.device).eval()
-    controlnet = make_controlnet(
-        parts.unet,
-        conditions=len(config.data.conditions),
-        embedding_channels=config.controlnet.conditioning_embedding_out_channels,
-        factor=space.factor,
-        seed=config.seed,
-    )
-    if config.train.gradient_checkpointing:
-        controlnet.enable_gradient_checkpointing()
-        parts.unet.enable_gradient_checkpointing()
+    controlnet = make_networks(config, parts, space=space, device=accelerator.device)
     pairs = load_splits(config, manifest, space=space, accelerator=accelerator)
     loader = make_loader(config, pairs["train"], accelerator=accelerator)
 
     # 3. the step
-    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-    parts.unet.to(memory_format=layout)
-    model, loader = accelerator.prepare(controlnet.to(memory_format=layout), loader)
+    model, loader = accelerator.prepare(controlnet, loader)
     losses = ControlLosses(
         DiffusionObjective(parts.scheduler, **vars(config.objective)),
         space=space,
         unet=parts.unet,
         controlnet=model,
-        prompts=embed_prompts(config.prompt.constant, parts),
+        prompts=embed(parts.text_encoder, tokenize(parts.tokenizer, ["", config.prompt.constant])),
         empty_probability=config.prompt.empty_probability,
         autocast=accelerator.autocast,
     )
@@ -211,10 +202,9 @@ def train(config: ControlTrainingConfig, *, resume: bool) -> None:
             pipeline = make_pipeline(config, parts, controlnet, manifest=manifest, facts=facts)
             pipeline.save_pretrained(partial, repo_id="pipeline")
     accelerator.wait_for_everyone()
+    accelerator.print(f"Done. Pipeline: {folder / 'pipeline'}; pictures: {folder / 'previews'};")
     accelerator.print(
-        f"Done. Pipeline: {folder / 'pipeline'}, its ControlNet alone: {folder / 'controlnet'} (the"
-        f" best on validation beside it), loss curve: {folder / 'loss.png'}, pictures:"
-        f" {folder / 'previews'}."
+        f"its ControlNet alone: {folder / 'controlnet'}, best on validation beside it."
     )
     accelerator.end_training()
 
@@ -245,6 +235,31 @@ def load_base(name: str) -> LatentDiffusionParts:
             f"base={name} holds no text-to-image pipeline. Train one first: train_text_to_image.py"
             " --config train/configs/brain_ldm.yaml saves it in <output_dir>/pipeline."
         ) from error
+
+
+def make_networks(
+    config: ControlTrainingConfig,
+    parts: LatentDiffusionParts,
+    *,
+    space: LatentSpace,
+    device: torch.device,
+) -> ControlNetModel:
+    """Freeze the base and copy its encoder into a ControlNet."""
+    parts.text_encoder.requires_grad_(False).to(device).eval()
+    parts.unet.requires_grad_(False).to(device).eval()
+    controlnet = make_controlnet(
+        parts.unet,
+        conditions=len(config.data.conditions),
+        embedding_channels=config.controlnet.conditioning_embedding_out_channels,
+        factor=space.factor,
+        seed=config.seed,
+    )
+    if config.train.gradient_checkpointing:
+        controlnet.enable_gradient_checkpointing()
+        parts.unet.enable_gradient_checkpointing()
+    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    parts.unet.to(memory_format=layout)
+    return controlnet.to(memory_format=layout)
 
 
 def load_splits(
@@ -281,12 +296,6 @@ def load_splits(
             )
             for split, chosen in rows.items()
         }
-
-
-@torch.no_grad()
-def embed_prompts(constant: str, parts: LatentDiffusionParts) -> Tensor:
-    """Embed the empty prompt and the constant one, (2, L, width)."""
-    return embed(parts.text_encoder, tokenize(parts.tokenizer, ["", constant]))
 
 
 def make_events(
@@ -331,14 +340,7 @@ def make_pipeline(
     facts: dict[str, Any] | None = None,
 ) -> FlairToT1Pipeline:
     """Put base and ControlNet together; what inference must know of the slices comes along."""
-    geometry: dict[str, Any] = {}
-    if manifest is not None:
-        slices = [BrainSlice.from_row(row) for row in manifest.split("train")]
-        spacings = torch.tensor([piece.spacing_mm for piece in slices])
-        geometry = {
-            "plane": slices[0].plane,
-            "spacing_mm": [round(mm, 4) for mm in spacings.median(dim=0).values.tolist()],
-        }
+    geometry = {} if manifest is None else slice_geometry(manifest.split("train"))
     return FlairToT1Pipeline(
         **vars(parts),
         controlnet=controlnet,
@@ -385,18 +387,12 @@ def draw_preview(
         generator=[torch.Generator().manual_seed(config.seed) for _ in range(number)],
         output_type="pt",
     ).images
-    if "image" in batch:
-        truths = to_film(batch["image"])
-    else:
-        truths = to_film(decode(pipeline, batch["latent_mean"]))
+    truths = batch.get("image")
+    if truths is None:  # cached latents stand for them
+        with torch.no_grad():
+            truths = pipeline.vae.decode(batch["latent_mean"].to(pipeline.device)).sample
     names = list(config.data.conditions)
-    save_translation(batch["condition"], generated, truths, path, names=names)
-
-
-@torch.no_grad()
-def decode(pipeline: FlairToT1Pipeline, latents: Tensor) -> Tensor:
-    """Decode cached latents, which stand for the true images."""
-    return pipeline.vae.decode(latents.to(pipeline.device)).sample
+    save_translation(batch["condition"], generated, to_film(truths), path, names=names)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ a pair is augmented jointly without either knowing of the other, and the target 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -195,3 +196,17 @@ def pick_evenly(rows: Sequence[ManifestRow], number: int | None) -> list[Manifes
     if number is None or number >= len(rows):
         return list(rows)
     return [rows[index] for index in np.linspace(0, len(rows) - 1, number).round().astype(int)]
+
+
+def slice_geometry(rows: Sequence[ManifestRow]) -> dict[str, Any]:
+    """Return what inference must know of the slices.
+
+    Args:
+        rows: At least one.
+
+    Returns:
+        "plane", and "spacing_mm": the median distance of rows and of columns.
+    """
+    slices = [BrainSlice.from_row(row) for row in rows]
+    spacings = np.median([piece.spacing_mm for piece in slices], axis=0)
+    return {"plane": slices[0].plane, "spacing_mm": spacings.round(4).tolist()}

@@ -206,7 +206,11 @@ def check_hounsfield(volume: Volume, path: str | Path) -> None:
 
 
 def write_nifti(
-    volume: Volume, path: str | Path, *, stored_as: Literal["int16", "float32"] = "int16"
+    volume: Volume,
+    path: str | Path,
+    *,
+    stored_as: Literal["int16", "float32"] = "int16",
+    description: str = "",
 ) -> None:
     """Write a volume as NIfTI, whole or not at all.
 
@@ -215,6 +219,7 @@ def write_nifti(
         path: The file to write, ending in `.nii` or `.nii.gz`.
         stored_as: "int16" for HU (rounded, and clipped to what 16 bits hold), "float32" for
             intensities of magnetic resonance, which have no unit.
+        description: Kept in the header, at most 79 ASCII letters; no identifiers, please.
 
     Raises:
         ValueError: The ending is another one, or the volume holds NaN or infinity.
@@ -234,6 +239,7 @@ def write_nifti(
     # NIfTI counts the fastest axis first: (w, h, d).
     image = nibabel.Nifti1Image(stored.transpose(2, 1, 0), volume.affine[:, [2, 1, 0, 3]])
     image.header.set_xyzt_units("mm")
+    image.header["descrip"] = description.encode("ascii")
     # Code 1, "scanner": the qform holds the same matrix for readers that look only there.
     image.set_sform(image.affine, code=1)
     image.set_qform(image.affine, code=1)

@@ -51,7 +51,7 @@ def test_a_run_leaves_a_pipeline_that_translates(tmp_path, sources):
     made = pipeline(torch.rand(2, 1, 64, 48), num_inference_steps=2, output_type="np").images
     assert made.shape == (2, 64, 48, 1)
     assert pipeline.config.prompt == PROMPT
-    assert pipeline.config.conditions == ["FLAIR"]
+    assert pipeline.conditions == ["FLAIR"]
     assert (pipeline.config.plane, pipeline.config.spacing_mm) == ("axial", [3.0, 2.0])
     card = (output / "pipeline" / "README.md").read_text()
     assert "s0" not in card.split() and "T1w.png" not in card

@@ -177,4 +177,5 @@ def _write_subject(index: int, *, folder: Path, parameters: dict) -> None:
     )
     subject = f"sub-{index:04d}"
     for suffix, volume in {**brain.images, "dseg": brain.tissues}.items():
-        write_nifti(volume, folder / subject / "anat" / f"{subject}_{suffix}.nii.gz")
+        path = folder / subject / "anat" / f"{subject}_{suffix}.nii.gz"
+        write_nifti(volume, path, description=COHORT_KIND)

@@ -163,7 +163,9 @@ def write_pelvis_cohort(
             name = f"pelvis_{index:04d}"
             patient = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
             phantom = pelvis_phantom(patient, size=size, spacing_mm=spacing_mm)
-            write_nifti(phantom.volume, partial / "images" / f"{name}.nii.gz")
+            write_nifti(
+                phantom.volume, partial / "images" / f"{name}.nii.gz", description=COHORT_KIND
+            )
             labels = Volume(phantom.labels, phantom.volume.affine)
             write_nifti(labels, partial / "labels" / f"{name}.nii.gz")
             attributes[name] = phantom.attributes
