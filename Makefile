@@ -46,6 +46,9 @@ demo-brain: $(READY)
 	done
 	$(VENV)/bin/python -m diffct.eval.fidelity $(BRAIN)/controlnet/pipeline \
 		--manifest $(BRAIN)/slices --out $(BRAIN)/fidelity
+	$(VENV)/bin/diffct translate $(BRAIN)/controlnet/pipeline --num-samples 4 --guidance-scale 1 \
+		$(BRAIN)/bids/sub-0000/anat/sub-0000_FLAIR.nii.gz --out $(BRAIN)/translated/T1w.nii.gz
+	echo "Look at $(BRAIN)/fidelity/fidelity.png and $(BRAIN)/controlnet/previews"
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)

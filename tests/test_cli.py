@@ -12,6 +12,7 @@ from PIL import Image
 
 import diffct
 from diffct.cli import main
+from diffct.data.manifest import read_manifest
 from diffct.data.phantoms.pelvis import pelvis_phantom
 from diffct.data.volume import write_nifti
 from diffct.pipelines.schedulers import SCHEDULERS
@@ -233,3 +234,13 @@ def test_inspect_shows_what_would_be_read_and_what_is_wrong(tmp_path, capsys):
     assert stop.value.code == 1
     output = capsys.readouterr().out
     assert "bad.nii" in output and "problem" in output
+
+
+def test_phantom_brains_are_written_and_sliced(tmp_path, capsys):
+    tree, slices = tmp_path / "bids", tmp_path / "slices"
+    main(["prepare", "phantom-brain", "--subjects", "3", "--spacing", "4", "--out", str(tree)])
+    words = ["prepare", "brain", "--bids", str(tree), "--size", "56", "40", "--slices", "2"]
+    main([*words, "--workers", "1", "--out", str(slices)])
+    assert "3 synthetic brains" in capsys.readouterr().out
+    rows = read_manifest(slices).rows
+    assert len(rows) == 6 and all(row.facts["synthetic"] for row in rows)

@@ -1,5 +1,6 @@
 """A slice that leaves its volume finds its way back, whatever the volume's position."""
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -86,7 +87,8 @@ def test_window_is_centred_on_the_tissue():
     assert tissue_window(unit, (40, 50)) == (-5, 12)
 
 
-def test_written_intensities_are_not_rounded(tmp_path):
+def test_written_intensities_are_not_rounded_and_described(tmp_path):
     volume = turn_to_plane(oblique_volume(5), "axial")
-    write_nifti(volume, tmp_path / "mr.nii.gz", stored_as="float32")
+    write_nifti(volume, tmp_path / "mr.nii.gz", stored_as="float32", description="Synthetic")
     np.testing.assert_array_equal(read_volume(tmp_path / "mr.nii.gz").array, volume.array)
+    assert nibabel.load(tmp_path / "mr.nii.gz").header["descrip"].item() == b"Synthetic"

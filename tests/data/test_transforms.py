@@ -13,6 +13,7 @@ from diffct.data.transforms import (
     crop_or_pad,
     draw_augmentation,
     resample,
+    resample_onto,
     resize,
     to_hounsfield,
     to_model_range,
@@ -50,6 +51,18 @@ def ball(affine: np.ndarray, size=(24, 41, 50)) -> tuple[Volume, np.ndarray]:
 def centre_of_mass(volume: Volume) -> np.ndarray:
     weight = volume.array.astype(np.float64) + 1000
     return (world(volume) * weight[..., None]).sum(axis=(0, 1, 2)) / weight.sum()
+
+
+def test_scan_on_another_grid_keeps_its_content_in_place():
+    scan, centre = ball(oblique())
+    straight = Volume(np.zeros((30, 60, 70)), STRAIGHT + np.diag([0, 0, 0, 0]))
+    straight.affine[:3, 3] = centre - straight.affine[:3, :3] @ (np.array((30, 60, 70)) / 2)
+    moved = resample_onto(Volume(scan.array + 1000, scan.affine), straight)
+    assert moved.size == straight.size
+    found = centre_of_mass(Volume(moved.array - 1000, moved.affine))
+    np.testing.assert_allclose(found, centre_of_mass(scan), atol=0.3)
+    labels = Volume((scan.array > 0).astype(np.uint8) * 7, scan.affine)
+    assert set(np.unique(resample_onto(labels, straight, nearest=True).array)) == {0, 7}
 
 
 CHANGES = {
