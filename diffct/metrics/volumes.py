@@ -1,7 +1,7 @@
 """Figures of whole translated volumes: do slices fit their neighbours, is the uncertainty true."""
 
 import numpy as np
-from scipy import stats
+from scipy import ndimage, stats
 
 
 def slice_to_slice_difference(volume: np.ndarray, tissue: np.ndarray) -> float:
@@ -21,20 +21,24 @@ def slice_to_slice_difference(volume: np.ndarray, tissue: np.ndarray) -> float:
 
 
 def uncertainty_correlation(
-    deviation: np.ndarray, error: np.ndarray, tissue: np.ndarray
-) -> dict[str, float]:
+    deviation: np.ndarray, error: np.ndarray, tissue: np.ndarray, *, blur_px: float = 0
+) -> float:
     """Say how well a map of standard deviations tells where the errors are.
 
+    The error of one voxel is a single draw: even a perfect map correlates weakly with it. Averaged
+    over a neighbourhood, it comes near to what the map speaks of.
+
     Args:
-        deviation: Voxel-wise standard deviation of samples.
+        deviation: Voxel-wise standard deviation of samples, (slices, rows, columns).
         error: Absolute error of their mean, of the same shape.
         tissue: Booleans of the same shape: the voxels that count.
+        blur_px: Both are averaged in each slice by a Gaussian of this standard deviation.
 
     Returns:
-        "pearson" and "spearman" correlation over voxels.
+        Spearman's rank correlation over voxels.
     """
-    pair = deviation[tissue], error[tissue]
-    return {
-        "pearson": float(stats.pearsonr(*pair).statistic),
-        "spearman": float(stats.spearmanr(*pair).statistic),
-    }
+    blurred = [
+        ndimage.gaussian_filter(values * tissue, (0, blur_px, blur_px))[tissue]
+        for values in (deviation, error)
+    ]
+    return float(stats.spearmanr(*blurred).statistic)

@@ -66,7 +66,7 @@ def test_whole_volume_is_measured_against_the_truth(trained, tmp_path, capsys):
     figures = json.loads((tmp_path / "out" / "translated_volume.json").read_text())
     assert figures["same shape"] is True
     assert figures["largest difference of the affines (mm)"] < 1e-5
-    assert np.isfinite(figures["ratio"]) and -1 <= figures["uncertainty and error, pearson"] <= 1
+    assert np.isfinite(figures["ratio"]) and -1 <= figures["uncertainty and error, tissue"] <= 1
     assert "ratio" in capsys.readouterr().out
     assert (tmp_path / "out" / "translated_volume_across.png").stat().st_size > 1000
 
