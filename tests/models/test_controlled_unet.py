@@ -67,7 +67,6 @@ def test_gradient_reaches_all_of_the_controlnet_and_nothing_of_the_base(unet):
                 weight.normal_(std=0.05)
     controlled(unet, controlnet, noisy, timesteps, **given).square().mean().backward()
     silent = [n for n, w in controlnet.named_parameters() if w.grad is None or not w.grad.any()]
-    # A softmax over a prompt does not feel what is added to all of its keys: none here.
     assert silent == []
     assert all(weight.grad is None for weight in unet.parameters())
 

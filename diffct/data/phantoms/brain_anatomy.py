@@ -136,7 +136,7 @@ def add_lesions(
     Returns:
         The new tissue map.
     """
-    # Blurred, so that centres lie in the depth and not in a gyrus.
+    # Centres lie away from every other tissue.
     inner = np.argwhere(shares[WHITE] > 0.98)
     if not number or not len(inner):
         return shares
