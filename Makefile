@@ -46,7 +46,7 @@ demo-brain: $(READY)
 	done
 	$(VENV)/bin/python -m diffct.eval.fidelity $(BRAIN)/controlnet/pipeline \
 		--manifest $(BRAIN)/slices --steps 10 --out $(BRAIN)/fidelity
-	$(VENV)/bin/diffct translate $(BRAIN)/controlnet/pipeline --num-samples 4 --steps 10 --guidance-scale 1 \
+	$(VENV)/bin/diffct translate $(BRAIN)/controlnet/pipeline --num-samples 4 --steps 10 \
 		$(BRAIN)/bids/sub-0000/anat/sub-0000_FLAIR.nii.gz --out $(BRAIN)/translated/T1w.nii.gz
 	echo "Look at $(BRAIN)/fidelity/fidelity.png and $(BRAIN)/controlnet/previews"
 

@@ -205,7 +205,7 @@ def _add_translate(commands: "argparse._SubParsersAction") -> None:
         metavar="NAME=PATH",
         help="a further scan of the patient, for a pipeline that reads several; again for more",
     )
-    parser.add_argument("--guidance-scale", type=float, default=7.0, help="for the prompt (7)")
+    parser.add_argument("--guidance-scale", type=float, default=1.0, help="for the prompt (1)")
     parser.add_argument(
         "--num-samples",
         type=int,

@@ -40,9 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(
             f"{options.pipeline} is a {type(pipeline).__name__}; it translates nothing."
         )
+    flair, truth = (read_stored(path) for path in (options.flair, options.t1w))
+    if truth.size != flair.size or not np.allclose(truth.affine, flair.affine, atol=1e-3):
+        raise SystemExit("The T1w is not on the FLAIR's grid, so voxels cannot be compared.")
     options.out.mkdir(parents=True, exist_ok=True)
     made_file = options.out / "translated.nii.gz"
-    translation = pipeline.translate_volume(
+    pipeline.translate_volume(
         options.flair,
         out=made_file,
         num_samples=options.num_samples,
@@ -51,31 +54,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         guidance_scale=options.guidance_scale,
         seed=options.seed,
     )
-    flair, truth, made = (read_stored(path) for path in (options.flair, options.t1w, made_file))
-    if truth.size != flair.size or not np.allclose(truth.affine, flair.affine, atol=1e-3):
-        raise SystemExit("The T1w is not on the FLAIR's grid, so voxels cannot be compared.")
-    deviation = None
-    if translation.std is not None:
-        deviation = read_stored(made_file.with_name("translated_std.nii.gz"))
+    made = read_stored(made_file)
     figures = {
         "same shape": made.size == flair.size,
         "largest difference of the affines (mm)": float(np.abs(made.affine - flair.affine).max()),
     }
-    planes = [turn_to_plane(unit, pipeline.config.plane) for unit in (_unit(flair), _unit(truth))]
-    planes.append(turn_to_plane(made, pipeline.config.plane))
-    figures |= compare(
-        *(volume.array for volume in planes),
-        deviation and turn_to_plane(deviation, pipeline.config.plane).array,
-    )
+    volumes = [_unit(flair), _unit(truth), made]
+    if options.num_samples > 1:
+        volumes.append(read_stored(options.out / "translated_std.nii.gz"))
+    planes = [turn_to_plane(volume, pipeline.config.plane).array for volume in volumes]
+    figures |= compare(*planes)
     for name, value in figures.items():
         print(f"{name:<42}{value:.6g}" if isinstance(value, float) else f"{name:<42}{value}")
     with atomic_file(options.out / "translated_volume.json") as partial:
         partial.write_text(json.dumps(figures, indent=2) + "\n")
-    draw([volume.array for volume in planes], options.out / "translated_volume.png")
+    draw(planes, options.out / "translated_volume.png")
 
 
 def compare(
-    flair: np.ndarray, truth: np.ndarray, made: np.ndarray, deviation: np.ndarray | None
+    flair: np.ndarray,
+    truth: np.ndarray,
+    made: np.ndarray,
+    deviation: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Return the figures of a translated volume.
 
@@ -111,18 +111,31 @@ def compare(
 
 
 def draw(planes: Sequence[np.ndarray], path: Path) -> None:
-    """Draw some slices: FLAIR, translated, true T1w, difference; and a cut through all slices."""
-    flair, truth, made = (
-        torch.from_numpy(np.ascontiguousarray(plane))[:, None] for plane in planes
-    )
+    """Draw some slices, and cuts across all slices, where flicker shows.
+
+    Args:
+        planes: FLAIR, true T1w, translation, and its standard deviation if there is one, each
+            (slices, rows, columns).
+        path: The PNG of the slices; that of the cuts lies beside it.
+    """
     held = np.flatnonzero(foreground(planes[1]).any(axis=(1, 2)))
-    chosen = held[np.linspace(0, len(held) - 1, _DRAWN + 2).round().astype(int)[1:-1]]
-    save_translation(flair[chosen], made[chosen], truth[chosen], path, names=["condition"])
-    # Flicker shows where slices are cut across.
-    middle = flair.shape[2] // 2
-    across = [volume[:, :, middle].flip(0)[None].contiguous() for volume in (flair, made, truth)]
-    across = [volume.permute(0, 2, 1, 3) for volume in across]
-    save_translation(*across, path.with_name(f"{path.stem}_across.png"), names=["condition"])
+    rows = np.flatnonzero(foreground(planes[1]).any(axis=(0, 2)))
+    for axis, places, name in ((0, held, path.name), (1, rows, f"{path.stem}_across.png")):
+        chosen = places[np.linspace(0, len(places) - 1, _DRAWN + 2).round().astype(int)[1:-1]]
+        cuts = [np.moveaxis(plane, axis, 0)[chosen] for plane in planes]
+        # Across slices, the lowest row is the last of the picture.
+        cuts = [cut if axis == 0 else cut[:, ::-1] for cut in cuts]
+        flair, truth, made, *deviation = (
+            torch.from_numpy(np.ascontiguousarray(cut))[:, None] for cut in cuts
+        )
+        save_translation(
+            flair,
+            made,
+            truth,
+            path.with_name(name),
+            names=["condition"],
+            deviations=deviation[0] if deviation else None,
+        )
 
 
 def _unit(volume: Volume) -> Volume:

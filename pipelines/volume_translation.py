@@ -69,7 +69,7 @@ def translate_volume(
     num_samples: int = 1,
     batch_size: int = 8,
     num_inference_steps: int = 50,
-    guidance_scale: float = 7.0,
+    guidance_scale: float = 1.0,
     controlnet_conditioning_scale: float | Sequence[float] = 1.0,
     eta: float = 0.0,
     seed: int = 0,
@@ -90,7 +90,7 @@ def translate_volume(
         num_samples: How many samples; 2 and more give their mean and standard deviation.
         batch_size: Slices at once; the result does not depend on it.
         num_inference_steps: Denoising steps.
-        guidance_scale: How much to follow the prompt; 1 or less is without guidance.
+        guidance_scale: How much to follow the prompt, see `FlairToT1Pipeline.__call__`.
         controlnet_conditioning_scale: Weight of the ControlNet, one or one for each.
         eta: η of DDIM, 0 to 1.
         seed: Seed of the first sample; number k has `seed + k`.

@@ -28,9 +28,15 @@ def save_comparison(originals: Tensor, reconstructions: Tensor, path: Path) -> N
 
 
 def save_translation(
-    conditions: Tensor, generated: Tensor, truths: Tensor, path: Path, *, names: Sequence[str]
+    conditions: Tensor,
+    generated: Tensor,
+    truths: Tensor,
+    path: Path,
+    *,
+    names: Sequence[str],
+    deviations: Tensor | None = None,
 ) -> None:
-    """Draw a row for each translation: conditions, generated, true, difference.
+    """Draw a row for each translation: conditions, generated, true, difference, uncertainty.
 
     Args:
         conditions: (B, C, H, W) in [0, 1].
@@ -38,13 +44,18 @@ def save_translation(
         truths: Likewise.
         path: The PNG to write.
         names: Of the C conditions.
+        deviations: Standard deviations over samples, (B, 1, H, W); None leaves them out.
     """
     differences = (0.5 + DIFFERENCE_GAIN * (generated - truths)).clamp(0, 1)
-    columns = torch.cat([x.cpu() for x in (conditions, generated, truths, differences)], dim=1)
+    columns = [conditions, generated, truths, differences]
     titles = [*names, "generated", "true T1w", f"difference, {DIFFERENCE_GAIN:g} times"]
+    if deviations is not None:
+        columns.append((DIFFERENCE_GAIN * deviations).clamp(0, 1))
+        titles.append(f"uncertainty, {DIFFERENCE_GAIN:g} times")
+    pictures = torch.cat([column.cpu() for column in columns], dim=1)
     save_contact_sheet(
-        [film.numpy() for film in columns.flatten(0, 1)],
+        [film.numpy() for film in pictures.flatten(0, 1)],
         path,
-        titles=titles * len(columns),
+        titles=titles * len(pictures),
         columns=len(titles),
     )

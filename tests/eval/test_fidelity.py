@@ -74,7 +74,7 @@ def test_whole_volume_is_measured_against_the_truth(trained, tmp_path, capsys):
 def test_perfect_volume_has_ratio_one():
     rng = np.random.default_rng(0)
     truth = 0.3 + 0.4 * rng.random((6, 20, 20))
-    figures = translated_volume.compare(truth, truth, truth + 0.01, None)
+    figures = translated_volume.compare(truth, truth, truth + 0.01)
     assert figures["ratio"] == pytest.approx(1)
     assert figures["MAE"] == pytest.approx(0.01)
     assert figures["PSNR (dB)"] == pytest.approx(40)

@@ -32,8 +32,8 @@ def seeded(*seeds: int) -> list[torch.Generator]:
 
 
 def translate(pipeline: FlairToT1Pipeline, image: object, **options: object):
-    options = {"num_inference_steps": 3, "output_type": "np", "generator": seeded()[0]} | options
-    return pipeline(image, **options).images
+    defaults = {"num_inference_steps": 3, "guidance_scale": 7.0, "output_type": "np"}
+    return pipeline(image, **defaults | {"generator": seeded()[0]} | options).images
 
 
 def stock(pipeline: FlairToT1Pipeline) -> diffusers.StableDiffusionControlNetPipeline:
@@ -70,10 +70,10 @@ def test_slices_agree_with_the_stock_controlnet_pipeline(options):
         "prompt": [PROMPT, "No brain."],
         "latents": latents,
         "num_inference_steps": 4,
+        "guidance_scale": 7.0,
         "output_type": "np",
     } | options
-    guidance = {"guidance_scale": 7.0} | options
-    expected = stock(pipeline)(**call | guidance).images
+    expected = stock(pipeline)(**call).images
     assert np.abs(pipeline(**call).images - expected).max() < 1e-5
     other = pipeline(**call | {"image": 1 - images}).images
     assert np.abs(other - expected).max() > 1e-3
@@ -114,6 +114,15 @@ def test_control_that_is_off_leaves_the_text_to_image_pipeline():
     ):
         assert np.array_equal(translate(pipeline, image, **off), expected)
     assert np.abs(translate(pipeline, image) - expected).max() > 1e-3
+
+
+def test_nothing_is_guided_unless_asked():
+    pipeline = make_flair_pipeline()
+    call = {"image": make_slices(), "num_inference_steps": 3, "output_type": "np"}
+    plain = pipeline(**call, generator=seeded()[0]).images
+    assert not pipeline.do_classifier_free_guidance
+    assert np.array_equal(plain, translate(pipeline, make_slices(), guidance_scale=1.0))
+    assert np.abs(plain - translate(pipeline, make_slices())).max() > 1e-4
 
 
 def test_any_size_is_padded_evenly_and_cropped_back():
@@ -220,6 +229,7 @@ def test_samples_are_averaged_and_their_spread_is_told():
             slices,
             num_samples=3,
             num_inference_steps=3,
+            guidance_scale=7.0,
             generator=seeded(*seeds),
             output_type=kind,
         )

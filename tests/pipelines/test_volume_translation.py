@@ -20,7 +20,7 @@ from tests.pipelines.tiny_flair import (
     write_head,
 )
 
-FAST = {"num_inference_steps": 2, "guidance_scale": 1.0}
+FAST = {"num_inference_steps": 2}
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.train.brains import TINY, write_base, write_pairs
-from tests.train.resumption import check_resumption
+from tests.train.resumption import MOMENTS, prepare_rerun
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +16,7 @@ SETTINGS = {
 @pytest.mark.parametrize("name", SETTINGS)
 def test_killed_and_resumed_run_equals_uninterrupted_run(experiment_factory, tmp_path, name):
     processes, overrides = SETTINGS[name]
-    check_resumption(
+    rerun = prepare_rerun(
         experiment_factory,
         f"data.manifest={write_pairs(tmp_path / 'pairs', 'ttttttttttttvv')}",
         f"base={write_base(tmp_path / 'base')}",
@@ -24,5 +24,7 @@ def test_killed_and_resumed_run_equals_uninterrupted_run(experiment_factory, tmp
         script="train_controlnet.py",
         yaml=TINY,
         processes=processes,
-        published=("controlnet", "controlnet-best", "pipeline/controlnet"),
     )
+    rerun.kill_at(*MOMENTS)
+    rerun.finish()
+    rerun.check_equal(["controlnet", "controlnet-best", "pipeline/controlnet"])

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.train.films import TINY, write_autoencoder, write_films
-from tests.train.resumption import check_resumption
+from tests.train.resumption import MOMENTS, prepare_rerun
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ SETTINGS = {
 @pytest.mark.parametrize("name", SETTINGS)
 def test_killed_and_resumed_run_equals_uninterrupted_run(experiment_factory, tmp_path, name):
     processes, overrides = SETTINGS[name]
-    check_resumption(
+    rerun = prepare_rerun(
         experiment_factory,
         f"data.manifest={write_films(tmp_path / 'films', 'ttttttttttttvv')}",
         f"autoencoder={write_autoencoder(tmp_path / 'autoencoder')}",
@@ -27,9 +27,8 @@ def test_killed_and_resumed_run_equals_uninterrupted_run(experiment_factory, tmp
         script="train_text_to_image.py",
         yaml=TINY,
         processes=processes,
-        published=[
-            f"{name}/{part}"
-            for name in ("pipeline", "pipeline-best")
-            for part in ("unet", "text_encoder")
-        ],
     )
+    rerun.kill_at(*MOMENTS)
+    rerun.finish()
+    pipelines, parts = ("pipeline", "pipeline-best"), ("unet", "text_encoder")
+    rerun.check_equal([f"{name}/{part}" for name in pipelines for part in parts])
