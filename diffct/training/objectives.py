@@ -43,9 +43,11 @@ class ObjectiveConfig:
 
     Args:
         min_snr_gamma: γ of min-SNR weights; None for equal weights.
+        timestep_power: How often timesteps are drawn, see `DiffusionObjective`.
     """
 
     min_snr_gamma: float | None = None
+    timestep_power: float = 1.0
 
 
 class DiffusionObjective:
@@ -54,17 +56,27 @@ class DiffusionObjective:
     Args:
         scheduler: A diffusers noise scheduler; its `prediction_type` picks the target.
         min_snr_gamma: γ of the min-SNR weights; None for equal weights. 5 is the paper's choice.
+        timestep_power: k of the density k·(t/T)^(k-1) that timesteps are drawn from: 1 for all
+            alike, more for noisier ones, where a strong condition has the most to say.
 
     Raises:
-        ValueError: The scheduler has no such prediction type, or γ is not positive.
+        ValueError: The scheduler has no such prediction type, or γ or k is not positive.
 
     Source:
         Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy", section
         3.4. A weight min(SNR, γ) on the error of x_0 is, for the same prediction, a weight of
-        min(SNR, γ) / SNR on the error of ε and min(SNR, γ) / (SNR + 1) on the error of v.
+        min(SNR, γ) / SNR on the error of ε and min(SNR, γ) / (SNR + 1) on the error of v. Esser et
+        al. 2024, "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", section
+        3.1, on densities of timesteps; theirs are others.
     """
 
-    def __init__(self, scheduler: NoiseScheduler, *, min_snr_gamma: float | None = None) -> None:
+    def __init__(
+        self,
+        scheduler: NoiseScheduler,
+        *,
+        min_snr_gamma: float | None = None,
+        timestep_power: float = 1.0,
+    ) -> None:
         self.prediction_type: str = scheduler.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
             raise ValueError(
@@ -73,8 +85,11 @@ class DiffusionObjective:
             )
         if min_snr_gamma is not None and min_snr_gamma <= 0:
             raise ValueError(f"objective.min_snr_gamma must be positive, got {min_snr_gamma}.")
+        if timestep_power <= 0:
+            raise ValueError(f"objective.timestep_power must be positive, got {timestep_power}.")
         self.scheduler = scheduler
         self.min_snr_gamma = min_snr_gamma
+        self.timestep_power = timestep_power
         self.num_timesteps: int = scheduler.config.num_train_timesteps
 
     def __call__(
@@ -92,10 +107,17 @@ class DiffusionObjective:
         """
         device = clean.device
         noise = torch.randn(clean.shape, generator=generator, device=device)
-        timesteps = torch.randint(
-            self.num_timesteps, (len(clean),), generator=generator, device=device
-        )
+        timesteps = self.draw_timesteps(len(clean), generator=generator)
         return {"loss": self.losses(denoise, clean, noise, timesteps).mean()}
+
+    def draw_timesteps(self, number: int, *, generator: torch.Generator) -> Tensor:
+        """Draw t from [0, num_train_timesteps), (number,), on the generator's device."""
+        device = generator.device
+        if self.timestep_power == 1:
+            return torch.randint(self.num_timesteps, (number,), generator=generator, device=device)
+        share = torch.rand(number, generator=generator, device=device) ** (1 / self.timestep_power)
+        # Rounding can give a share of 1.
+        return (share * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
 
     def losses(self, denoise: Denoiser, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return the weighted loss of each sample.

@@ -94,8 +94,21 @@ def test_validation_is_the_same_for_one_process_and_for_two():
     assert total([0, 1, 2])[1] == 12
 
 
+@pytest.mark.parametrize("power", [1.0, 0.5, 3.0])
+def test_timesteps_are_drawn_as_often_as_their_density_says(power):
+    objective = DiffusionObjective(DDPMScheduler(), timestep_power=power)
+    drawn = objective.draw_timesteps(40_000, generator=torch.Generator().manual_seed(0))
+    assert drawn.dtype == torch.int64 and 0 <= drawn.min() and drawn.max() <= 999
+    for share in (0.1, 0.5, 0.9):
+        # The integral of k·x^(k-1) up to x is x^k.
+        below = (drawn < share * 1000).double().mean().item()
+        assert below == pytest.approx(share**power, abs=0.01)
+
+
 def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="flow"):
         make("flow_prediction")
     with pytest.raises(ValueError, match="min_snr_gamma"):
         make("epsilon", gamma=0.0)
+    with pytest.raises(ValueError, match="timestep_power"):
+        DiffusionObjective(DDPMScheduler(), timestep_power=0.0)
