@@ -23,7 +23,7 @@ from diffct.data.images import (
     draw_motion,
     move,
 )
-from diffct.data.latents import cache_latents, fingerprint
+from diffct.data.latents import encode_ahead
 from diffct.data.manifest import Manifest, ManifestRow
 from diffct.data.pairs import PairedDataset
 from diffct.data.radiograph import read_radiograph
@@ -175,19 +175,16 @@ def load_brain_pairs(
         dropout=config.condition_dropout if augmentation is not None else 0.0,
         seed=seed,
     )
-    paths = [manifest.path(row) for row in rows]
-    latents = cache_dir / f"latents-{fingerprint(autoencoder, paths, str(list(config.size)))}.npy"
-    if not (config.cache_latents and latents.exists()):
-        check_images(images, show_progress=show_progress)
     if config.cache_latents:
-        images = cache_latents(
+        images = encode_ahead(
             images,
             encode,
-            latents,
-            batch_size=16,
-            workers=0,
+            autoencoder=autoencoder,
+            folder=cache_dir,
             show_progress=show_progress,
         )
+    else:
+        check_images(images, show_progress=show_progress)
     return PairedDataset(images, conditions)
 
 

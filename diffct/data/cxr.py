@@ -20,7 +20,7 @@ from diffct.data.images import (
     ImageDataset,
     check_images,
 )
-from diffct.data.latents import cache_embeddings, cache_latents, fingerprint
+from diffct.data.latents import cache_embeddings, encode_ahead, fingerprint
 from diffct.data.manifest import Manifest, ManifestRow
 from diffct.data.pairs import PairedDataset
 
@@ -191,20 +191,16 @@ def load_pairs(
     images = ImageDataset(manifest, rows, size=data.size, augmentation=augmentation, seed=seed)
     reports = [row.sentences for row in rows]
     prompts = Prompts(reports, prompt, tokenize=encoders.tokenize, seed=seed, fixed=fixed)
-    paths = [manifest.path(row) for row in rows]
-    key = fingerprint(encoders.autoencoder, paths, str(list(data.size)))
-    latents = cache_dir / f"latents-{key}.npy"
-    if not (data.cache_latents and latents.exists()):
-        check_images(images, show_progress=show_progress)
     if data.cache_latents:
-        images = cache_latents(
+        images = encode_ahead(
             images,
             encoders.encode,
-            latents,
-            batch_size=16,
-            workers=0,
+            autoencoder=encoders.autoencoder,
+            folder=cache_dir,
             show_progress=show_progress,
         )
+    else:
+        check_images(images, show_progress=show_progress)
     if data.cache_prompts:
         texts = prompts.draws(1 if fixed else data.cache_prompts)
         prompts = cache_embeddings(

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from diffct.atomic import atomic_file
+from diffct.data.images import ImageDataset, check_images
 
 
 def fingerprint(*parts: str | nn.Module | Iterable[Path]) -> str:
@@ -84,6 +85,38 @@ def cache_latents(
         batches = (torch.stack(encode(batch["image"]), dim=1) for batch in loader)
         _write(batches, path, count=len(images), total=len(loader), show_progress=show_progress)
     return CachedLatents(np.load(path, mmap_mode="r"))
+
+
+def encode_ahead(
+    images: ImageDataset,
+    encode: Callable[[Tensor], tuple[Tensor, Tensor]],
+    *,
+    autoencoder: nn.Module,
+    folder: Path,
+    show_progress: bool,
+) -> CachedLatents:
+    """Check and encode images, or open the file that an earlier run left in a folder.
+
+    Args:
+        images: Without augmentation.
+        encode: Maps images to the mean and standard deviation of their latents, each (B, C, h, w).
+        autoencoder: Names the file by its weights.
+        folder: Holds the file; runs with the same images and autoencoder may share it.
+        show_progress: Show progress bars.
+
+    Returns:
+        The latents, mapped into memory.
+
+    Raises:
+        ValueError: Images cannot be used; up to ten are listed.
+    """
+    paths = [images.manifest.path(row) for row in images.rows]
+    path = folder / f"latents-{fingerprint(autoencoder, paths, str(list(images.size)))}.npy"
+    if not path.exists():
+        check_images(images, show_progress=show_progress)
+    return cache_latents(
+        images, encode, path, batch_size=16, workers=0, show_progress=show_progress
+    )
 
 
 class CachedEmbeddings(Dataset):

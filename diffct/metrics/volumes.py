@@ -42,3 +42,21 @@ def uncertainty_correlation(
         for values in (deviation, error)
     ]
     return float(stats.spearmanr(*blurred).statistic)
+
+
+def exact_map_correlation(deviation: np.ndarray, tissue: np.ndarray, *, seed: int = 0) -> float:
+    """Say what `uncertainty_correlation` would be if a map were exact, voxel by voxel.
+
+    Errors are drawn from normal distributions of exactly these standard deviations: the flatter a
+    map, the less even the best one tells of a single voxel's error.
+
+    Args:
+        deviation: Voxel-wise standard deviation of samples, (slices, rows, columns).
+        tissue: Booleans of the same shape: the voxels that count.
+        seed: Seed of the errors.
+
+    Returns:
+        Spearman's rank correlation over voxels.
+    """
+    drawn = np.random.default_rng(seed).standard_normal(deviation.shape)
+    return uncertainty_correlation(deviation, np.abs(deviation * drawn), tissue)

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from diffct.metrics.volumes import slice_to_slice_difference, uncertainty_correlation
+from diffct.metrics.volumes import (
+    exact_map_correlation,
+    slice_to_slice_difference,
+    uncertainty_correlation,
+)
 
 
 def test_slices_that_grow_evenly_differ_by_their_step():
@@ -29,4 +33,5 @@ def test_true_map_is_seen_better_over_regions_than_voxel_by_voxel():
     error = np.abs(deviation * rng.standard_normal(deviation.shape))
     tissue = np.ones(deviation.shape, dtype=bool)
     voxels = uncertainty_correlation(deviation, error, tissue)
+    assert voxels == pytest.approx(exact_map_correlation(deviation, tissue, seed=1), abs=0.03)
     assert voxels < 0.5 < 0.8 < uncertainty_correlation(deviation, error, tissue, blur_px=4)
