@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{name:<42}{value:.6g}" if isinstance(value, float) else f"{name:<42}{value}")
     with atomic_file(options.out / "translated_volume.json") as partial:
         partial.write_text(json.dumps(figures, indent=2) + "\n")
-    draw(planes, options.out / "translated_volume.png")
+    draw(planes, options.out / "translated_volume.png", name=pipeline.conditions[0])
 
 
 def compare(
@@ -116,17 +116,18 @@ def compare(
     return figures
 
 
-def draw(planes: Sequence[np.ndarray], path: Path) -> None:
+def draw(planes: Sequence[np.ndarray], path: Path, *, name: str) -> None:
     """Draw some slices, and cuts across all slices, where flicker shows.
 
     Args:
         planes: FLAIR, true T1w, translation, and its standard deviation if there is one, each
             (slices, rows, columns).
         path: The PNG of the slices; that of the cuts lies beside it.
+        name: Of the condition.
     """
     held = np.flatnonzero(foreground(planes[1]).any(axis=(1, 2)))
     rows = np.flatnonzero(foreground(planes[1]).any(axis=(0, 2)))
-    for axis, places, name in ((0, held, path.name), (1, rows, f"{path.stem}_across.png")):
+    for axis, places, file in ((0, held, path.name), (1, rows, f"{path.stem}_across.png")):
         chosen = places[np.linspace(0, len(places) - 1, _DRAWN + 2).round().astype(int)[1:-1]]
         cuts = [np.moveaxis(plane, axis, 0)[chosen] for plane in planes]
         # Across slices, the lowest row is the last of the picture.
@@ -138,8 +139,8 @@ def draw(planes: Sequence[np.ndarray], path: Path) -> None:
             flair,
             made,
             truth,
-            path.with_name(name),
-            names=["condition"],
+            path.with_name(file),
+            names=[name],
             deviations=deviation[0] if deviation else None,
         )
 
