@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= outputs/ct3d
 CXR ?= outputs/cxr
-BRAIN ?= outputs/brain
+BRAIN := outputs/brain# where train/configs/brain_*.yaml look, so not to be set
 PYTEST_ARGS ?=
 READY := $(VENV)/diffct-is-installed
 
