@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= outputs/ct3d
 CXR ?= outputs/cxr
-BRAIN := outputs/brain# where train/configs/brain_*.yaml look, so not to be set
+# Not to be set: train/configs/brain_*.yaml name it, too.
+BRAIN := outputs/brain
 PYTEST_ARGS ?=
 READY := $(VENV)/diffct-is-installed
 
