@@ -1,3 +1,5 @@
+"""Standard errors and intervals against closed forms."""
+
 import numpy as np
 import pytest
 

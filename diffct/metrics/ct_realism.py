@@ -1,0 +1,162 @@
+"""Are CT volumes like real ones, by what can be measured in HU, mm and ml, without any network.
+
+Each volume gives one small record, so that sets stream; sets are compared by their records, and
+real volumes not seen in training say how far apart two real sets are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from .ct_tissue import hu_histogram, tissue_volumes, wasserstein_per_window, window_shares
+from .hounsfield import body_mask
+from .intervals import Estimate, bootstrap_mean
+from .noise_power import NoisePower, noise_power
+from .volumes import slice_to_slice_difference
+
+
+@dataclass(frozen=True)
+class VolumeRecord:
+    """What one volume shows.
+
+    Attributes:
+        histogram: Voxels at each whole HU, as `hu_histogram` returns it, (4096,).
+        volumes_ml: Body and tissues, as `tissue_volumes` returns them.
+        noise: Magnitude and spectrum of the noise.
+        slice_difference_hu: Mean absolute difference of neighbouring slices in the body; NaN if
+            no two neighbouring slices show it.
+    """
+
+    histogram: np.ndarray
+    volumes_ml: dict[str, float]
+    noise: NoisePower
+    slice_difference_hu: float
+
+
+@dataclass(frozen=True)
+class FigureComparison:
+    """One figure in three sets of volumes.
+
+    Attributes:
+        samples: Mean, interval and standard deviation over volumes; None if no volume shows it.
+        held_out: The same of real volumes not seen in training.
+        train: The same of real volumes seen in training.
+        distance: Wasserstein-1 distance of the samples' values from the held-out ones, in the
+            figure's unit; None if one of them is.
+        yardstick: The same of the training volumes: what real sets differ by.
+    """
+
+    samples: Estimate | None
+    held_out: Estimate | None
+    train: Estimate | None
+    distance: float | None
+    yardstick: float | None
+
+
+@dataclass(frozen=True)
+class RealismComparison:
+    """Samples against held-out volumes, with training volumes as yardstick.
+
+    Attributes:
+        figures: By the names of `realism_figures`.
+        window_distance_hu: `wasserstein_per_window` of all samples' voxels from the held-out ones.
+        window_yardstick_hu: The same of the training volumes' voxels.
+    """
+
+    figures: dict[str, FigureComparison]
+    window_distance_hu: dict[str, float | None]
+    window_yardstick_hu: dict[str, float | None]
+
+
+def measure_volume(volume: np.ndarray, spacing_mm: Sequence[float]) -> VolumeRecord:
+    """Measure all that `compare_realism` needs of one volume.
+
+    Args:
+        volume: HU, (depth, height, width), slices axial.
+        spacing_mm: Voxel size (depth, height, width).
+
+    Raises:
+        ValueError: The volume is not of three dimensions or holds NaN, or a spacing is not above 0.
+    """
+    if volume.ndim != 3 or len(spacing_mm) != 3 or not min(spacing_mm) > 0:
+        raise ValueError(
+            f"A volume of shape {volume.shape}, spacing_mm={tuple(spacing_mm)}; "
+            "give (depth, height, width) and three sizes above 0."
+        )
+    histogram = hu_histogram(volume)
+    body = body_mask(volume)
+    neighbours = bool((body[1:] & body[:-1]).any())
+    return VolumeRecord(
+        histogram=histogram,
+        volumes_ml=tissue_volumes(volume, spacing_mm, body=body),
+        noise=noise_power(volume, spacing_mm, body=body),
+        slice_difference_hu=(
+            slice_to_slice_difference(volume, body) if neighbours else float("nan")
+        ),
+    )
+
+
+def realism_figures(record: VolumeRecord) -> dict[str, float]:
+    """Return a record's figures by name and unit.
+
+    Returns:
+        "body_ml" and so on; "air_share" and so on, of all voxels; "noise_hu",
+        "noise_frequency_per_mm" and "slice_difference_hu". NaN where the volume shows none.
+    """
+    shares = window_shares(record.histogram)
+    return {
+        **{f"{name}_ml": ml for name, ml in record.volumes_ml.items()},
+        **{f"{name}_share": share for name, share in shares.items() if name != "whole"},
+        "noise_hu": record.noise.noise_hu,
+        "noise_frequency_per_mm": record.noise.mean_frequency_per_mm,
+        "slice_difference_hu": record.slice_difference_hu,
+    }
+
+
+def compare_realism(
+    samples: Sequence[VolumeRecord],
+    held_out: Sequence[VolumeRecord],
+    train: Sequence[VolumeRecord],
+) -> RealismComparison:
+    """Compare samples with real volumes not seen in training, figure by figure.
+
+    The distance between small sets of equal distribution is above zero, and shrinks with the
+    number of volumes: it is near the yardstick, not near zero, for perfect samples, and only if
+    there are as many samples as training volumes. Histograms are pooled over a set's volumes,
+    large ones weighing more.
+
+    Args:
+        samples: One record for each volume, of one spacing in all three sets.
+        held_out: The same of real volumes not seen in training, of other patients.
+        train: The same of real volumes seen in training.
+
+    Raises:
+        ValueError: A set is empty.
+    """
+    sets = (samples, held_out, train)
+    if not all(len(records) for records in sets):
+        raise ValueError("A set holds no volumes; give one record or more for each.")
+    figures = [[realism_figures(record) for record in records] for records in sets]
+    pooled = [sum(record.histogram for record in records) for records in sets]
+    return RealismComparison(
+        figures={
+            name: _compare(*(np.array([row[name] for row in rows]) for rows in figures))
+            for name in figures[0][0]
+        },
+        window_distance_hu=wasserstein_per_window(pooled[0], pooled[1]),
+        window_yardstick_hu=wasserstein_per_window(pooled[2], pooled[1]),
+    )
+
+
+def _compare(samples: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> FigureComparison:
+    shown = [values[np.isfinite(values)] for values in (samples, held_out, train)]
+    estimates = [bootstrap_mean(values) if len(values) else None for values in shown]
+    distance, yardstick = (
+        float(stats.wasserstein_distance(values, shown[1]))
+        if len(values) and len(shown[1])
+        else None
+        for values in (shown[0], shown[2])
+    )
+    return FigureComparison(*estimates, distance=distance, yardstick=yardstick)

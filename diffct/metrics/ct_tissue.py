@@ -1,0 +1,127 @@
+"""What a CT volume is made of: its histogram of HU, and the volumes of its tissues in ml."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .hounsfield import BODY_ABOVE_HU, BONE_ABOVE_HU, body_mask
+
+HISTOGRAM_HU = (-1024, 3071)
+
+# From the first to before the second. Fat and muscle: Aubrey et al. 2014, "Measurement of skeletal
+# muscle radiation attenuation" (-190 to -30, -29 to 150), the latter here up to bone, as organs
+# with contrast medium are brighter. Lung from emphysema's limit of -950: Gevenois et al. 1996.
+TISSUE_WINDOWS_HU = {
+    "whole": (-1024, 3072),
+    "air": (-1024, -950),
+    "lung": (-950, -500),
+    "fat": (-190, -30),
+    "soft_tissue": (-30, int(BONE_ABOVE_HU)),
+    "bone": (int(BONE_ABOVE_HU), 3072),
+}
+
+
+def hu_histogram(volume: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:
+    """Count the voxels at each whole HU; add histograms to pool volumes.
+
+    Args:
+        volume: HU, any shape; rounded, and what is beyond `HISTOGRAM_HU` counts at its end.
+        mask: Booleans of the same shape: the voxels that count; None for all.
+
+    Returns:
+        Counts, (4096,), from -1024 HU.
+
+    Raises:
+        ValueError: A voxel is not finite.
+    """
+    values = volume if mask is None else volume[mask]
+    if not np.isfinite(values).all():
+        raise ValueError("The volume holds NaN or infinity; give HU.")
+    low, high = HISTOGRAM_HU
+    bins = np.rint(np.clip(values, low, high)).astype(np.int64) - low
+    return np.bincount(bins.ravel(), minlength=high - low + 1)
+
+
+def window_shares(histogram: np.ndarray) -> dict[str, float]:
+    """Return the share of the voxels in each of `TISSUE_WINDOWS_HU`, 0 to 1.
+
+    Args:
+        histogram: Of `hu_histogram`, not empty.
+    """
+    return {
+        name: (histogram[_bins(window)].sum() / histogram.sum()).item()
+        for name, window in TISSUE_WINDOWS_HU.items()
+    }
+
+
+def wasserstein_per_window(a: np.ndarray, b: np.ndarray) -> dict[str, float | None]:
+    """Return how many HU each voxel has to move by, on average, to turn one histogram into another.
+
+    Args:
+        a: Of `hu_histogram`; the number of voxels does not matter.
+        b: The same of the other set.
+
+    Returns:
+        The Wasserstein-1 distance in HU within each of `TISSUE_WINDOWS_HU`, each histogram's share
+        in it set to 1; None where one of them has no voxels.
+    """
+    distances: dict[str, float | None] = {}
+    for name, window in TISSUE_WINDOWS_HU.items():
+        first, second = a[_bins(window)], b[_bins(window)]
+        if not first.any() or not second.any():
+            distances[name] = None
+            continue
+        gap = np.cumsum(first) / first.sum() - np.cumsum(second) / second.sum()
+        distances[name] = np.abs(gap).sum().item()
+    return distances
+
+
+def tissue_volumes(
+    volume: np.ndarray, spacing_mm: Sequence[float], *, body: np.ndarray | None = None
+) -> dict[str, float]:
+    """Measure the body and its tissues.
+
+    Args:
+        volume: HU, (depth, height, width), slices axial.
+        spacing_mm: Voxel size (depth, height, width).
+        body: Booleans of the same shape; found by `body_mask` if not given.
+
+    Returns:
+        In ml: "body", "fat", "soft_tissue" and "bone" by `TISSUE_WINDOWS_HU` (metal is bone),
+        and "gas": what lies in the body at or below `BODY_ABOVE_HU`, lungs included. Voxels between
+        gas and fat belong to neither.
+    """
+    body = body_mask(volume) if body is None else body
+    inside = volume[body]
+    counts = {"body": inside.size}
+    for name in ("fat", "soft_tissue"):
+        low, high = TISSUE_WINDOWS_HU[name]
+        counts[name] = np.count_nonzero((inside >= low) & (inside < high))
+    counts["bone"] = np.count_nonzero(inside >= BONE_ABOVE_HU)
+    counts["gas"] = np.count_nonzero(inside <= BODY_ABOVE_HU)
+    return {name: int(count) * _voxel_ml(spacing_mm) for name, count in counts.items()}
+
+
+def label_volumes(
+    labels: np.ndarray, spacing_mm: Sequence[float], names: Mapping[str, int]
+) -> dict[str, float]:
+    """Return the volume of each label in ml, 0 for one that is absent.
+
+    Args:
+        labels: Whole numbers, (depth, height, width).
+        spacing_mm: Voxel size (depth, height, width).
+        names: The value of each label.
+    """
+    return {
+        name: int(np.count_nonzero(labels == value)) * _voxel_ml(spacing_mm)
+        for name, value in names.items()
+    }
+
+
+def _bins(window: tuple[int, int]) -> slice:
+    low, high = window
+    return slice(low - HISTOGRAM_HU[0], high - HISTOGRAM_HU[0])
+
+
+def _voxel_ml(spacing_mm: Sequence[float]) -> float:
+    return float(np.prod(spacing_mm)) / 1000
