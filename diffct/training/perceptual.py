@@ -82,15 +82,23 @@ class PerceptualDistance(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Return the mean distance of a batch.
+        """Return the mean distance of a batch; arguments as of `per_image`.
+
+        Returns:
+            Scalar, float32.
+        """
+        return self.per_image(image, reference).mean()
+
+    def per_image(self, image: Tensor, reference: Tensor) -> Tensor:
+        """Return the distance of each image.
 
         Args:
             image: (B, 1, H, W) in [-1, 1], the range that LPIPS expects.
             reference: Likewise.
 
         Returns:
-            Scalar, float32.
+            (B,), float32.
         """
         with torch.autocast(image.device.type, enabled=False):
             images = (x.float().expand(-1, 3, -1, -1) for x in (image, reference))
-            return self.lpips(*images).mean()
+            return self.lpips(*images).flatten()

@@ -54,6 +54,17 @@ def test_every_backbone_weight_comes_from_the_file_and_the_heads_from_lpips(name
     assert found > 0 and distance(images(0), images(0)) == 0
 
 
+def test_each_image_has_its_own_distance_and_training_takes_their_mean(squeeze):
+    distance = load_perceptual("squeeze", backbone=squeeze)
+    image, reference = images(0), images(1)
+    reference[1] = image[1]
+    found = distance.per_image(image, reference)
+    assert found.shape == (2,) and found.dtype == torch.float32
+    assert found[0] > 0 and found[1] == 0
+    torch.testing.assert_close(found[:1], distance.per_image(image[:1], reference[:1]))
+    assert torch.equal(distance(image, reference), found.mean())
+
+
 def test_gradients_reach_the_image_and_not_the_network(squeeze):
     distance = load_perceptual("squeeze", backbone=squeeze)
     image = images(0).requires_grad_()

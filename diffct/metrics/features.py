@@ -1,0 +1,176 @@
+"""Feature networks: what distances between sets of images, as the Fréchet distance, are taken in.
+
+A distance is a figure of its network: `result_name` writes the network into its name, and a network
+says whose weights it has and what it does to an image.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .feature_recipes import FEATURE_RECIPES, RANDOM_NETWORKS, FeatureRecipe
+from .feature_weights import file_sha256, fill_weights, read_weights
+
+# What resampling may add to [0, 1].
+_ROUNDING = 1e-4
+
+
+class FeatureNetwork:
+    """A fixed network that describes an image by d numbers.
+
+    Args:
+        name: What results call it.
+        recipe: What it is.
+        module: The network.
+        weights_sha256: SHA-256 of the file of its weights; None if they are random.
+        device: Where it computes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        recipe: FeatureRecipe,
+        module: nn.Module,
+        weights_sha256: str | None,
+        device: str | torch.device,
+    ) -> None:
+        self.name = name
+        self.weights_sha256 = weights_sha256
+        self.preprocessing: dict[str, Any] = dict(recipe.preprocessing)
+        self.dimensions = recipe.dimensions
+        self.spatial_dims = recipe.spatial_dims
+        self._prepare = recipe.prepare
+        self._module = module.requires_grad_(False).eval().to(device)
+        self._device = device
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the features of a batch.
+
+        Args:
+            images: (N, 1, H, W), or (N, 1, D, H, W) for a 3D network, in [0, 1].
+
+        Returns:
+            (N, d), float32, on the CPU.
+
+        Raises:
+            ValueError: The shape or the range is another, or a value is not finite.
+        """
+        self._check(images)
+        with torch.inference_mode():
+            prepared = self._prepare(images.to(self._device, torch.float32))
+            features = self._module(prepared).float().cpu()
+        return features.clone()  # a tensor of the inference mode could not be changed in place
+
+    def extract(self, batches: Iterable[Tensor], *, show_progress: bool = False) -> Tensor:
+        """Return the features of many images.
+
+        Args:
+            batches: Batches as of `__call__`.
+            show_progress: Whether to show a progress bar.
+
+        Returns:
+            (N, d) of all batches, float32, on the CPU.
+
+        Raises:
+            ValueError: As of `__call__`, or there are no images.
+        """
+        bar = tqdm(batches, desc=self.name, unit="batch", disable=not show_progress)
+        features = [self(batch) for batch in bar]
+        if not features:
+            raise ValueError(f"{self.name}: there are no images.")
+        return torch.cat(features)
+
+    def _check(self, images: Tensor) -> None:
+        axes = ("D", "H", "W")[-self.spatial_dims :]
+        if images.ndim != 2 + self.spatial_dims or images.shape[1] != 1 or 0 in images.shape:
+            raise ValueError(
+                f"{self.name} takes images (N, 1, {', '.join(axes)}), not {tuple(images.shape)}."
+            )
+        if not images.isfinite().all():
+            raise ValueError(f"{self.name}: an image holds NaN or infinity.")
+        low, high = images.min().item(), images.max().item()
+        if low < -_ROUNDING or high > 1 + _ROUNDING:
+            raise ValueError(f"{self.name} takes values in [0, 1], not [{low:g}, {high:g}].")
+
+
+def load_feature_network(
+    name: str, *, weights: str | Path | None, device: str | torch.device | None = None
+) -> FeatureNetwork:
+    """Load a feature network from a local file, or make a random one.
+
+    A random network ("random-densenet121-seed0") is initialised as its library does: He's weights
+    keep the scale from layer to layer, and the batch norms let values pass. Distances in it tell
+    images from blurred or noisy ones, though they weigh brightness most, and compare only with
+    distances in the same network.
+
+    Args:
+        name: One of `FEATURE_RECIPES`, or one of `RANDOM_NETWORKS` followed by "-seedN".
+        weights: File of the published weights, or of a state dict of the same names, also as
+            safetensors; None for a random network.
+        device: Where to compute; the CPU if None.
+
+    Returns:
+        The network.
+
+    Raises:
+        FileNotFoundError: There is no such file; the message says what to download.
+        ValueError: The name is unknown, a random network is given weights, or the file holds
+            something else than the weights of that network.
+    """
+    random = re.fullmatch(r"(.+)-seed(\d+)", name)
+    stands_for = RANDOM_NETWORKS.get(random[1]) if random else None
+    recipe = FEATURE_RECIPES.get(stands_for or name)
+    if recipe is None:
+        accepted = ", ".join([*FEATURE_RECIPES, *(f"{random}-seedN" for random in RANDOM_NETWORKS)])
+        raise ValueError(f"There is no feature network {name!r}; accepted: {accepted}.")
+    if stands_for is None:
+        _require_file(weights, recipe, name=name)
+    elif weights is not None:
+        raise ValueError(f"{name} is random and takes no weights, not weights={weights}.")
+    # The libraries initialise by the global generator.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(random[2]) if stands_for else 0)
+        module = recipe.build()
+    digest = None if weights is None else _fill(module, recipe, name=name, path=weights)
+    return FeatureNetwork(
+        name, recipe=recipe, module=module, weights_sha256=digest, device=device or "cpu"
+    )
+
+
+def result_name(metric: str, network: FeatureNetwork) -> str:
+    """Return the name of a figure, as "FD[xrv-densenet121-all]"."""
+    return f"{metric}[{network.name}]"
+
+
+def _require_file(path: str | Path | None, recipe: FeatureRecipe, *, name: str) -> None:
+    """Raise FileNotFoundError, saying what to download, unless there is a file."""
+    if path is not None and Path(path).is_file():
+        return
+    hints = [f"Download {recipe.download} and give its path."] + [
+        f"Without it, {random}-seedN is an explicit stand-in: random weights, whose distances"
+        " compare only with themselves."
+        for random, published in RANDOM_NETWORKS.items()
+        if published == name
+    ]
+    raise FileNotFoundError(
+        f"{name} needs its weights, and there is no file weights={path}. {' '.join(hints)}"
+    )
+
+
+def _fill(module: nn.Module, recipe: FeatureRecipe, *, name: str, path: str | Path) -> str:
+    """Fill a network from a file and return the file's SHA-256."""
+    weights = read_weights(path, classes=recipe.classes())
+    needed = {key: value for key, value in weights.items() if not key.startswith(recipe.ignored)}
+    try:
+        fill_weights(module, needed)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: does not hold the weights of {name}: {error}. Download {recipe.download}."
+        ) from error
+    return file_sha256(path)
