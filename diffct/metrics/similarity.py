@@ -1,64 +1,112 @@
-"""How similar two images are.
+"""How similar two images or volumes are.
 
 Source: Wang et al. 2003, "Multiscale structural similarity for image quality assessment"; computed
 by MONAI.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_SCALES = 5
+_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, finest first (Wang et al.)
 _LARGEST_KERNEL = 11
+_SMALLEST_KERNEL = 3
+
+
+@dataclass(frozen=True)
+class MultiScale:
+    """The scales of MS-SSIM; figures compare only with figures of the same.
+
+    Attributes:
+        kernel: Width of the Gaussian window, in pixels of each scale; its sigma is 1.5.
+        weights: Exponent of each scale, finest first; they sum to 1 (the usual five to 1.0001).
+    """
+
+    kernel: int
+    weights: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return f"{len(self.weights)} scales, window {self.kernel}"
+
+
+def multi_scale(size: Sequence[int]) -> MultiScale:
+    """Choose the scales of MS-SSIM for images of a size, by its smallest side alone.
+
+    The usual are five scales and a window of 11. The window must fit the smallest scale: MONAI asks
+    n scales for sides of (n - 1)² windows, and two for sides of two. So images take the widest
+    window that fits five scales: 11 from 176 pixels on, 3 from 48. Volumes are often thinner: below
+    48 they take four scales (from 27 voxels), three (from 12) or two (from 6), with the weights of
+    the first scales brought to the sum 1, and again the widest window that fits.
+
+    Args:
+        size: Pixels (height, width) or voxels (depth, height, width).
+
+    Raises:
+        ValueError: A side is shorter than 48 in an image, 6 in a volume, or there are not two or
+            three sides.
+    """
+    if len(size) not in (2, 3):
+        raise ValueError(f"MS-SSIM is for images and volumes, not for a size of {list(size)}.")
+    for scales in (5,) if len(size) == 2 else (5, 4, 3, 2):
+        widest = min(size) // max((scales - 1) ** 2, 2 ** (scales - 1))
+        if widest >= _SMALLEST_KERNEL:
+            weights = _WEIGHTS[:scales]
+            if scales < len(_WEIGHTS):
+                weights = tuple(weight / sum(weights) for weight in weights)
+            return MultiScale(min(_LARGEST_KERNEL, widest - 1 + widest % 2), weights)
+    shortest = "48 pixels" if len(size) == 2 else "6 voxels"
+    raise ValueError(f"MS-SSIM needs sides of {shortest} or more, not {list(size)}.")
 
 
 def ms_ssim_kernel(size: Sequence[int]) -> int:
     """Return the width of the Gaussian window that MS-SSIM uses on images of a size.
 
-    Five scales halve an image four times, and the window must fit the smallest one: MONAI asks for
-    sides of 16 times its width. 11, the usual one, fits sides from 176 pixels on; smaller images
-    get a narrower window, whose figures compare only with figures of the same window.
-
     Args:
-        size: Pixels (height, width).
+        size: As in `multi_scale`, which chooses it.
 
     Returns:
         An odd number from 3 to 11.
-
-    Raises:
-        ValueError: A side is shorter than 48 pixels.
     """
-    widest = min(size) // (_SCALES - 1) ** 2
-    if widest < 3:
-        raise ValueError(f"MS-SSIM needs sides of 48 pixels or more, not {list(size)}.")
-    return min(_LARGEST_KERNEL, widest - 1 + widest % 2)
+    return multi_scale(size).kernel
 
 
 def ms_ssim(images: Tensor, references: Tensor) -> Tensor:
     """Compare images with references by multi-scale structural similarity.
 
     Args:
-        images: (B, 1, H, W) in [0, 1].
+        images: (B, 1, H, W) or (B, 1, D, H, W) in [0, 1].
         references: Likewise.
 
     Returns:
-        (B,): 1 for equal images; window as `ms_ssim_kernel` says, sigma 1.5.
+        (B,): 1 for equal images; scales and window as `multi_scale` says.
 
     Raises:
-        ValueError: The shapes differ, or a side is shorter than 48 pixels.
+        ValueError: The shapes differ, or a side is too short.
     """
     from monai.metrics import MultiScaleSSIMMetric  # MONAI takes seconds to import
 
+    size = images.shape[2:]
+    chosen = multi_scale(size)
     metric = MultiScaleSSIMMetric(
-        spatial_dims=2,
+        spatial_dims=len(size),
         data_range=1.0,
         kernel_type="gaussian",
-        kernel_size=ms_ssim_kernel(images.shape[2:]),
+        kernel_size=chosen.kernel,
+        weights=chosen.weights,
         reduction="none",
     )
-    return metric(images, references).flatten()
+    with full_precision():
+        return metric(images, references).flatten()
+
+
+def full_precision() -> AbstractContextManager[None]:
+    """Keep cuDNN from rounding to TF32: local variances are small differences of large numbers."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=True, deterministic=cudnn.deterministic, allow_tf32=False)
 
 
 @torch.no_grad()
@@ -69,7 +117,7 @@ def reconstruction_errors(
 
     Args:
         reconstruct: The autoencoder.
-        images: Batches (B, 1, H, W) in [-1, 1].
+        images: Batches (B, 1, H, W) or (B, 1, D, H, W) in [-1, 1].
 
     Returns:
         For every image, on the CPU, (2,): the mean absolute difference in units of [0, 1], and
@@ -78,7 +126,7 @@ def reconstruction_errors(
     rows: list[Tensor] = []
     for batch in images:
         film, made = to_film(batch), to_film(reconstruct(batch))
-        l1 = (made - film).abs().mean(dim=(1, 2, 3))
+        l1 = (made - film).abs().flatten(1).mean(dim=1)
         rows += torch.stack([l1, ms_ssim(made, film)], dim=1).cpu()
     return rows
 
@@ -88,26 +136,27 @@ def summarise(rows: Tensor, *, size: Sequence[int]) -> dict[str, Any]:
 
     Args:
         rows: (N, 2).
-        size: Pixels (height, width) of the images.
+        size: Of the images, as in `multi_scale`.
 
     Returns:
         The number of images, mean and standard deviation over images of both figures, and the
-        window of MS-SSIM.
+        window and number of scales of MS-SSIM.
     """
     summary: dict[str, Any] = {"images": len(rows)}
     for name, column in zip(("l1", "ms_ssim"), rows.T, strict=True):
         deviation = column.std(correction=0)
         summary[name] = {"mean": round(column.mean().item(), 5), "sd": round(deviation.item(), 5)}
-    return summary | {"ms_ssim_kernel": ms_ssim_kernel(size)}
+    chosen = multi_scale(size)
+    return summary | {"ms_ssim_kernel": chosen.kernel, "ms_ssim_scales": len(chosen.weights)}
 
 
 def describe(summary: dict[str, Any]) -> str:
     """Say in one line what `summarise` returns."""
     l1, similarity = summary["l1"], summary["ms_ssim"]
+    chosen = f"{summary['ms_ssim_scales']} scales, window {summary['ms_ssim_kernel']}"
     return (
-        f"MS-SSIM {similarity['mean']:.4f} ± {similarity['sd']:.4f}"
-        f" (window {summary['ms_ssim_kernel']}), L1 {l1['mean']:.4f} ± {l1['sd']:.4f},"
-        f" {summary['images']} images"
+        f"MS-SSIM {similarity['mean']:.4f} ± {similarity['sd']:.4f} ({chosen}),"
+        f" L1 {l1['mean']:.4f} ± {l1['sd']:.4f}, {summary['images']} images"
     )
 
 

@@ -3,7 +3,7 @@
 Images are (B, 1, H, W) in [0, 1], the range of the whole volume's intensities; whole slices count,
 background included, as in the source.
 
-Source: PSNR and MS-SSIM by MONAI; Wang et al. 2003 (see `similarity`).
+Source: see `paired`, which computes the figures.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffct.metrics.paired import check_pair, mean_absolute_error, psnr
 from diffct.metrics.similarity import ms_ssim
 
 Translate = Callable[[Tensor], Tensor]
@@ -29,23 +30,17 @@ def translation_errors(images: Tensor, truths: Tensor) -> Tensor:
         truths: Likewise.
 
     Returns:
-        (B, 3), float32: for each image PSNR in dB, mean absolute error, and MS-SSIM with the window
-        of `ms_ssim_kernel`.
+        (B, 3), float32: for each image PSNR in dB (at most 100), mean absolute error, and MS-SSIM
+        with the window of `ms_ssim_kernel`.
 
     Raises:
-        ValueError: The shapes differ, values lie outside [0, 1], or a side is shorter than 48.
+        ValueError: The shapes differ, values lie outside [0, 1] or all close to 0 (see
+            `check_pair`), or a side is shorter than 48.
     """
-    from monai.metrics import PSNRMetric  # MONAI takes seconds to import
-
-    if images.shape != truths.shape:
-        raise ValueError(f"Images {tuple(images.shape)} and truths {tuple(truths.shape)} differ.")
-    for name, batch in (("images", images), ("truths", truths)):
-        low, high = float(batch.min()), float(batch.max())
-        if not (low >= 0 and high <= 1):
-            raise ValueError(f"The {name} have values from {low:g} to {high:g}, not in [0, 1].")
-    psnr = PSNRMetric(max_val=1.0, reduction="none")(images, truths).flatten()
-    mae = (images - truths).abs().mean(dim=(1, 2, 3))
-    return torch.stack([psnr, mae, ms_ssim(images, truths)], dim=1)
+    check_pair(images, truths, names=("images", "truths"))
+    images, truths = images.float(), truths.float()
+    figures = (psnr, mean_absolute_error, ms_ssim)
+    return torch.stack([figure(images, truths) for figure in figures], dim=1)
 
 
 def copy_input(conditions: Tensor, targets: Tensor) -> Translate:

@@ -9,6 +9,7 @@ from diffct.metrics.similarity import (
     describe,
     ms_ssim,
     ms_ssim_kernel,
+    multi_scale,
     reconstruction_errors,
     summarise,
     to_film,
@@ -35,6 +36,43 @@ def test_the_window_is_the_widest_odd_one_that_fits(side, kernel):
 def test_images_too_small_for_five_scales_are_refused():
     with pytest.raises(ValueError, match=r"48 pixels.*\[47, 64\]"):
         ms_ssim_kernel((47, 64))
+
+
+@pytest.mark.parametrize(
+    ("side", "scales", "kernel"),
+    [(6, 2, 3), (11, 2, 5), (12, 3, 3), (16, 3, 3), (26, 3, 5), (27, 4, 3), (47, 4, 5), (48, 5, 3)],
+)
+def test_thin_volumes_take_as_many_scales_as_fit(side, scales, kernel):
+    chosen = multi_scale((side, 50, 60))
+    assert str(chosen) == f"{scales} scales, window {kernel}"
+    assert sum(chosen.weights) == pytest.approx(1, abs=1.1e-4)
+    assert chosen.weights[0] / chosen.weights[1] == pytest.approx(0.0448 / 0.2856)
+    volume = torch.rand(1, 1, side, 50, 60, generator=torch.Generator().manual_seed(0))
+    assert ms_ssim(volume, volume).item() == pytest.approx(1)
+    # Neither a wider window nor another scale would fit.
+    wider = MultiScaleSSIMMetric(spatial_dims=3, kernel_size=kernel + 2, weights=chosen.weights)
+    longer = MultiScaleSSIMMetric(spatial_dims=3, kernel_size=3, weights=(*chosen.weights, 0.1))
+    for metric in (wider, longer) if scales < 5 else (wider,):
+        with pytest.raises((ValueError, RuntimeError), match=r"must be larger|can't be greater"):
+            metric(volume, volume)
+
+
+@pytest.mark.parametrize("size", [(5, 64, 64), (64,), (1, 64, 64, 64)])
+def test_sizes_without_scales_are_refused(size):
+    with pytest.raises(ValueError, match="MS-SSIM"):
+        multi_scale(size)
+
+
+def test_volumes_are_compared_as_monai_compares_them():
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.rand(2, 1, 16, 40, 48, generator=generator)
+    noisy = (clean + 0.1 * torch.rand(clean.shape, generator=generator)).clamp(0, 1)
+    weights = multi_scale((16, 40, 48)).weights
+    metric = MultiScaleSSIMMetric(spatial_dims=3, kernel_size=3, weights=weights, reduction="none")
+    assert torch.allclose(ms_ssim(noisy, clean), metric(noisy, clean).flatten())
+    rows = torch.stack(reconstruction_errors(lambda x: x, [clean * 2 - 1]))
+    assert torch.allclose(rows, torch.tensor([0.0, 1.0]), atol=1e-6)
+    assert "(3 scales, window 3)" in describe(summarise(rows, size=(16, 40, 48)))
 
 
 def test_one_figure_per_image_falls_with_the_damage():

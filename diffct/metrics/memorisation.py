@@ -1,0 +1,160 @@
+"""Whether a model copies its training images, and whether its losses betray them.
+
+A sample that is a copy is much nearer to a training image than to any held-out one:
+
+    score = distance to the nearest training image / distance to the nearest held-out image
+
+What a score means is told by real images, each compared with all others of other patients: they are
+no copies, and the sizes of both sets are the same. A sample is suspicious below the score that one
+real image in a thousand would have, if the logarithms of their scores are normal.
+
+Source: the ratio after Meehan et al. 2020, "A Non-Parametric Test to Detect Data-Copying in
+Generative Models"; membership inference by loss after Yeom et al. 2018, "Privacy Risk in Machine
+Learning", and Carlini et al. 2023, "Extracting Training Data from Diffusion Models".
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from diffct.metrics.intervals import Estimate, jackknife
+
+FALSE_ALARMS = 1e-3
+"""Share of real images that the threshold would call suspicious."""
+
+_FEWEST_REAL = 8
+_SURE = 0.01
+
+
+@dataclass(frozen=True)
+class NearestDistances:
+    """Distances of images to their nearest neighbours.
+
+    Attributes:
+        train: To the nearest training image, (N,), above 0.
+        held_out: To the nearest held-out image, (N,), above 0.
+    """
+
+    train: np.ndarray
+    held_out: np.ndarray
+
+    def __post_init__(self) -> None:
+        values = np.concatenate([self.train, self.held_out])
+        if len(self.train) != len(self.held_out) or not np.isfinite(values).all():
+            raise ValueError("Distances must be finite, and as many to either set.")
+        if not len(values) or values.min() <= 0:
+            raise ValueError("Distances must be above 0, and there must be some.")
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Ratio of both, (N,): well below 1 for copies of training images."""
+        return self.train / self.held_out
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """Which samples are suspiciously near to training images.
+
+    Attributes:
+        scores: Of each sample.
+        threshold: The score below which a sample is suspicious.
+        suspicious: Which are, booleans.
+        median_score: Of the samples.
+        real_scores: Of real images, the yardstick.
+        chance: Probability of so many suspicious samples, or more, if none were a copy.
+    """
+
+    scores: np.ndarray
+    threshold: float
+    suspicious: np.ndarray
+    median_score: float
+    real_scores: np.ndarray
+    chance: float
+
+    @property
+    def copies(self) -> bool:
+        """Whether chance does not explain the suspicious samples."""
+        return self.chance < _SURE
+
+
+def memorisation(samples: NearestDistances, real: NearestDistances) -> Memorisation:
+    """Find samples that are nearer to training images than images of other patients are.
+
+    Args:
+        samples: Distances of generated images.
+        real: Distances of training and held-out images, each without those of its own patient.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ValueError: There are fewer than 8 real images: no threshold can be told.
+    """
+    logs = np.log(real.scores)
+    if len(logs) < _FEWEST_REAL:
+        raise ValueError(
+            f"{len(logs)} real images tell no threshold; {_FEWEST_REAL} or more are needed."
+        )
+    # A bound for one more draw of a normal distribution whose mean and deviation are estimated.
+    reach = stats.t.ppf(FALSE_ALARMS, len(logs) - 1) * np.sqrt(1 + 1 / len(logs))
+    threshold = float(np.exp(logs.mean() + reach * logs.std(ddof=1)))
+    suspicious = samples.scores < threshold
+    count = int(suspicious.sum())
+    chance = stats.binom.sf(count - 1, len(suspicious), FALSE_ALARMS)
+    return Memorisation(
+        scores=samples.scores,
+        threshold=threshold,
+        suspicious=suspicious,
+        median_score=float(np.median(samples.scores)),
+        real_scores=real.scores,
+        chance=float(chance),
+    )
+
+
+def membership_auc(
+    train_losses: np.ndarray,
+    held_out_losses: np.ndarray,
+    *,
+    train_groups: Sequence[Hashable] | None = None,
+    held_out_groups: Sequence[Hashable] | None = None,
+) -> Estimate:
+    """Tell how well a low loss gives away that an image was trained on.
+
+    Args:
+        train_losses: Loss of each training image, (N,).
+        held_out_losses: Loss of each held-out image, (M,).
+        train_groups: The patient of each training image; None for one image each.
+        held_out_groups: The patient of each held-out image.
+
+    Returns:
+        Area under the ROC curve: the probability that a training image has a lower loss than a
+        held-out one. 0.5 gives nothing away, 1 everything. The interval leaves out each patient in
+        turn.
+
+    Raises:
+        ValueError: A set is empty, or a loss is not finite.
+    """
+    train, held_out = (np.asarray(x, dtype=np.float64) for x in (train_losses, held_out_losses))
+    if not len(train) or not len(held_out) or not np.isfinite([*train, *held_out]).all():
+        raise ValueError("A membership attack needs finite losses of both sets.")
+    lower = train[:, None] < held_out[None, :]
+    wins = lower + 0.5 * (train[:, None] == held_out[None, :])
+    value = float(wins.mean())
+    return jackknife(
+        value,
+        _without_each_group(wins.mean(axis=1), train_groups),
+        _without_each_group(wins.mean(axis=0), held_out_groups),
+    )
+
+
+def _without_each_group(values: np.ndarray, groups: Sequence[Hashable] | None) -> np.ndarray:
+    """Return the mean of values without each group in turn; empty for a single group."""
+    names = list(range(len(values)) if groups is None else groups)
+    number = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    owner = np.array([number[name] for name in names])
+    sums, counts = np.bincount(owner, weights=values), np.bincount(owner)
+    if len(sums) == 1:
+        return np.empty(0)
+    return (values.sum() - sums) / (len(values) - counts)

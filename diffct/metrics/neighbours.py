@@ -1,0 +1,257 @@
+"""The nearest image of a gallery, whatever mirror, zoom and small shift lies between the two.
+
+What all images of a kind have in common makes any two of them alike, so images are compared by what
+is their own. With m the mean image of a cohort and T a transform, on grids of a few dozen pixels,
+
+    similarity(q, g) = max over T of corr(P T(q), P g)
+
+where P takes out a constant and m by least squares, that is brightness, contrast and the common
+anatomy, and a margin is left out because a shifted image lacks it. T is searched in two steps: a
+bank of mirrors, zooms and shifts on a coarse grid, compared with the whole gallery by one matrix
+product, then gradient ascent on a finer grid for the best candidates.
+
+Grids of this size see anatomy and not noise, so a noisy or slightly blurred copy is still near.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, interpolate
+
+_MARGIN = 0.12  # of each side
+_SMALLEST_NORM = 1e-6
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How neighbours are searched.
+
+    Args:
+        coarse: Pixels of the longest side on the grid of the bank.
+        fine: Pixels of the longest side on the grid of the ascent.
+        zooms: Magnifications in the bank.
+        shifts: Shifts in the bank along each axis, as fractions of the side.
+        candidates: Images of the gallery that go on to the ascent.
+        rounds: Rounds of the ascent: how many candidates are kept after how many steps.
+    """
+
+    coarse: int
+    fine: int
+    zooms: tuple[float, ...]
+    shifts: tuple[float, ...]
+    candidates: int = 64
+    rounds: tuple[tuple[int, int], ...] = ((8, 10), (3, 25))
+
+
+PLANAR = SearchSettings(
+    28, 40, (0.9, 0.95, 1.0, 1.05, 1.1), (-0.054, -0.036, -0.018, 0.0, 0.018, 0.036, 0.054)
+)
+"""For images: zooms by up to 13 % and shifts by up to 7 % of the side are found."""
+SPATIAL = SearchSettings(20, 32, (0.92, 1.0, 1.08), (-0.06, -0.03, 0.0, 0.03, 0.06))
+"""For volumes: the same."""
+
+
+class Transform(NamedTuple):
+    """Transforms of n images: where output pixels are taken from, in units of half a side.
+
+    Attributes:
+        mirror: 1 or -1 for each axis, (n, axes).
+        log_zoom: Logarithm of the step between taken pixels, (n,).
+        shift: Of the centre, (n, axes).
+    """
+
+    mirror: Tensor
+    log_zoom: Tensor
+    shift: Tensor
+
+    def of(self, index: Tensor) -> "Transform":
+        """Return some of them."""
+        return Transform(*(part[index] for part in self))
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """The nearest image of a gallery.
+
+    Attributes:
+        index: Its place in the gallery.
+        similarity: Correlation after alignment, at most 1.
+        transform: What was done to the query, for one image.
+    """
+
+    index: int
+    similarity: float
+    transform: Transform
+
+    @property
+    def distance(self) -> float:
+        """1 - similarity, and never quite 0, so that ratios exist."""
+        return max(1 - self.similarity, _SMALLEST_NORM)
+
+
+class NeighbourSearch:
+    """Search of neighbours among images of one cohort.
+
+    Args:
+        references: Images of the cohort, (N, 1, *size), two or three spatial axes; their mean is
+            what images have in common.
+        settings: How to search; None for `PLANAR` or `SPATIAL`.
+
+    Raises:
+        ValueError: There are fewer than two references, or they are not images.
+    """
+
+    def __init__(self, references: Tensor, *, settings: SearchSettings | None = None) -> None:
+        axes = references.ndim - 2
+        if axes not in (2, 3) or references.shape[1] != 1 or len(references) < 2:
+            raise ValueError(
+                "References must be two images or more, (N, 1, H, W) or (N, 1, D, H, W), not"
+                f" {tuple(references.shape)}."
+            )
+        self.size = tuple(references.shape[2:])
+        self.settings = settings or (PLANAR if axes == 2 else SPATIAL)
+        self.coarse = _Grid(self.size, self.settings.coarse, references)
+        self.fine = _Grid(self.size, self.settings.fine, references)
+        self.bank = _bank(self.settings, axes)
+
+    def gallery(self, images: Tensor) -> "Gallery":
+        """Prepare images to be searched.
+
+        Args:
+            images: (N, 1, *size).
+        """
+        return Gallery(*(grid.own(grid.shrink(images)) for grid in (self.coarse, self.fine)))
+
+    def nearest(
+        self, query: Tensor, gallery: "Gallery", *, excluded: Tensor | None = None
+    ) -> Neighbour:
+        """Find the image of a gallery that is nearest to a query.
+
+        Args:
+            query: (1, *size).
+            gallery: The images to search.
+            excluded: Booleans (N,): images that do not count, as those of the query's patient.
+
+        Returns:
+            The nearest.
+
+        Raises:
+            ValueError: The query has another size, is not finite, or nothing is left to search.
+        """
+        if tuple(query.shape) != (1, *self.size) or not query.isfinite().all():
+            raise ValueError(f"A query must be finite numbers (1, {self.size}).")
+        coarse = self.coarse.shrink(query[None])
+        moved = self.coarse.own(_move(coarse, self.bank, self.coarse.size))
+        best, variant = (gallery.coarse @ moved.T).max(dim=1)
+        if excluded is not None:
+            best = best.masked_fill(excluded, -torch.inf)
+        left = int(best.isfinite().sum())
+        if not left:
+            raise ValueError("No image is left to search.")
+        candidates = best.topk(min(self.settings.candidates, left)).indices
+        transforms = self.bank.of(variant[candidates])
+        # Many for a few steps, then the best of them to the end: the coarse order is rough.
+        for kept, steps in self.settings.rounds:
+            transforms, reached = self._ascend(query, gallery.fine[candidates], transforms, steps)
+            best = reached.topk(min(kept, len(reached))).indices
+            candidates, transforms = candidates[best], transforms.of(best)
+        # Moved at full size: moving an image that is shrunk already blurs it.
+        moved = self.fine.own(self.fine.shrink(_move(query[None], transforms, self.size)))
+        similarity = (moved * gallery.fine[candidates]).sum(dim=1)
+        winner = similarity.argmax()
+        found = transforms.of(winner[None])
+        return Neighbour(int(candidates[winner]), float(similarity[winner]), found)
+
+    def align(self, query: Tensor, transform: Transform) -> Tensor:
+        """Apply a neighbour's transform to a query, (1, *size), at its full size."""
+        return _move(query[None], transform, self.size)[0]
+
+    def _ascend(
+        self, query: Tensor, targets: Tensor, start: Transform, steps: int
+    ) -> tuple[Transform, Tensor]:
+        """Raise the correlation with each target by small changes of zoom and shift."""
+        fine = self.fine.shrink(query[None])
+        with torch.enable_grad():
+            log_zoom = start.log_zoom.clone().requires_grad_()
+            shift = start.shift.clone().requires_grad_()
+            optimiser = torch.optim.Adam([log_zoom, shift], lr=0.02)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+            for _ in range(steps):
+                moved = _move(fine, Transform(start.mirror, log_zoom, shift), self.fine.size)
+                loss = -(self.fine.own(moved) * targets).sum()
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+        found = Transform(start.mirror, log_zoom.detach(), shift.detach())
+        moved = self.fine.own(_move(fine, found, self.fine.size))
+        return found, (moved * targets).sum(dim=1)
+
+
+class Gallery(NamedTuple):
+    """What is their own of images to be searched, on both grids, (N, pixels) each."""
+
+    coarse: Tensor
+    fine: Tensor
+
+
+class _Grid:
+    """A grid on which images are compared by what is their own."""
+
+    def __init__(self, size: Sequence[int], longest: int, references: Tensor) -> None:
+        scale = min(1.0, longest / max(size))
+        self.size = tuple(max(1, round(length * scale)) for length in size)
+        inside = torch.zeros(self.size, dtype=torch.bool)
+        # An axis of a few pixels has none to spare.
+        edges = [int(_MARGIN * n + 0.5) for n in self.size]
+        inside[tuple(slice(e, n - e) for e, n in zip(edges, self.size, strict=True))] = True
+        self.inside = inside.flatten().to(references.device)
+        mean = self.shrink(references).flatten(1)[:, self.inside].mean(dim=0)
+        common = torch.stack([torch.ones_like(mean), mean], dim=1)
+        self.common, _ = torch.linalg.qr(common)
+
+    def shrink(self, images: Tensor) -> Tensor:
+        """Average (N, 1, *size) onto the grid."""
+        return interpolate(images.float(), size=self.size, mode="area")
+
+    def own(self, images: Tensor) -> Tensor:
+        """Return what is their own of images on the grid, (N, pixels) of length 1.
+
+        An image that holds nothing but what is common becomes zeros, similar to none.
+        """
+        rows = images.flatten(1)[:, self.inside]
+        rest = rows - (rows @ self.common) @ self.common.T
+        floor = _SMALLEST_NORM * rows.norm(dim=1, keepdim=True).clamp_min(1)
+        norm = rest.norm(dim=1, keepdim=True)
+        return torch.where(norm > floor, rest / norm.clamp_min(_SMALLEST_NORM), 0)
+
+
+def _bank(settings: SearchSettings, axes: int) -> Transform:
+    """List every mirror, zoom and shift of the settings."""
+    mirrors = list(itertools.product((1.0, -1.0), repeat=axes))
+    if axes == 3:  # one axis at a time; two mirrors turn a patient round, which nobody trains with
+        mirrors = [mirror for mirror in mirrors if sum(mirror) >= 1]
+    # Half a side is 1 to `affine_grid`.
+    shifts = itertools.product([2 * fraction for fraction in settings.shifts], repeat=axes)
+    entries = list(itertools.product(mirrors, settings.zooms, shifts))
+    return Transform(
+        torch.tensor([mirror for mirror, _, _ in entries]),
+        torch.tensor([zoom for _, zoom, _ in entries]).log(),
+        torch.tensor([shift for _, _, shift in entries]),
+    )
+
+
+def _move(image: Tensor, transform: Transform, size: Sequence[int]) -> Tensor:
+    """Apply n transforms to one image (1, 1, *), giving (n, 1, *size)."""
+    mirror, log_zoom, shift = transform
+    number = len(mirror)
+    # affine_grid wants the last axis first.
+    diagonal = (mirror * log_zoom.exp()[:, None]).flip(1)
+    theta = torch.cat([torch.diag_embed(diagonal), shift.flip(1)[:, :, None]], dim=2)
+    places = affine_grid(theta, [number, 1, *size], align_corners=False)
+    repeated = image.expand(number, *image.shape[1:])
+    return grid_sample(repeated, places, padding_mode="border", align_corners=False)

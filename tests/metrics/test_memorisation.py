@@ -1,0 +1,73 @@
+"""Scores of copies, their threshold, and what losses give away."""
+
+import numpy as np
+import pytest
+from scipy.stats import mannwhitneyu
+
+from diffct.metrics.memorisation import NearestDistances, membership_auc, memorisation
+
+
+def draw(rng, number, shift=0.0):
+    """Distances whose log ratio is normal around `shift`, with deviation 0.3."""
+    held_out = rng.uniform(0.1, 0.3, number)
+    return NearestDistances(held_out * np.exp(rng.normal(shift, 0.3, number)), held_out)
+
+
+def test_copies_are_suspicious_and_others_are_not():
+    rng = np.random.default_rng(0)
+    real, fresh, copies = draw(rng, 100), draw(rng, 95), draw(rng, 5, shift=-3)
+    samples = NearestDistances(
+        np.concatenate([fresh.train, copies.train]),
+        np.concatenate([fresh.held_out, copies.held_out]),
+    )
+    found = memorisation(samples, real)
+    assert found.suspicious[95:].all() and found.suspicious[:95].sum() <= 1
+    assert found.copies and found.chance < 1e-6
+
+
+def test_false_alarms_are_as_rare_as_the_threshold_says():
+    rng = np.random.default_rng(1)
+    alarms = [memorisation(draw(rng, 1000), draw(rng, 30)).suspicious.mean() for _ in range(200)]
+    assert 0.0005 < np.mean(alarms) < 0.0015
+
+
+def test_an_empty_result_is_no_verdict_of_copies():
+    rng = np.random.default_rng(2)
+    found = memorisation(draw(rng, 20), draw(rng, 50))
+    assert not found.copies and found.chance == 1
+
+
+@pytest.mark.parametrize("train", [[0.0, 1.0], [np.nan, 1.0], [1.0]])
+def test_impossible_distances_are_refused(train):
+    with pytest.raises(ValueError, match="Distances must be"):
+        NearestDistances(np.array(train), np.array([1.0, 1.0]))
+
+
+def test_few_real_images_tell_no_threshold():
+    rng = np.random.default_rng(3)
+    with pytest.raises(ValueError, match="7 real images tell no threshold"):
+        memorisation(draw(rng, 5), draw(rng, 7))
+
+
+def test_auc_is_that_of_mann_and_whitney():
+    rng = np.random.default_rng(4)
+    train, held_out = rng.normal(0, 1, 60), rng.normal(0.5, 1, 40)
+    statistic = mannwhitneyu(held_out, train).statistic
+    assert membership_auc(train, held_out).value == pytest.approx(statistic / 2400)
+
+
+def test_auc_interval_leaves_out_patients():
+    rng = np.random.default_rng(5)
+    train, held_out = rng.normal(0, 1, 12), rng.normal(1, 1, 9)
+    groups, others = np.repeat(range(4), 3).tolist(), np.repeat(range(3), 3).tolist()
+    without = [
+        [membership_auc(train[np.array(groups) != g], held_out).value for g in range(4)],
+        [membership_auc(train, held_out[np.array(others) != g]).value for g in range(3)],
+    ]
+    expected = sum((len(some) - 1) * np.var(some) for some in without) ** 0.5
+    found = membership_auc(train, held_out, train_groups=groups, held_out_groups=others)
+    assert found.standard_error == pytest.approx(expected)
+
+
+def test_equal_losses_give_nothing_away():
+    assert membership_auc(np.ones(5), np.ones(7)).value == 0.5
