@@ -2,16 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from tqdm.auto import tqdm
 
 from diffct.data.contact_sheet import save_contact_sheet
 from diffct.data.inspection import format_reports, inspect_scans
+from diffct.evaluation.command import add_compare, add_evaluate
 from diffct.hub import load_pipeline
 from diffct.pipelines import (
     CT3DPipeline,
@@ -20,6 +20,7 @@ from diffct.pipelines import (
     TextToImagePipeline,
 )
 from diffct.pipelines.dicom import write_dx
+from diffct.pipelines.sampling import sample_images, sample_volumes
 from diffct.pipelines.schedulers import SCHEDULERS, find_scheduler
 from diffct.prepare.command import add_arguments
 
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _add_sample(commands)
     _add_translate(commands)
     _add_inspect(commands)
+    add_evaluate(commands)
+    add_compare(commands)
     add_arguments(commands.add_parser("prepare", help="make a data set ready for training"))
     options = parser.parse_args(arguments)
     try:
@@ -137,15 +140,17 @@ def _sample(options: argparse.Namespace) -> None:
 
 def _sample_volumes(pipeline: CT3DPipeline, options: argparse.Namespace) -> None:
     """Sample volumes: number i has the seed `seed + i`, whatever `num` and the batch size are."""
-    for indices in _batches(options.num, options.batch_size):
-        output = pipeline(
-            len(indices),
-            size=options.size,
-            num_inference_steps=options.steps,
-            class_labels=options.class_label,
-            generator=[torch.Generator().manual_seed(options.seed + index) for index in indices],
-        )
-        output.save(options.out, first_index=indices[0])
+    made = sample_volumes(
+        pipeline,
+        options.num,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        steps=options.steps,
+        size=options.size,
+        class_label=options.class_label,
+    )
+    for first_index, output in made:
+        output.save(options.out, first_index=first_index)
     print(f"{options.num} volume(s) as NIfTI (HU) and pictures (PNG) in {options.out}")
 
 
@@ -154,26 +159,29 @@ def _sample_images(pipeline: TextToImagePipeline, options: argparse.Namespace) -
     if options.prompt is None:
         raise ValueError('Say what the images show by --prompt "..."; --prompt "" for any.')
     wanted = [(prompt, index) for prompt in options.prompt for index in range(options.num)]
-    scale = {} if options.guidance_scale is None else {"guidance_scale": options.guidance_scale}
+    made = sample_images(
+        pipeline,
+        [prompt for prompt, _ in wanted],
+        seeds=[options.seed + index for _, index in wanted],
+        batch_size=options.batch_size,
+        steps=options.steps,
+        guidance_scale=options.guidance_scale,
+        negative_prompt=options.negative_prompt,
+        height=options.height,
+        width=options.width,
+    )
     shown: list[np.ndarray] = []
-    for indices in _batches(len(wanted), options.batch_size):
-        prompts, seeds = zip(*(wanted[index] for index in indices), strict=True)
-        output = pipeline(
-            prompts,
-            negative_prompt=options.negative_prompt,
-            height=options.height,
-            width=options.width,
-            num_inference_steps=options.steps,
-            generator=[torch.Generator().manual_seed(options.seed + seed) for seed in seeds],
-            output_type="np",
-            **scale,
-        )
+    for indices, output in made:
         paths = output.save(options.out, first_index=indices[0])
         films = output.films()
         if options.dicom:
-            for path, film, prompt in zip(paths, films, prompts, strict=True):
-                spacing_mm = options.pixel_spacing
-                write_dx(film, path.with_suffix(".dcm"), prompt=prompt, pixel_spacing_mm=spacing_mm)
+            for index, path, film in zip(indices, paths, films, strict=True):
+                write_dx(
+                    film,
+                    path.with_suffix(".dcm"),
+                    prompt=wanted[index][0],
+                    pixel_spacing_mm=options.pixel_spacing,
+                )
         shown += films[: _MOST_SHOWN - len(shown)]
     save_contact_sheet(
         shown,
@@ -184,12 +192,6 @@ def _sample_images(pipeline: TextToImagePipeline, options: argparse.Namespace) -
     kinds = "16-bit PNG and DICOM" if options.dicom else "16-bit PNG"
     what = "film" if isinstance(pipeline, CXRTextToImagePipeline) else "image"
     print(f"{len(wanted)} {what}(s) as {kinds}, and contact-sheet.png, in {options.out}")
-
-
-def _batches(count: int, size: int) -> Iterator[range]:
-    """Split indices 0 ... count - 1 into batches, with a progress bar."""
-    for start in tqdm(range(0, count, size), desc="sampling", unit="batch"):
-        yield range(start, min(start + size, count))
 
 
 def _add_translate(commands: "argparse._SubParsersAction") -> None:

@@ -42,6 +42,8 @@ CARD = """\
 """
 
 UNKNOWN = "Not recorded: this pipeline was not saved by a diffct training run."
+UNSTATED = "Not stated by the publisher. Ask before use."
+EVALUATION = "evaluation"
 
 LIMITS = """\
 For research on generative models, augmentation and teaching. The images are synthetic: they show no
@@ -53,9 +55,9 @@ close to copying them: check before you share images from private data."""
 class PublishedPipeline(DiffusionPipeline):
     """A pipeline that saves safetensors with a model card.
 
-    The config entry `training` holds the facts of the training run for the card: "data" (one
-    sentence), "images" (what they show), "synthetic", "cohort", "losses", "license" and any
-    further figures. It travels in `model_index.json` and must hold no identifiers.
+    The config entry `training` holds facts for the card: "data" (one sentence), "images" (what they
+    show), "synthetic", "cohort", "losses", "license", "evaluation" (the results of a model-index)
+    and any further figures. It travels in `model_index.json` and must hold no identifiers.
     """
 
     card_task: ClassVar[str | None] = None
@@ -77,22 +79,24 @@ class PublishedPipeline(DiffusionPipeline):
         """
         facts = dict(self.config.get("training") or {})
         license_id = facts.pop("license", None) or "other"
-        tags = ["diffct", "medical-imaging"]
-        if facts.get("synthetic"):
-            tags.append("synthetic-data")
+        results = facts.pop(EVALUATION, None)
+        title = name.rpartition("/")[2] or name
+        phantoms = ["synthetic-data"] if facts.get("synthetic") else []
         header = ModelCardData(
-            library_name="diffusers", license=license_id, tags=tags, pipeline_tag=self.card_task
+            library_name="diffusers",
+            license=license_id,
+            tags=["diffct", "medical-imaging", *phantoms],
+            pipeline_tag=self.card_task,
+            **{"model-index": [{"name": title, "results": results}] if results else None},
         )
         body = CARD.format(
-            title=name.rpartition("/")[2] or name,
+            title=title,
             summary=self.card_summary(),
             usage=self.card_usage(name),
             data=_data_section(facts),
             training=_training_section(facts),
             limits=LIMITS,
-            license=license_id
-            if license_id != "other"
-            else "Not stated by the publisher. Ask before use.",
+            license=license_id if license_id != "other" else UNSTATED,
         )
         return ModelCard(f"---\n{header.to_yaml()}\n---\n\n{body}")
 
@@ -134,9 +138,7 @@ class PublishedPipeline(DiffusionPipeline):
             config_dict: The content of `model_index.json`.
             options: Those of `from_pretrained`.
         """
-        kept = {
-            name: config_dict[name] for name in config_dict if not _is_further(name, config_dict)
-        }
+        kept = {key: config_dict[key] for key in config_dict if not _is_further(key, config_dict)}
         return super().extract_init_dict(kept, **options)
 
     def save_pretrained(
@@ -235,18 +237,14 @@ def _data_section(facts: dict[str, Any]) -> str:
 
 def _training_section(facts: dict[str, Any]) -> str:
     """Return what the card says about the training run."""
-    losses = {f"last {name.replace('_', ' ')}": v for name, v in facts.get("losses", {}).items()}
-    left = set(facts) - {"data", "images", "synthetic", "cohort", "losses"}
-    rows = {name.replace("_", " "): facts[name] for name in facts if name in left}
-    return _table(rows | losses) if rows or losses else UNKNOWN
+    losses = {f"last {name}": value for name, value in facts.get("losses", {}).items()}
+    elsewhere = ("data", "images", "synthetic", "cohort", "losses")
+    rows = {name: facts[name] for name in facts if name not in elsewhere} | losses
+    return _table(rows) if rows else UNKNOWN
 
 
 def _table(rows: dict[str, Any]) -> str:
     """Return a Markdown table of names and values, without those that are None."""
-    lines = ["| | |", "|---|---|"]
-    for name, value in rows.items():
-        if value is None:
-            continue
-        shown = f"{value:.4g}" if isinstance(value, float) else value
-        lines.append(f"| {name.replace('_', ' ')} | {shown} |")
-    return "\n".join(lines)
+    shown = {n: f"{v:.4g}" if isinstance(v, float) else v for n, v in rows.items() if v is not None}
+    lines = [f"| {name.replace('_', ' ')} | {value} |" for name, value in shown.items()]
+    return "\n".join(["| | |", "|---|---|", *lines])

@@ -35,7 +35,7 @@ class SearchSettings:
         fine: Pixels of the longest side on the grid of the ascent.
         zooms: Magnifications in the bank.
         shifts: Shifts in the bank along each axis, as fractions of the side.
-        candidates: Images of the gallery that go on to the ascent.
+        candidates: Images of the gallery, mirrored or not, that go on to the ascent.
         rounds: Rounds of the ascent: how many candidates are kept after how many steps.
     """
 
@@ -44,11 +44,11 @@ class SearchSettings:
     zooms: tuple[float, ...]
     shifts: tuple[float, ...]
     candidates: int = 64
-    rounds: tuple[tuple[int, int], ...] = ((8, 10), (3, 25))
+    rounds: tuple[tuple[int, int], ...] = ((12, 10), (4, 30))
 
 
 PLANAR = SearchSettings(
-    28, 40, (0.9, 0.95, 1.0, 1.05, 1.1), (-0.054, -0.036, -0.018, 0.0, 0.018, 0.036, 0.054)
+    28, 48, (0.9, 0.95, 1.0, 1.05, 1.1), (-0.054, -0.036, -0.018, 0.0, 0.018, 0.036, 0.054)
 )
 """For images: zooms by up to 13 % and shifts by up to 7 % of the side are found."""
 SPATIAL = SearchSettings(20, 32, (0.92, 1.0, 1.08), (-0.06, -0.03, 0.0, 0.03, 0.06))
@@ -116,7 +116,9 @@ class NeighbourSearch:
         self.settings = settings or (PLANAR if axes == 2 else SPATIAL)
         self.coarse = _Grid(self.size, self.settings.coarse, references)
         self.fine = _Grid(self.size, self.settings.fine, references)
-        self.bank = _bank(self.settings, axes)
+        mirrors = _mirrors(axes)
+        self.mirrors = len(mirrors)
+        self.bank = _bank(self.settings, mirrors)
 
     def gallery(self, images: Tensor) -> "Gallery":
         """Prepare images to be searched.
@@ -146,14 +148,18 @@ class NeighbourSearch:
             raise ValueError(f"A query must be finite numbers (1, {self.size}).")
         coarse = self.coarse.shrink(query[None])
         moved = self.coarse.own(_move(coarse, self.bank, self.coarse.size))
-        best, variant = (gallery.coarse @ moved.T).max(dim=1)
+        # The best zoom and shift for each mirror: bodies are nearly their own mirror images, so the
+        # wrong mirror may win on the coarse grid.
+        scores = (gallery.coarse @ moved.T).view(len(gallery.coarse), self.mirrors, -1)
+        best, variant = scores.max(dim=2)
         if excluded is not None:
-            best = best.masked_fill(excluded, -torch.inf)
+            best = best.masked_fill(excluded[:, None], -torch.inf)
         left = int(best.isfinite().sum())
         if not left:
             raise ValueError("No image is left to search.")
-        candidates = best.topk(min(self.settings.candidates, left)).indices
-        transforms = self.bank.of(variant[candidates])
+        chosen = best.flatten().topk(min(self.settings.candidates, left)).indices
+        candidates, mirror = chosen // self.mirrors, chosen % self.mirrors
+        transforms = self.bank.of(mirror * scores.shape[2] + variant.flatten()[chosen])
         # Many for a few steps, then the best of them to the end: the coarse order is rough.
         for kept, steps in self.settings.rounds:
             transforms, reached = self._ascend(query, gallery.fine[candidates], transforms, steps)
@@ -230,11 +236,16 @@ class _Grid:
         return torch.where(norm > floor, rest / norm.clamp_min(_SMALLEST_NORM), 0)
 
 
-def _bank(settings: SearchSettings, axes: int) -> Transform:
-    """List every mirror, zoom and shift of the settings."""
+def _mirrors(axes: int) -> list[tuple[float, ...]]:
+    """List mirrors: 1 or -1 for each axis."""
     mirrors = list(itertools.product((1.0, -1.0), repeat=axes))
-    if axes == 3:  # one axis at a time; two mirrors turn a patient round, which nobody trains with
-        mirrors = [mirror for mirror in mirrors if sum(mirror) >= 1]
+    # Volumes one axis at a time: two mirrors turn a patient round, which nobody trains with.
+    return mirrors if axes == 2 else [mirror for mirror in mirrors if sum(mirror) >= 1]
+
+
+def _bank(settings: SearchSettings, mirrors: Sequence[tuple[float, ...]]) -> Transform:
+    """List every mirror, zoom and shift; all of one mirror lie together."""
+    axes = len(mirrors[0])
     # Half a side is 1 to `affine_grid`.
     shifts = itertools.product([2 * fraction for fraction in settings.shifts], repeat=axes)
     entries = list(itertools.product(mirrors, settings.zooms, shifts))

@@ -1,0 +1,1 @@
+"""How good and how private generated images are, and under which protocol that was found."""

@@ -1,0 +1,154 @@
+"""Which images a model was trained on, and which it has never seen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from diffusers import DiffusionPipeline
+from omegaconf import OmegaConf
+
+from diffct.data.ct import CTDataConfig, CTDataset, prepare_cohort
+from diffct.data.manifest import read_manifest
+from diffct.data.transforms import to_hounsfield
+from diffct.evaluation.image_sets import (
+    ImageSet,
+    pictures_of_folder,
+    pictures_of_manifest,
+    volumes_of_folder,
+)
+from diffct.pipelines import CT3DPipeline
+
+_WORKERS = 2
+_WINDOW_HU = (-1000.0, 1000.0)
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")  # DICOM may be either
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Real images, or phantoms, in two parts that share no patient.
+
+    Attributes:
+        train: What the model was trained on.
+        held_out: What it has never seen.
+        synthetic: Whether all of them are known to be phantoms.
+    """
+
+    train: ImageSet
+    held_out: ImageSet
+    synthetic: bool
+
+
+def load_cohort(
+    data: Path,
+    pipeline: DiffusionPipeline | None,
+    *,
+    split: str | None = None,
+    train: Path | None = None,
+    window_hu: Sequence[float] | None = None,
+    cache_dir: Path,
+) -> Cohort:
+    """Read the images that a pipeline is measured against.
+
+    Args:
+        data: A manifest or the folder that holds it; for CT, the `output_dir` of the training run,
+            which knows its scans and their split; or a folder of held-out images, with `train`.
+        pipeline: What is measured, if it is a pipeline.
+        split: Which split of a manifest is held out; None for "test", or "validation" if there is
+            no test image.
+        train: A folder of training images, each of a patient of its own.
+        window_hu: For folders of CT; None for the pipeline's.
+        cache_dir: Where prepared scans are kept if the run's own are gone.
+
+    Raises:
+        FileNotFoundError: There is no such run or manifest.
+        ValueError: A split is empty, or the scans do not fit.
+    """
+    if train is not None:
+        return _folders(data, train, pipeline, window_hu)
+    if isinstance(pipeline, CT3DPipeline) or (data / "split.json").is_file():
+        return _ct_cohort(data, cache_dir)
+    manifest = read_manifest(data)
+    split = split or ("test" if manifest.split("test") else "validation")
+    if split == "train":
+        raise ValueError("Training images are not held out: choose validation or test.")
+    rows = [*manifest.split("train"), *manifest.split(split)]
+    return Cohort(
+        pictures_of_manifest(manifest, "train", title="training"),
+        pictures_of_manifest(manifest, split, title="held-out"),
+        synthetic=all(bool(row.facts.get("synthetic")) for row in rows),
+    )
+
+
+def _folders(
+    held_out: Path,
+    train: Path,
+    pipeline: DiffusionPipeline | None,
+    window_hu: Sequence[float] | None,
+) -> Cohort:
+    """Read two folders as they are: pictures, or CT of the pipeline's spacing."""
+    parts = ((train, "training"), (held_out, "held-out"))
+    if any(path.suffix.lower() in _PICTURES for path in held_out.rglob("*")):
+        return Cohort(*(pictures_of_folder(f, title=title) for f, title in parts), False)
+    config = {} if pipeline is None else pipeline.config
+    window = window_hu or config.get("window_hu") or _WINDOW_HU
+    sets = (
+        volumes_of_folder(f, title=t, window_hu=window, spacing_mm=config.get("spacing_mm"))
+        for f, t in parts
+    )
+    return Cohort(*sets, False)
+
+
+def _ct_cohort(run: Path, cache_dir: Path) -> Cohort:
+    """Read the scans of a training run as the network saw them, without augmentation."""
+    if not (run / "config.yaml").is_file() or not (run / "split.json").is_file():
+        raise FileNotFoundError(
+            f"{run}: is no training run of CT (no config.yaml and split.json). Give the output_dir"
+            " of train_ct3d.py: it knows which scans were trained on."
+        )
+    stored = OmegaConf.merge(
+        OmegaConf.structured(CTDataConfig), OmegaConf.load(run / "config.yaml").data
+    )
+    config: CTDataConfig = OmegaConf.to_object(stored)
+    synthetic = config.folder is None
+    folder = run / "phantoms" / "images" if synthetic else Path(config.folder)
+    own = Path(config.cache_dir or run / "cache")
+    cohort = prepare_cohort(
+        replace(config, split_file=str(run / "split.json")),
+        folder=folder,
+        cache_dir=own if own.is_dir() else cache_dir,
+        workers=_WORKERS,
+        seed=0,
+    )
+    train, held_out = (
+        _volumes(part.files, config, [cohort.patients[key] for key in keys], title)
+        for part, keys, title in (
+            (cohort.train, cohort.split.train, "training"),
+            (cohort.validation, cohort.split.validation, "held-out"),
+        )
+    )
+    return Cohort(train, held_out, synthetic)
+
+
+def _volumes(files: list[Path], config: CTDataConfig, patients: list[str], title: str) -> ImageSet:
+    """Make a set of prepared scans, cut around the centre."""
+    window = (float(config.window_hu[0]), float(config.window_hu[1]))
+    affine = CTDataset(files, config, training=False, seed=0).affine(0)
+
+    def read(path: Path) -> np.ndarray:
+        item = CTDataset([path], config, training=False, seed=0)[0]
+        return to_hounsfield(item["image"][0].numpy(), window)
+
+    return ImageSet(
+        title,
+        tuple(files),
+        tuple(patients),
+        read,
+        unit="HU",
+        preparation=(
+            f"clipped to {window[0]:g} ... {window[1]:g} HU, {config.fit} to"
+            f" {'x'.join(map(str, config.size))} voxels"
+        ),
+        window_hu=window,
+        spacing_mm=tuple(np.linalg.norm(affine[:3, :3], axis=0).round(4).tolist()),
+    )

@@ -1,0 +1,166 @@
+"""What the evaluation commands have in common: samples or a pipeline, real images, networks."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+from diffct.data.manifest import SPLITS
+from diffct.evaluation.cohorts import Cohort, load_cohort
+from diffct.evaluation.image_sets import ImageSet, pictures_of_folder, volumes_of_folder
+from diffct.evaluation.samples import add_sampling_arguments, default_number, make_samples
+from diffct.hub import load_pipeline
+from diffct.metrics.features import FeatureNetwork, load_feature_network
+from diffct.metrics.paired import Perceptual
+from diffct.training.perceptual import BACKBONES, PerceptualDistance
+
+RANDOM_2D, RANDOM_3D = "random-densenet121-seed0", "random-resnet10-3d-seed0"
+_INDEX = "model_index.json"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that a measurement needs.
+
+    Attributes:
+        source: The pipeline's folder or Hub id, or the folder of samples.
+        pipeline: None if `source` is a folder of samples.
+        cohort: Training and held-out images.
+        device: Where networks compute.
+        options: Of the command line.
+    """
+
+    source: str
+    pipeline: DiffusionPipeline | None
+    cohort: Cohort
+    device: str
+    options: argparse.Namespace
+
+    def samples(self) -> tuple[ImageSet, dict[str, Any] | None]:
+        """Read the samples, or draw them; with a description of what made them, for protocols."""
+        options, held_out = self.options, self.cohort.held_out
+        if self.pipeline is not None:
+            return make_samples(
+                self.pipeline,
+                self.source,
+                options.out / "samples",
+                cohort=self.cohort,
+                number=options.num or default_number(self.pipeline, self.cohort),
+                seed=options.seed,
+                steps=options.steps,
+                batch_size=options.batch_size,
+                guidance_scale=options.guidance_scale,
+                empty_prompt=options.empty_prompt,
+            )
+        folder = Path(self.source)
+        if held_out.unit != "HU":
+            return pictures_of_folder(folder, title="samples"), None
+        window = held_out.window_hu
+        samples = volumes_of_folder(
+            folder, title="samples", window_hu=window, spacing_mm=held_out.spacing_mm
+        )
+        return samples, None
+
+    def networks(self) -> list[FeatureNetwork]:
+        """Load the feature networks that were asked for, or random ones, which say so."""
+        volumes = self.cohort.held_out.unit == "HU"
+        asked = self.options.feature_network or [RANDOM_2D, *([RANDOM_3D] if volumes else [])]
+        loaded = []
+        for words in asked:
+            name, _, weights = words.partition("=")
+            loaded.append(load_feature_network(name, weights=weights or None, device=self.device))
+        return loaded
+
+    def perceptual(self) -> Perceptual | None:
+        """Load LPIPS, if its weights were given."""
+        if self.options.lpips_weights is None:
+            return None
+        network = PerceptualDistance(self.options.lpips, backbone=self.options.lpips_weights)
+        return network.per_image
+
+
+def read_inputs(options: argparse.Namespace) -> Inputs:
+    """Load the pipeline and the real images.
+
+    Raises:
+        FileNotFoundError: There is no such pipeline, folder or data.
+        ValueError: They do not fit each other.
+    """
+    for name in ("num", "steps", "batch_size", "most"):
+        given = getattr(options, name)
+        if given is not None and given < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1.")
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    folder = Path(options.source)
+    # A folder of samples, or an autoencoder alone, has no pipeline's index.
+    samples_only = folder.is_dir() and not (folder / _INDEX).is_file()
+    pipeline = None if samples_only else load_pipeline(options.source, device=device)
+    cohort = load_cohort(
+        options.data,
+        pipeline,
+        split=options.split,
+        train=options.train,
+        window_hu=options.window_hu,
+        cache_dir=options.out / "cache",
+    )
+    return Inputs(options.source, pipeline, cohort, device, options)
+
+
+def parse_inputs(
+    description: str | None, arguments: Sequence[str] | None, *, out: str
+) -> argparse.Namespace:
+    """Read the command line of an evaluation script.
+
+    Args:
+        description: What it does.
+        arguments: None for the process's own.
+        out: Default of `--out`.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_input_arguments(parser, out=out)
+    return parser.parse_args(arguments)
+
+
+def add_input_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
+    """Describe what all evaluation commands take."""
+    parser.add_argument("source", help="pipeline (folder or Hub id), or a folder of samples")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="manifest, output_dir of train_ct3d.py, or a folder of held-out images",
+    )
+    parser.add_argument(
+        "--train", type=Path, help="folder of training images, if --data is a folder of images"
+    )
+    parser.add_argument(
+        "--split", choices=SPLITS[1:], help="which split of a manifest is held out (test)"
+    )
+    parser.add_argument(
+        "--window-hu",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="for folders of CT (the pipeline's, or -1000 1000)",
+    )
+    add_sampling_arguments(parser)
+    parser.add_argument(
+        "--feature-network",
+        action="append",
+        metavar="NAME=WEIGHTS",
+        help="xrv-densenet121-all, radimagenet-resnet50, medicalnet-resnet50 ... with the file of"
+        " its weights; again for more (random networks, which say so)",
+    )
+    parser.add_argument("--lpips", choices=tuple(BACKBONES), default="squeeze", help="(squeeze)")
+    parser.add_argument(
+        "--lpips-weights", type=Path, help="its ImageNet weights; without: no LPIPS"
+    )
+    parser.add_argument("--most", type=int, help="use so many images of each set at most (all)")
+    parser.add_argument("--device", help="cuda, cpu, ... (a GPU if there is one)")
+    parser.add_argument("--out", type=Path, default=Path(out), help=f"folder ({out})")

@@ -1,0 +1,324 @@
+"""Privacy audit: are samples copies of training images, and do losses betray who was trained on.
+
+Three questions, each with real images as the yardstick:
+
+1. Is a sample nearer to a training image than images of other patients are, whatever mirror, zoom
+   or shift lies between them (`diffct.metrics.neighbours`)?
+2. The same in the features of a network.
+3. Does the model denoise training images better than held-out ones?
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from diffct.evaluation.cohorts import Cohort
+from diffct.evaluation.distribution import describe_network
+from diffct.evaluation.image_sets import ImageSet, check_comparable
+from diffct.evaluation.pictures import draw
+from diffct.evaluation.protocol import protocol_card
+from diffct.evaluation.section import Picture, Section, Table, show
+from diffct.metrics.features import FeatureNetwork
+from diffct.metrics.intervals import Estimate
+from diffct.metrics.memorisation import (
+    FALSE_ALARMS,
+    Memorisation,
+    NearestDistances,
+    membership_auc,
+    memorisation,
+)
+from diffct.metrics.neighbours import Gallery, Neighbour, NeighbourSearch
+
+_BATCH = 32
+_MOST_REFERENCES = 400  # for the mean image
+_PAIRS_DRAWN = 6
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Denoising losses of training and held-out images, and whose images they are."""
+
+    train: Tensor
+    held_out: Tensor
+    train_patients: Sequence[str]
+    held_out_patients: Sequence[str]
+
+
+def audit(
+    samples: ImageSet,
+    cohort: Cohort,
+    *,
+    networks: Sequence[FeatureNetwork],
+    out: Path,
+    losses: Losses | None = None,
+    most_real: int = 200,
+    settings: dict[str, Any] | None = None,
+    pipeline: dict[str, Any] | None = None,
+) -> Section:
+    """Audit samples for copies of training images.
+
+    Args:
+        samples: Generated images.
+        cohort: All training images, and held-out ones.
+        networks: Feature networks that take whole images; others are left out.
+        out: Where the picture goes.
+        losses: For the membership attack; None to leave it out.
+        most_real: How many real images tell the threshold.
+        settings: How the losses were computed, for the protocol.
+        pipeline: What made the samples, for the protocol.
+
+    Raises:
+        ValueError: The sets cannot be compared, or there are too few real images.
+    """
+    check_comparable(samples, cohort.train)
+    check_comparable(cohort.train, cohort.held_out)
+    real = (cohort.train.pick(most_real), cohort.held_out.pick(most_real))
+    pixels = _PixelSearch(cohort)
+    nearest = [pixels.nearest(image) for image in _read(samples, "samples")]
+    found = {"pixels": memorisation(_distances(nearest), pixels.real_distances(real))}
+    fitting = [network for network in networks if network.spatial_dims == len(samples.size)]
+    for network in fitting:
+        found[network.name] = _in_features(network, samples, cohort, real)
+    attack = None if losses is None else _attack(losses)
+    picture = _draw_pairs(samples, cohort, pixels.search, nearest, found["pixels"], out)
+    return Section(
+        name="privacy",
+        title="Privacy",
+        protocol=protocol_card(
+            "privacy",
+            sets={"samples": samples, "train": cohort.train, "held_out": cohort.held_out},
+            settings={
+                "false_alarms": FALSE_ALARMS,
+                "real_images": [len(part) for part in real],
+                "search": vars(pixels.search.settings),
+                "membership": settings,
+            },
+            networks=[describe_network(network) for network in fitting],
+            pipeline=pipeline,
+            synthetic=cohort.synthetic,
+        ),
+        figures={
+            "nearest neighbours": {name: _summary(result) for name, result in found.items()},
+            "membership AUC": attack,
+        },
+        tables=[_table(found)],
+        pictures=[picture],
+        remarks=_verdict(found["pixels"], attack),
+    )
+
+
+class _PixelSearch:
+    """Neighbours of images among training and held-out images."""
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.cohort = cohort
+        part = _MOST_REFERENCES // 2
+        references = [*_read(cohort.train.pick(part)), *_read(cohort.held_out.pick(part))]
+        self.search = NeighbourSearch(torch.stack(references))
+        self.train, self.held_out = (
+            _gallery(self.search, images) for images in (cohort.train, cohort.held_out)
+        )
+
+    def nearest(self, image: Tensor, patient: str | None = None) -> tuple[Neighbour, Neighbour]:
+        """Find the nearest training and the nearest held-out image of other patients."""
+        train, held_out = (
+            self.search.nearest(image, gallery, excluded=_own(images, patient))
+            for images, gallery in (
+                (self.cohort.train, self.train),
+                (self.cohort.held_out, self.held_out),
+            )
+        )
+        return train, held_out
+
+    def real_distances(self, parts: Sequence[ImageSet]) -> NearestDistances:
+        """Compare real images with all others, without those of their own patient."""
+        pairs = [
+            self.nearest(image, patient)
+            for images in parts
+            for image, patient in zip(
+                _read(images, f"yardstick, {images.title}"), images.patients, strict=True
+            )
+        ]
+        return _distances(pairs)
+
+
+def _read(images: ImageSet, description: str | None = None) -> "list[Tensor] | tqdm":
+    """Read images, with a progress bar for those that are searched for."""
+    read = images.unit_images(progress=False)
+    if description is None:
+        return list(read)
+    return tqdm(read, f"neighbours of {description}", len(images), unit="image")
+
+
+def _gallery(search: NeighbourSearch, images: ImageSet) -> Gallery:
+    """Prepare a whole set to be searched, batch by batch."""
+    parts = [search.gallery(batch) for batch in images.batches(_BATCH)]
+    return Gallery(*(torch.cat(grids) for grids in zip(*parts, strict=True)))
+
+
+def _own(images: ImageSet, patient: str | None) -> Tensor:
+    """Say which images are of a patient."""
+    return torch.tensor([patient is not None and owner == patient for owner in images.patients])
+
+
+def _distances(pairs: Sequence[tuple[Neighbour, Neighbour]]) -> NearestDistances:
+    train, held_out = (np.array([pair[side].distance for pair in pairs]) for side in (0, 1))
+    return NearestDistances(train, held_out)
+
+
+def _in_features(
+    network: FeatureNetwork, samples: ImageSet, cohort: Cohort, real: Sequence[ImageSet]
+) -> Memorisation:
+    """Find nearest neighbours in a feature space, by Euclidean distance."""
+    sets = (cohort.train, cohort.held_out)
+    train, held_out = (network.extract(images.batches(_BATCH)) for images in sets)
+
+    def distances(rows: Tensor, patients: Sequence[str] | None) -> NearestDistances:
+        nearest = []
+        for images, gallery in zip(sets, (train, held_out), strict=True):
+            table = torch.cdist(rows, gallery)
+            if patients is not None:
+                same = np.array(patients)[:, None] == np.array(images.patients)[None, :]
+                table = table.masked_fill(torch.from_numpy(same), torch.inf)
+            # Equal features have a distance, too, so that ratios exist.
+            nearest.append(table.min(dim=1).values.clamp_min(1e-9).numpy())
+        return NearestDistances(*nearest)
+
+    rows = [network.extract(images.batches(_BATCH)) for images in real]
+    patients = [patient for images in real for patient in images.patients]
+    return memorisation(
+        distances(network.extract(samples.batches(_BATCH)), None),
+        distances(torch.cat(rows), patients),
+    )
+
+
+def _attack(losses: Losses) -> Estimate:
+    return membership_auc(
+        losses.train.numpy(),
+        losses.held_out.numpy(),
+        train_groups=losses.train_patients,
+        held_out_groups=losses.held_out_patients,
+    )
+
+
+def _summary(found: Memorisation) -> dict[str, Any]:
+    """Return what of a search goes into the JSON: no index, by which a patient could be found."""
+    return {
+        "samples": len(found.scores),
+        "suspicious": int(found.suspicious.sum()),
+        "chance": found.chance,
+        "threshold": found.threshold,
+        "score_quantiles": _quantiles(found.scores),
+        "real_score_quantiles": _quantiles(found.real_scores),
+    }
+
+
+def _quantiles(scores: np.ndarray) -> dict[str, float]:
+    return {f"{share:.0%}": float(np.quantile(scores, share)) for share in (0, 0.05, 0.5, 0.95, 1)}
+
+
+def _table(found: dict[str, Memorisation]) -> Table:
+    rows = [
+        (
+            name,
+            f"{int(result.suspicious.sum())} of {len(result.scores)}",
+            show(result.threshold, digits=3),
+            show(float(result.scores.min()), digits=3),
+            show(result.median_score, digits=3),
+            show(float(result.real_scores.min()), digits=3),
+            show(float(np.median(result.real_scores)), digits=3),
+        )
+        for name, result in found.items()
+    ]
+    columns = ("compared by", "suspicious", "threshold", "smallest", "median", "smallest, real")
+    return Table(
+        "Score: distance to the nearest training image / to the nearest held-out image",
+        (*columns, "median, real"),
+        rows,
+        note=(
+            "Below 1: nearer to a training image. Real: training and held-out images, each"
+            " compared with all others of other patients, which are no copies. The threshold is the"
+            f" score that {FALSE_ALARMS:.1%} of real images would have or fall below, if the"
+            " logarithms of scores are normal. With more training than held-out images, scores are"
+            " below 1 without any copy; the threshold takes that into account."
+        ),
+    )
+
+
+def _verdict(found: Memorisation, attack: Estimate | None) -> list[str]:
+    """Say what the audit found, in sentences; the first is the verdict."""
+    count, total = int(found.suspicious.sum()), len(found.scores)
+    limit = (
+        f"a score below {found.threshold:.3g}, which {FALSE_ALARMS:.1%} of real images would have"
+    )
+    if found.copies:
+        verdict = (
+            f"**Copies found: {count} of {total} samples are near-copies of training images**"
+            f" ({limit}). Do not share samples or weights before you have looked at the pairs."
+        )
+    elif count:
+        verdict = (
+            f"{count} of {total} samples are suspiciously near to a training image ({limit}); so"
+            f" many are explained by chance (probability {found.chance:.2g}). Look at the pairs."
+        )
+    else:
+        verdict = (
+            f"No copies found: none of {total} samples has {limit}. With {total} samples, copies as"
+            f" rare as 1 in {max(1, total // 3)} can be missed."
+        )
+    remarks = [verdict]
+    if attack is not None:
+        low = attack.interval[0] if attack.interval else None
+        told = low is not None and low > 0.5
+        meaning = (
+            "the weights give away who was trained on: treat them as private as the scans"
+            if told
+            else "an attacker who sees the losses learns little or nothing"
+        )
+        if low is None:
+            meaning = "too few patients for an interval"
+        remarks.append(
+            f"Membership attack by denoising loss: AUC {show(attack, digits=3)} (0.5 tells nothing,"
+            f" 1 everything); {meaning}."
+        )
+    return remarks
+
+
+def _draw_pairs(
+    samples: ImageSet,
+    cohort: Cohort,
+    search: NeighbourSearch,
+    nearest: Sequence[tuple[Neighbour, Neighbour]],
+    found: Memorisation,
+    out: Path,
+) -> Picture:
+    """Draw the samples of the lowest scores, aligned, with both neighbours."""
+    chosen = np.argsort(found.scores)[: min(_PAIRS_DRAWN, len(samples))]
+    arrays, titles = [], []
+    for index in chosen:
+        train, held_out = nearest[index]
+        image = next(samples.of([int(index)]).unit_images(progress=False))
+        pictures = [
+            search.align(image, train.transform),
+            next(cohort.train.of([train.index]).unit_images(progress=False)),
+            next(cohort.held_out.of([held_out.index]).unit_images(progress=False)),
+        ]
+        arrays += [samples.from_unit(picture)[0].numpy() for picture in pictures]
+        titles += [
+            f"sample, aligned; score {found.scores[index]:.2f}",
+            f"nearest training image; correlation {train.similarity:.3f}",
+            f"nearest held-out image; correlation {held_out.similarity:.3f}",
+        ]
+    path = out / "privacy.png"
+    draw(samples, arrays, path, titles=titles, columns=3)
+    return Picture(
+        path,
+        "The samples of the lowest scores, turned, zoomed and shifted onto their nearest training"
+        " image. PRIVATE if the training images are: do not publish this picture.",
+    )

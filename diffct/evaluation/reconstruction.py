@@ -1,0 +1,108 @@
+"""What an autoencoder keeps of held-out images: the best that any model in its latents can do."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffct.data.comparison import save_comparison
+from diffct.evaluation.image_sets import ImageSet
+from diffct.evaluation.protocol import protocol_card
+from diffct.evaluation.section import Picture, Section, Table
+from diffct.metrics.intervals import Estimate
+from diffct.metrics.paired import PairedAccumulator, Perceptual
+from diffct.metrics.similarity import multi_scale, to_film
+
+_BATCH = 16
+_DRAWN = 4
+
+NAMES = {
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "mae_hu": "MAE (HU)",
+    "rmse_hu": "RMSE (HU)",
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "ms_ssim": "MS-SSIM",
+    "lpips": "LPIPS",
+}
+
+
+def measure_reconstruction(
+    autoencoder: nn.Module,
+    images: ImageSet,
+    *,
+    out: Path,
+    perceptual: Perceptual | None = None,
+    pipeline: dict[str, Any] | None = None,
+    synthetic: bool,
+) -> Section:
+    """Compare images with what an autoencoder makes of them, by the mean of its posterior.
+
+    Args:
+        autoencoder: A diffusers `AutoencoderKL`.
+        images: Held-out images.
+        out: Where the picture goes.
+        perceptual: Measures LPIPS; None to leave it out.
+        pipeline: What the autoencoder is of, for the protocol.
+        synthetic: Whether the images are phantoms.
+    """
+    accumulator, drawn = PairedAccumulator(perceptual=perceptual), None
+    start = 0
+    for batch in images.batches(_BATCH):
+        made = reconstruct(autoencoder, batch)
+        patients = images.patients[start : start + len(batch)]
+        accumulator.update(made, batch, groups=patients)
+        start += len(batch)
+        drawn = drawn or (batch[:_DRAWN], made[:_DRAWN])
+    figures = accumulator.result()
+    path = out / "reconstruction.png"
+    save_comparison(*drawn, path)
+    return Section(
+        name="reconstruction",
+        title="Autoencoder",
+        protocol=protocol_card(
+            "reconstruction",
+            sets={"held_out": images},
+            settings={"posterior": "mean"},
+            pipeline=pipeline,
+            synthetic=synthetic,
+        ),
+        figures=dict(figures),
+        tables=[paired_table({"reconstruction": figures}, images)],
+        pictures=[Picture(path, "Held-out images, reconstructions, and their difference.")],
+    )
+
+
+@torch.no_grad()
+def reconstruct(autoencoder: nn.Module, images: Tensor) -> Tensor:
+    """Pass images (B, 1, H, W) in [0, 1] through an autoencoder."""
+    latents = autoencoder.encode((images * 2 - 1).to(autoencoder.device)).latent_dist.mode()
+    return to_film(autoencoder.decode(latents).sample.mean(dim=1, keepdim=True)).cpu()
+
+
+def paired_table(results: dict[str, dict[str, Estimate]], images: ImageSet) -> Table:
+    """Show figures of pairs, a row for each method."""
+    figures = list(next(iter(results.values())))
+    rows = [
+        (name, *(_with_deviation(found[figure]) for figure in figures))
+        for name, found in results.items()
+    ]
+    patients = len(set(images.patients))
+    return Table(
+        f"{len(images)} images of {patients} patients: mean ± standard deviation over images"
+        " [95 % interval over patients]",
+        ("", *(NAMES.get(figure, figure) for figure in figures)),
+        rows,
+        note=f"MS-SSIM: {multi_scale(images.size)}. Whole images count, background included.",
+    )
+
+
+def _with_deviation(figure: Estimate) -> str:
+    """Write mean, deviation and interval."""
+    text = f"{figure.value:.4g}" if figure.sd is None else f"{figure.value:.4g} ± {figure.sd:.2g}"
+    if figure.interval is None:
+        return text
+    low, high = figure.interval
+    return f"{text} [{low:.4g}, {high:.4g}]"

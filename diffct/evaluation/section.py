@@ -1,0 +1,127 @@
+"""What a measurement found: figures under their protocol, as JSON, as text, and for the report."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from diffct.atomic import atomic_file
+from diffct.metrics.intervals import Estimate
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text cells.
+
+    Attributes:
+        title: A line above it.
+        columns: Their names.
+        rows: Cells, as many in each row as there are columns.
+        note: What a reader must know to read it.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """Write it as Markdown."""
+        lines = [f"| {' | '.join(row)} |" for row in (self.columns, *self.rows)]
+        lines.insert(1, "|" + "---|" * len(self.columns))
+        parts = [f"**{self.title}**", "\n".join(lines), self.note]
+        return "\n\n".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and what it shows."""
+
+    path: Path
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A measurement and all that it found.
+
+    Attributes:
+        name: Of its JSON file: "distribution", "privacy", ...
+        title: For readers.
+        protocol: The card, see `diffct.evaluation.protocol`.
+        figures: JSON values, dataclasses among them.
+        tables: The figures for readers.
+        pictures: Files beside the JSON.
+        remarks: Sentences that go with the figures: the verdict, what limits them.
+    """
+
+    name: str
+    title: str
+    protocol: dict[str, Any]
+    figures: dict[str, Any]
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+    remarks: Sequence[str] = field(default=())
+
+    def markdown(self) -> str:
+        """Write remarks and tables as Markdown."""
+        parts = [f"## {self.title}", *self.remarks, *(table.markdown() for table in self.tables)]
+        return "\n\n".join(parts)
+
+    def json(self) -> dict[str, Any]:
+        """Return protocol, figures and remarks as JSON values; NaN becomes null."""
+        return {
+            "protocol": self.protocol,
+            "figures": _plain(self.figures),
+            "remarks": list(self.remarks),
+        }
+
+
+def write_section(section: Section, folder: Path) -> Path:
+    """Write a section's JSON, atomically, and return its path."""
+    path = folder / f"{section.name}.json"
+    write_json(section.json(), path)
+    return path
+
+
+def write_json(values: dict[str, Any], path: Path) -> None:
+    """Write JSON values, atomically."""
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def show(figure: Estimate | float | None, *, digits: int = 4, percent: bool = False) -> str:
+    """Write a figure with its 95 % interval, or as mean ± sd where only that is known."""
+    if figure is None:
+        return "–"
+    if not isinstance(figure, Estimate):
+        return _number(figure, digits, percent)
+    text = _number(figure.value, digits, percent)
+    if figure.interval is not None:
+        low, high = (_number(bound, digits, percent) for bound in figure.interval)
+        return f"{text} [{low}, {high}]"
+    return text
+
+
+def _number(value: float, digits: int, percent: bool) -> str:
+    """Write a number with so many significant digits."""
+    if not math.isfinite(value):
+        return "–"
+    if percent:
+        return f"{value:.1%}"
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Turn dataclasses into dictionaries, and what JSON does not know into null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,175 @@
+"""The report: one well-formed file that loads nothing, shows everything and runs nothing."""
+
+import base64
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffct.evaluation.report import PURPOSE, SYNTHETIC, write_report
+from diffct.evaluation.section import Picture, Section, Table, show
+from diffct.metrics.intervals import Estimate
+
+HOSTILE = '<script>alert("x")</script>'
+DIGEST = "0123456789abcdef" * 4
+VOID = {"meta", "link", "img", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """Check that tags close in order; keep attributes, and the text of each kind of element."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and data.strip():
+            self.texts.append((self.open[-1], data.strip()))
+
+    def attributes(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def texts_in(self, tag: str) -> list[str]:
+        return [text for name, text in self.texts if name == tag]
+
+
+def make_sections(folder: Path) -> list[Section]:
+    picture = folder / "pairs.png"
+    shades = np.random.default_rng(0).integers(0, 255, (8, 20), dtype=np.uint8)
+    Image.fromarray(shades).save(picture)
+    distances = Table(
+        "Distances",
+        ("", "samples", "training"),
+        [
+            ("FD[net]", show(Estimate(12.5, 1.0, (10.5, 14.5))), show(3.25)),
+            (f"KID[{HOSTILE}]", "–", "0.25"),
+        ],
+        note=f"A note {HOSTILE}.",
+    )
+    card = {
+        "sets": {"samples": {"images": 4, "patients": None, "files_sha256": DIGEST}},
+        "phantoms": True,
+        "settings": {"false_alarms": 0.001, "zooms": [0.5, 2.0], "membership": {}},
+        "networks": [{"name": HOSTILE}, {"name": "net"}],
+    }
+    scores = Table("Scores", ("compared by", "suspicious"), [("pixels", "0 of 4")])
+    return [
+        Section("distribution", "Samples as a set", card, {}, [distances], remarks=["Few images."]),
+        Section(
+            "privacy",
+            f"Privacy {HOSTILE}",
+            card,
+            {},
+            [scores],
+            [Picture(picture, f"Pairs {HOSTILE}")],
+            [f"**No copies found: {HOSTILE}**", "AUC 0.5."],
+        ),
+    ]
+
+
+def write(folder: Path, *, synthetic: bool = True) -> str:
+    path = folder / "out" / "report.html"
+    summary = {"pipeline": "pelvis", "data": f"phantoms {HOSTILE}", "seed": "0"}
+    title = f"Evaluation {HOSTILE}"
+    write_report(make_sections(folder), path, title=title, summary=summary, synthetic=synthetic)
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+    return path.read_text(encoding="utf-8")
+
+
+def test_report_is_well_formed_and_shows_every_part(tmp_path):
+    page = Page(write(tmp_path))
+    assert page.texts_in("title") == page.texts_in("h1") == [f"Evaluation {HOSTILE}"]
+    assert page.texts_in("h2") == ["Samples as a set", f"Privacy {HOSTILE}"]
+    assert page.texts_in("h3") == ["Distances", "Scores"]
+    assert page.texts_in("a") == page.texts_in("h2")
+    ids = {attributes["id"] for attributes in page.attributes("section")}
+    assert {link["href"] for link in page.attributes("a")} == {f"#{name}" for name in ids}
+    assert {"pelvis", f"phantoms {HOSTILE}"} <= set(page.texts_in("td"))
+    assert f"A note {HOSTILE}." in page.texts_in("p")
+    assert page.texts_in("strong") == [f"No copies found: {HOSTILE}"]
+    assert page.texts_in("figcaption") == [f"Pairs {HOSTILE}"]
+
+
+def test_report_loads_nothing_from_elsewhere(tmp_path):
+    text = write(tmp_path)
+    assert "http:" not in text and "https:" not in text
+    assert "url(" not in text and "@import" not in text
+    for tag, attributes in Page(text).tags:
+        assert attributes.get("src", "data:").startswith("data:")
+        assert attributes.get("href", "#").startswith(("data:", "#"))
+        assert tag not in ("script", "iframe", "object", "embed")
+
+
+def test_hostile_text_stays_text(tmp_path):
+    text = write(tmp_path)
+    assert "<script" not in text
+    assert not [
+        name for _, attributes in Page(text).tags for name in attributes if name[:2] == "on"
+    ]
+
+
+def test_picture_is_in_the_file_byte_by_byte(tmp_path):
+    page = Page(write(tmp_path))
+    (image,) = page.attributes("img")
+    kind, _, data = image["src"].partition(",")
+    assert kind == "data:image/png;base64"
+    assert base64.b64decode(data, validate=True) == (tmp_path / "pairs.png").read_bytes()
+
+
+def test_banner_is_there_for_phantoms_only_and_the_purpose_always(tmp_path):
+    phantoms = write(tmp_path)
+    patients = write(tmp_path, synthetic=False)
+    assert SYNTHETIC in phantoms and SYNTHETIC not in patients
+    for text in (phantoms, patients):
+        assert PURPOSE in Page(text).texts_in("p")
+
+
+def test_numbers_are_aligned_with_their_intervals_beside_them(tmp_path):
+    text = write(tmp_path)
+    assert '<td class="number">12.5</td><td class="number interval">[10.5, 14.5]</td>' in text
+    assert '<td class="number">–</td><td class="number interval"></td>' in text
+    assert '<th scope="col" class="number" colspan="2">samples</th>' in text
+    assert '<th scope="col" class="number">training</th>' in text
+    assert '<th scope="row">FD[net]</th>' in text
+    assert '<th scope="col">compared by</th>' in text
+
+
+def test_protocol_is_readable_and_its_hashes_are_short(tmp_path):
+    text = write(tmp_path)
+    page = Page(text)
+    assert page.texts_in("abbr") == [DIGEST[:12] + "…"] * 2
+    assert all(abbr["title"] == DIGEST for abbr in page.attributes("abbr"))
+    for name, value in (
+        ("patients", "–"),
+        ("phantoms", "yes"),
+        ("false alarms", "0.001"),
+        ("zooms", "0.5, 2"),
+        ("membership", "none"),
+    ):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in text
+    assert not {"{", "["} & set("".join(page.texts_in("dd")))
+
+
+def test_a_file_that_is_no_picture_is_refused_and_nothing_is_written(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    picture = Picture(tmp_path / "notes.txt", "")
+    section = Section("a", "A", {}, {}, pictures=[picture])
+    options = {"title": "t", "summary": {}, "synthetic": False}
+    with pytest.raises(ValueError, match=r"notes\.txt is no picture"):
+        write_report([section], tmp_path / "report.html", **options)
+    assert not (tmp_path / "report.html").exists()
