@@ -51,7 +51,9 @@ PLANAR = SearchSettings(
     28, 48, (0.9, 0.95, 1.0, 1.05, 1.1), (-0.054, -0.036, -0.018, 0.0, 0.018, 0.036, 0.054)
 )
 """For images: zooms by up to 13 % and shifts by up to 7 % of the side are found."""
-SPATIAL = SearchSettings(20, 32, (0.92, 1.0, 1.08), (-0.06, -0.03, 0.0, 0.03, 0.06))
+SPATIAL = SearchSettings(
+    20, 32, (0.92, 1.0, 1.08), (-0.06, -0.03, 0.0, 0.03, 0.06), 24, ((6, 8), (3, 25))
+)
 """For volumes: the same."""
 
 
