@@ -46,10 +46,10 @@ demo-brain: $(READY)
 			train/train_$$script.py --config train/configs/brain_$$stage.yaml --resume
 	done
 	$(VENV)/bin/python -m diffct.eval.fidelity $(BRAIN)/controlnet/pipeline \
-		--manifest $(BRAIN)/slices --steps 4 --out $(BRAIN)/fidelity
+		--data $(BRAIN)/slices --steps 4 --out $(BRAIN)/fidelity
 	$(VENV)/bin/diffct translate $(BRAIN)/controlnet/pipeline --num-samples 4 --steps 4 \
 		$(BRAIN)/bids/sub-0000/anat/sub-0000_FLAIR.nii.gz --out $(BRAIN)/translated/T1w.nii.gz
-	echo "Look at $(BRAIN)/fidelity/fidelity.png and $(BRAIN)/controlnet/previews"
+	echo "Look at $(BRAIN)/fidelity/translation.png and $(BRAIN)/controlnet/previews"
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)

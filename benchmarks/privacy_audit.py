@@ -2,11 +2,11 @@
 
     python benchmarks/privacy_audit.py
 
-Synthetic patients are divided into training and held-out ones. "Samples" are phantoms of new patients,
-which are no copies, and near-copies of training images: each mirrored or not, zoomed by up to 10 %,
-shifted by up to 3 pixels (1 slice), with noise. One in twenty is a copy, as in a careless model.
-Printed are the share of copies that are found, with the right training image, and the share of new
-patients that are called copies. No training, no weights: this measures the audit, not a model.
+Synthetic patients are divided into training and held-out ones. "Samples" are phantoms of new
+patients, which are no copies, and near-copies of training images: each mirrored or not, zoomed by
+up to 10 %, shifted by up to 3 pixels (1 slice), with noise. Printed are the share of copies that
+are found, with the right training image, and the share of new patients that are called copies. No
+training, no weights: this measures the audit, not a model.
 """
 
 import argparse

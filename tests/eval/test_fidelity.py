@@ -41,17 +41,17 @@ def trained(tmp_path_factory):
 def test_table_names_the_better_one(trained, tmp_path, capsys):
     slices, pipeline = trained
     out = tmp_path / "fidelity"
-    fidelity.main([str(pipeline), "--manifest", str(slices), "--steps", "2", "--out", str(out)])
+    fidelity.main([str(pipeline), "--data", str(slices), "--steps", "2", "--out", str(out)])
     printed = capsys.readouterr().out
     report = json.loads((out / "fidelity.json").read_text())
-    figures = report["figures"]
-    assert report["protocol"]["slices"] == 3 and report["protocol"]["synthetic"] is True
-    assert "SYNTHETIC" in printed and "3 slices of 1 test subjects" in printed
+    figures, protocol = report["figures"], report["protocol"]
+    assert protocol["sets"]["held_out"]["images"] == 3 and protocol["phantoms"] is True
+    assert "3 images of 1 patients" in printed
     # An untrained model loses against the line, and the table says so.
-    assert figures["diffct"]["psnr_db"]["mean"] < figures["linear regression"]["psnr_db"]["mean"]
+    assert figures["diffct"]["psnr"]["value"] < figures["linear regression"]["psnr"]["value"]
     for name in ("diffct", "copied input", "linear regression", "histogram matching"):
         assert f"| {name} |" in printed
-    assert (out / "fidelity.png").stat().st_size > 1000
+    assert (out / "translation.png").stat().st_size > 1000
 
 
 def test_whole_volume_is_measured_against_the_truth(trained, tmp_path, capsys):
