@@ -24,6 +24,7 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 _MARGIN = 0.12  # of each side
 _SMALLEST_NORM = 1e-6
+_ROUNDING = 1e-5  # of float32, as a share of the image
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ PLANAR = SearchSettings(
 )
 """For images: zooms by up to 13 % and shifts by up to 7 % of the side are found."""
 SPATIAL = SearchSettings(
-    20, 32, (0.92, 1.0, 1.08), (-0.06, -0.03, 0.0, 0.03, 0.06), 24, ((6, 8), (3, 25))
+    20, 32, (0.92, 1.0, 1.08), (-0.06, -0.03, 0.0, 0.03, 0.06), 48, ((8, 8), (3, 25))
 )
 """For volumes: the same."""
 
@@ -233,7 +234,7 @@ class _Grid:
         """
         rows = images.flatten(1)[:, self.inside]
         rest = rows - (rows @ self.common) @ self.common.T
-        floor = _SMALLEST_NORM * rows.norm(dim=1, keepdim=True).clamp_min(1)
+        floor = _ROUNDING * rows.norm(dim=1, keepdim=True).clamp_min(1)
         norm = rest.norm(dim=1, keepdim=True)
         return torch.where(norm > floor, rest / norm.clamp_min(_SMALLEST_NORM), 0)
 

@@ -1,0 +1,88 @@
+"""Neighbours: copies are found under mirrors, zooms, shifts, noise and other brightness."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from diffct.metrics.neighbours import NeighbourSearch, Transform
+
+
+def gallery_of(rng, *, number=12, size=(48, 40)):
+    """Smooth random images with a common part."""
+    common = gaussian_filter(rng.standard_normal(size), 6)
+    own = [gaussian_filter(rng.standard_normal(size), 3) for _ in range(number)]
+    return torch.from_numpy(np.stack([common * 3 + image for image in own])).float()[:, None]
+
+
+@pytest.fixture(scope="module")
+def planar():
+    images = gallery_of(np.random.default_rng(0))
+    search = NeighbourSearch(images)
+    return images, search, search.gallery(images)
+
+
+@pytest.mark.parametrize("mirror", [(1.0, 1.0), (1.0, -1.0), (-1.0, 1.0)])
+@pytest.mark.parametrize(("zoom", "shift"), [(0.93, (0.05, -0.08)), (1.08, (-0.1, 0.06))])
+def test_a_moved_copy_finds_its_original_and_the_way_back(planar, mirror, zoom, shift):
+    images, search, gallery = planar
+    moved = Transform(
+        torch.tensor([mirror]), torch.tensor([zoom]).log(), torch.tensor([shift], dtype=torch.float)
+    )
+    noise = 0.02 * torch.randn(images[0].shape, generator=torch.Generator().manual_seed(1))
+    query = search.align(images[5], moved) + noise
+    found = search.nearest(query, gallery)
+    assert found.index == 5 and found.similarity > 0.95
+    assert found.transform.mirror[0].tolist() == list(mirror)
+    assert found.transform.log_zoom.exp().item() == pytest.approx(1 / zoom, abs=0.02)
+    aligned = search.align(query, found.transform)[:, 8:-8, 8:-8]
+    error = (aligned - images[5][:, 8:-8, 8:-8]).std() / images[5].std()
+    assert error < 0.25
+
+
+def test_brightness_and_contrast_hide_no_copy(planar):
+    images, search, gallery = planar
+    found = search.nearest(0.5 * images[3] + 7, gallery)
+    assert found.index == 3 and found.similarity > 0.99
+
+
+def test_other_images_are_less_alike_than_copies(planar):
+    images, search, gallery = planar
+    own = torch.arange(len(images)) == 2
+    found = search.nearest(images[2], gallery, excluded=own)
+    assert found.index != 2 and found.similarity < 0.8
+
+
+def test_volumes_are_found_mirrored_and_shifted():
+    images = gallery_of(np.random.default_rng(1), number=6, size=(12, 28, 32))
+    search = NeighbourSearch(images)
+    query = torch.roll(images[4].flip(-1), shifts=(1, 2), dims=(1, 2))
+    found = search.nearest(query, search.gallery(images))
+    assert found.index == 4 and found.similarity > 0.9
+    assert found.transform.mirror[0].tolist() == [1, 1, -1]
+
+
+def test_an_image_of_nothing_but_the_common_is_like_none():
+    images = gallery_of(np.random.default_rng(2), number=4)
+    search = NeighbourSearch(images)
+    found = search.nearest(torch.full_like(images[0], 0.3), search.gallery(images))
+    assert found.similarity == 0 and found.distance == 1
+
+
+def test_a_query_of_another_size_or_with_nan_is_refused(planar):
+    images, search, gallery = planar
+    with pytest.raises(ValueError, match="A query must be finite"):
+        search.nearest(images[0][:, :20], gallery)
+    with pytest.raises(ValueError, match="A query must be finite"):
+        search.nearest(images[0] * torch.nan, gallery)
+
+
+def test_nothing_left_to_search_is_said(planar):
+    images, search, gallery = planar
+    with pytest.raises(ValueError, match="No image is left"):
+        search.nearest(images[0], gallery, excluded=torch.ones(len(images), dtype=torch.bool))
+
+
+def test_one_reference_has_no_mean_of_many():
+    with pytest.raises(ValueError, match="two images or more"):
+        NeighbourSearch(torch.zeros(1, 1, 20, 20))
