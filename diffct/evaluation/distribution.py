@@ -54,7 +54,7 @@ def measure_distribution(
         networks: Feature networks; 2D ones see slices of volumes in three planes.
         out: Where pictures go.
         most: Use so many images of each set at most.
-        slices: Slices of each plane and volume for 2D networks.
+        slices: Slices of each plane and volume for 2D networks; fewer for thinner volumes.
         pipeline: What made the samples, for the protocol.
 
     Raises:
@@ -63,6 +63,7 @@ def measure_distribution(
     check_comparable(samples, cohort.held_out)
     check_comparable(cohort.train, cohort.held_out)
     number = min(len(samples), len(cohort.train), len(cohort.held_out), most or len(samples))
+    slices = min(slices, *samples.size)
     sets = {
         "samples": samples.pick(number),
         "held_out": cohort.held_out.pick(number),
