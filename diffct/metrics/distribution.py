@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator, Sequence
 import numpy as np
 import torch
 
-from .intervals import Estimate, jackknife
+from .intervals import Estimate, jackknife, number_groups
 
 Features = torch.Tensor | np.ndarray
 
@@ -44,27 +44,6 @@ def check_same_width(a: int, b: int) -> None:
     """
     if a != b:
         raise ValueError(f"{a} features per image here, {b} there; use one extractor for both.")
-
-
-def number_groups(groups: Sequence[Hashable] | None, count: int) -> np.ndarray:
-    """Number the patients from 0, and say which one each image is of.
-
-    Args:
-        groups: The patient of each image; None for independent images, each its own patient.
-        count: Images there are.
-
-    Returns:
-        Whole numbers, (count,).
-
-    Raises:
-        ValueError: There is not one group for each image.
-    """
-    if groups is None:
-        return np.arange(count)
-    if len(groups) != count:
-        raise ValueError(f"{len(groups)} groups for {count} images; give one for each.")
-    number = {name: index for index, name in enumerate(dict.fromkeys(groups))}
-    return np.array([number[name] for name in groups])
 
 
 class GaussianStatistics:

@@ -54,12 +54,8 @@ def bootstrap_mean(
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise ValueError("An average needs one finite number or more.")
-    if groups is not None and len(groups) != len(values):
-        raise ValueError(f"{len(groups)} groups for {len(values)} values; give one for each.")
+    owner = number_groups(groups, len(values))
     sd = values.std(ddof=1).item() if len(values) > 1 else None
-    names = range(len(values)) if groups is None else groups
-    number = {name: index for index, name in enumerate(dict.fromkeys(names))}
-    owner = np.array([number[name] for name in names])
     sums, counts = np.bincount(owner, weights=values), np.bincount(owner)
     if len(sums) == 1:
         return Estimate(values.mean().item(), sd=sd)
@@ -68,6 +64,27 @@ def bootstrap_mean(
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
     return Estimate(values.mean().item(), means.std(ddof=1).item(), (low.item(), high.item()), sd)
+
+
+def number_groups(groups: Sequence[Hashable] | None, count: int) -> np.ndarray:
+    """Number the patients from 0, and say which one each image is of.
+
+    Args:
+        groups: The patient of each image; None for independent images, each its own patient.
+        count: Images there are.
+
+    Returns:
+        Whole numbers, (count,).
+
+    Raises:
+        ValueError: There is not one group for each image.
+    """
+    if groups is None:
+        return np.arange(count)
+    if len(groups) != count:
+        raise ValueError(f"{len(groups)} groups for {count} images; give one for each.")
+    number = {name: index for index, name in enumerate(dict.fromkeys(groups))}
+    return np.array([number[name] for name in groups])
 
 
 def jackknife(value: float, *leave_one_out: np.ndarray) -> Estimate:

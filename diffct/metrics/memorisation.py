@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from diffct.metrics.intervals import Estimate, jackknife
+from diffct.metrics.intervals import Estimate, jackknife, number_groups
 
 FALSE_ALARMS = 1e-3
 """Share of real images that the threshold would call suspicious."""
@@ -151,9 +151,7 @@ def membership_auc(
 
 def _without_each_group(values: np.ndarray, groups: Sequence[Hashable] | None) -> np.ndarray:
     """Return the mean of values without each group in turn; empty for a single group."""
-    names = list(range(len(values)) if groups is None else groups)
-    number = {name: index for index, name in enumerate(dict.fromkeys(names))}
-    owner = np.array([number[name] for name in names])
+    owner = number_groups(groups, len(values))
     sums, counts = np.bincount(owner, weights=values), np.bincount(owner)
     if len(sums) == 1:
         return np.empty(0)

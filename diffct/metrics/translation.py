@@ -1,9 +1,6 @@
-"""How close a translated image is to the true one, and what a translation without learning reaches.
+"""What a translation without learning reaches: the baselines of every learnt one.
 
-Images are (B, 1, H, W) in [0, 1], the range of the whole volume's intensities; whole slices count,
-background included, as in the source.
-
-Source: see `paired`, which computes the figures.
+Images are (B, 1, H, W) in [0, 1], the range of the whole volume's intensities.
 """
 
 from collections.abc import Callable
@@ -12,35 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffct.metrics.paired import check_pair, mean_absolute_error, psnr
-from diffct.metrics.similarity import ms_ssim
-
 Translate = Callable[[Tensor], Tensor]
 """Maps conditions (B, 1, H, W) to images of the other contrast, (B, 1, H, W), both in [0, 1]."""
 
-FIGURES = ("psnr_db", "mae", "ms_ssim")
 _QUANTILES = 2001
-
-
-def translation_errors(images: Tensor, truths: Tensor) -> Tensor:
-    """Compare translated images with the true ones.
-
-    Args:
-        images: (B, 1, H, W) in [0, 1].
-        truths: Likewise.
-
-    Returns:
-        (B, 3), float32: for each image PSNR in dB (at most 100), mean absolute error, and MS-SSIM
-        with the window of `ms_ssim_kernel`.
-
-    Raises:
-        ValueError: The shapes differ, values lie outside [0, 1] or all close to 0 (see
-            `check_pair`), or a side is shorter than 48.
-    """
-    check_pair(images, truths, names=("images", "truths"))
-    images, truths = images.float(), truths.float()
-    figures = (psnr, mean_absolute_error, ms_ssim)
-    return torch.stack([figure(images, truths) for figure in figures], dim=1)
 
 
 def copy_input(conditions: Tensor, targets: Tensor) -> Translate:
