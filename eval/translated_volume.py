@@ -12,7 +12,6 @@ cuts across all slices.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,12 @@ import numpy as np
 import torch
 
 from diffct import FlairToT1Pipeline
-from diffct.atomic import atomic_file
 from diffct.data.comparison import save_translation
 from diffct.data.intensity import foreground, robust_range, to_unit_range
 from diffct.data.slices import turn_to_plane
 from diffct.data.volume import Volume, read_stored
+from diffct.evaluation.protocol import describe_pipeline, file_hash, protocol_card
+from diffct.evaluation.section import write_json
 from diffct.hub import load_pipeline
 from diffct.metrics.volumes import (
     exact_map_correlation,
@@ -71,9 +71,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figures |= compare(*planes)
     for name, value in figures.items():
         print(f"{name:<42}{value:.6g}" if isinstance(value, float) else f"{name:<42}{value}")
-    with atomic_file(options.out / "translated_volume.json") as partial:
-        partial.write_text(json.dumps(figures, indent=2) + "\n")
+    values = {"protocol": protocol(options), "figures": figures}
+    write_json(values, options.out / "translated_volume.json")
     draw(planes, options.out / "translated_volume.png", name=pipeline.conditions[0])
+
+
+def protocol(options: argparse.Namespace) -> dict[str, Any]:
+    """Say what was measured, and how; scans are named by the hash of their bytes."""
+    names = ("num_samples", "steps", "guidance_scale", "seed")
+    scans = {"flair": options.flair, "t1w": options.t1w}
+    return protocol_card(
+        "translated volume",
+        sets={},
+        settings={
+            "intensities": "each scan's own robust range as [0, 1]; whole volumes",
+            "files_sha256": {name: file_hash(path) for name, path in scans.items()},
+        },
+        pipeline=describe_pipeline(
+            options.pipeline, {name: getattr(options, name) for name in names}
+        ),
+        synthetic=None,
+    )
 
 
 def compare(

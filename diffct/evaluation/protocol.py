@@ -30,7 +30,7 @@ def protocol_card(
     settings: dict[str, Any],
     networks: Iterable[dict[str, Any]] = (),
     pipeline: dict[str, Any] | None = None,
-    synthetic: bool,
+    synthetic: bool | None,
 ) -> dict[str, Any]:
     """Write the card of a measurement.
 
@@ -40,7 +40,7 @@ def protocol_card(
         settings: Everything that was chosen, the seed among it, as JSON values.
         networks: Descriptions of the feature networks.
         pipeline: What made the samples, and how; None for samples from elsewhere.
-        synthetic: Whether the real images are phantoms.
+        synthetic: Whether the real images are phantoms; None if nobody knows.
 
     Returns:
         JSON values.

@@ -63,7 +63,9 @@ def test_whole_volume_is_measured_against_the_truth(trained, tmp_path, capsys):
     translated_volume.main(
         [*words, "--num-samples", "2", "--steps", "2", "--out", str(tmp_path / "out")]
     )
-    figures = json.loads((tmp_path / "out" / "translated_volume.json").read_text())
+    written = json.loads((tmp_path / "out" / "translated_volume.json").read_text())
+    figures = written["figures"]
+    assert written["protocol"]["pipeline"]["steps"] == 2
     assert figures["same shape"] is True
     assert figures["largest difference of the affines (mm)"] < 1e-5
     assert np.isfinite(figures["ratio"]) and -1 <= figures["uncertainty and error, tissue"] <= 1
