@@ -25,12 +25,12 @@ from diffct.evaluation.pictures import draw
 from diffct.evaluation.protocol import protocol_card
 from diffct.evaluation.section import Picture, Section, Table, show
 from diffct.metrics.features import FeatureNetwork
-from diffct.metrics.intervals import Estimate
 from diffct.metrics.memorisation import (
     FALSE_ALARMS,
+    MembershipAttack,
     Memorisation,
     NearestDistances,
-    membership_auc,
+    membership_attack,
     memorisation,
 )
 from diffct.metrics.neighbours import Gallery, Neighbour, NeighbourSearch
@@ -38,6 +38,7 @@ from diffct.metrics.neighbours import Gallery, Neighbour, NeighbourSearch
 _BATCH = 32
 _MOST_REFERENCES = 400  # for the mean image
 _PAIRS_DRAWN = 6
+_LITTLE = 0.6  # AUC of an attack that is of little use
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def audit(
         ),
         figures={
             "nearest neighbours": {name: _summary(result) for name, result in found.items()},
-            "membership AUC": attack,
+            "membership attack": attack,
         },
         tables=[_table(found)],
         pictures=[picture],
@@ -198,8 +199,8 @@ def _in_features(
     )
 
 
-def _attack(losses: Losses) -> Estimate:
-    return membership_auc(
+def _attack(losses: Losses) -> MembershipAttack:
+    return membership_attack(
         losses.train.numpy(),
         losses.held_out.numpy(),
         train_groups=losses.train_patients,
@@ -251,7 +252,7 @@ def _table(found: dict[str, Memorisation]) -> Table:
     )
 
 
-def _verdict(found: Memorisation, attack: Estimate | None) -> list[str]:
+def _verdict(found: Memorisation, attack: MembershipAttack | None) -> list[str]:
     """Say what the audit found, in sentences; the first is the verdict."""
     count, total = int(found.suspicious.sum()), len(found.scores)
     limit = (
@@ -274,18 +275,17 @@ def _verdict(found: Memorisation, attack: Estimate | None) -> list[str]:
         )
     remarks = [verdict]
     if attack is not None:
-        low = attack.interval[0] if attack.interval else None
-        told = low is not None and low > 0.5
-        meaning = (
-            "the weights give away who was trained on: treat them as private as the scans"
-            if told
-            else "an attacker who sees the losses learns little or nothing"
-        )
-        if low is None:
-            meaning = "too few patients for an interval"
+        if attack.tells:
+            meaning = (
+                "the weights give away who was trained on: treat them as private as the scans"
+            )
+        elif attack.auc.interval is not None and attack.auc.interval[1] < _LITTLE:
+            meaning = "an attacker who sees the losses learns little"
+        else:
+            meaning = "too few patients to tell what an attacker learns"
         remarks.append(
-            f"Membership attack by denoising loss: AUC {show(attack, digits=3)} (0.5 tells nothing,"
-            f" 1 everything); {meaning}."
+            f"Membership attack by denoising loss: AUC {show(attack.auc, digits=3)} (0.5 tells"
+            f" nothing, 1 everything), chance {attack.chance:.2g}; {meaning}."
         )
     return remarks
 

@@ -5,7 +5,7 @@ Facts of the publishers are noted where they are used; nothing is downloaded.
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _XRV_SIDE = 224
+_RANDOM_SIDES = (64, 224)
 _XRV_RELEASE = "https://github.com/mlmed/torchxrayvision/releases/download/v1/"
 _HUB = "https://huggingface.co/"
 # Blue, green, red, as the network's first convolution expects them.
@@ -76,6 +77,18 @@ def prepare_film(images: Tensor) -> Tensor:
     square = images[..., top : top + side, left : left + side]
     resized = functional.interpolate(square, [_XRV_SIDE] * 2, mode="bilinear", antialias=True)
     return (2 * resized - 1) * 1024
+
+
+def prepare_whole(images: Tensor) -> Tensor:
+    """Pad images to squares with black, keep their resolution where it is usual, map to [-1, 1]."""
+    height, width = images.shape[-2:]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    square = functional.pad(images, (left, side - width - left, top, side - height - top))
+    wanted = min(max(side, _RANDOM_SIDES[0]), _RANDOM_SIDES[1])
+    if wanted != side:
+        square = functional.interpolate(square, [wanted] * 2, mode="bilinear", antialias=True)
+    return 2 * square - 1
 
 
 def build_radimagenet() -> nn.Module:
@@ -209,7 +222,16 @@ FEATURE_RECIPES = {
 """Published networks by the name that results carry."""
 
 RANDOM_NETWORKS = {
-    "random-densenet121": "xrv-densenet121-all",
-    "random-resnet10-3d": "medicalnet-resnet10",
+    "random-densenet121": replace(
+        FEATURE_RECIPES["xrv-densenet121-all"],
+        prepare=prepare_whole,
+        preprocessing={
+            "input": "(N, 1, H, W) in [0, 1]",
+            "size": f"padded to a square; resized if its side is not in {_RANDOM_SIDES}",
+            "intensity": "2 x - 1",
+            "features": "mean over space of the last feature map after ReLU",
+        },
+    ),
+    "random-resnet10-3d": FEATURE_RECIPES["medicalnet-resnet10"],
 }
-"""Stand-ins of random weights, and the network whose architecture and input each has."""
+"""Stand-ins of random weights, each of a published network's architecture."""

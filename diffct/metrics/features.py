@@ -124,18 +124,18 @@ def load_feature_network(
             something else than the weights of that network.
     """
     random = re.fullmatch(r"(.+)-seed(\d+)", name)
-    stands_for = RANDOM_NETWORKS.get(random[1]) if random else None
-    recipe = FEATURE_RECIPES.get(stands_for or name)
+    stand_in = RANDOM_NETWORKS.get(random[1]) if random else None
+    recipe = stand_in or FEATURE_RECIPES.get(name)
     if recipe is None:
         accepted = ", ".join([*FEATURE_RECIPES, *(f"{random}-seedN" for random in RANDOM_NETWORKS)])
         raise ValueError(f"There is no feature network {name!r}; accepted: {accepted}.")
-    if stands_for is None:
+    if stand_in is None:
         _require_file(weights, recipe, name=name)
     elif weights is not None:
         raise ValueError(f"{name} is random and takes no weights, not weights={weights}.")
     # The libraries initialise by the global generator.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(random[2]) if stands_for else 0)
+        torch.manual_seed(int(random[2]) if stand_in else 0)
         module = recipe.build()
     digest = None if weights is None else _fill(module, recipe, name=name, path=weights)
     return FeatureNetwork(
@@ -155,8 +155,8 @@ def _require_file(path: str | Path | None, recipe: FeatureRecipe, *, name: str) 
     hints = [f"Download {recipe.download} and give its path."] + [
         f"Without it, {random}-seedN is an explicit stand-in: random weights, whose distances"
         " compare only with themselves."
-        for random, published in RANDOM_NETWORKS.items()
-        if published == name
+        for random, stand_in in RANDOM_NETWORKS.items()
+        if stand_in.build is recipe.build
     ]
     raise FileNotFoundError(
         f"{name} needs its weights, and there is no file weights={path}. {' '.join(hints)}"

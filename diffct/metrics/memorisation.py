@@ -14,7 +14,7 @@ Learning", and Carlini et al. 2023, "Extracting Training Data from Diffusion Mod
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -113,13 +113,34 @@ def memorisation(samples: NearestDistances, real: NearestDistances) -> Memorisat
     )
 
 
-def membership_auc(
+@dataclass(frozen=True)
+class MembershipAttack:
+    """How well a low loss gives away that an image was trained on.
+
+    Attributes:
+        auc: Area under the ROC curve: the probability that a training image has a lower loss than a
+            held-out one. 0.5 gives nothing away, 1 everything. The interval leaves out each patient
+            in turn.
+        chance: Probability of patients' mean losses as low as the training patients', or lower, if
+            training made no difference (one-sided rank test).
+    """
+
+    auc: Estimate
+    chance: float
+
+    @property
+    def tells(self) -> bool:
+        """Whether chance does not explain the lower losses."""
+        return self.chance < _SURE
+
+
+def membership_attack(
     train_losses: np.ndarray,
     held_out_losses: np.ndarray,
     *,
     train_groups: Sequence[Hashable] | None = None,
     held_out_groups: Sequence[Hashable] | None = None,
-) -> Estimate:
+) -> MembershipAttack:
     """Tell how well a low loss gives away that an image was trained on.
 
     Args:
@@ -129,9 +150,7 @@ def membership_auc(
         held_out_groups: The patient of each held-out image.
 
     Returns:
-        Area under the ROC curve: the probability that a training image has a lower loss than a
-        held-out one. 0.5 gives nothing away, 1 everything. The interval leaves out each patient in
-        turn.
+        What the attack reaches.
 
     Raises:
         ValueError: A set is empty, or a loss is not finite.
@@ -141,17 +160,24 @@ def membership_auc(
         raise ValueError("A membership attack needs finite losses of both sets.")
     lower = train[:, None] < held_out[None, :]
     wins = lower + 0.5 * (train[:, None] == held_out[None, :])
-    value = float(wins.mean())
-    return jackknife(
-        value,
-        _without_each_group(wins.mean(axis=1), train_groups),
-        _without_each_group(wins.mean(axis=0), held_out_groups),
+    owners = number_groups(train_groups, len(train)), number_groups(held_out_groups, len(held_out))
+    auc = jackknife(
+        float(wins.mean()),
+        _without_each_group(wins.mean(axis=1), owners[0]),
+        _without_each_group(wins.mean(axis=0), owners[1]),
     )
+    if auc.interval is not None:
+        low, high = auc.interval
+        auc = replace(auc, interval=(max(low, 0.0), min(high, 1.0)))
+    patients = (
+        np.bincount(owner, weights=losses) / np.bincount(owner)
+        for owner, losses in zip(owners, (train, held_out), strict=True)
+    )
+    return MembershipAttack(auc, float(stats.mannwhitneyu(*patients, alternative="less").pvalue))
 
 
-def _without_each_group(values: np.ndarray, groups: Sequence[Hashable] | None) -> np.ndarray:
+def _without_each_group(values: np.ndarray, owner: np.ndarray) -> np.ndarray:
     """Return the mean of values without each group in turn; empty for a single group."""
-    owner = number_groups(groups, len(values))
     sums, counts = np.bincount(owner, weights=values), np.bincount(owner)
     if len(sums) == 1:
         return np.empty(0)

@@ -91,7 +91,7 @@ def test_one_command_measures_a_pipeline_and_writes_the_report(evaluated, run):
 def test_a_report_names_no_patient_and_no_path(evaluated, run):
     text = (evaluated / "report.html").read_text() + (evaluated / "metrics.json").read_text()
     split = json.loads((run / "split.json").read_text())
-    assert split["train"][0] == "pelvis_0000.nii.gz" or split["train"][0].startswith("pelvis_")
+    assert split["train"][0].startswith("pelvis_0")
     assert "pelvis_0" not in text and str(run) not in text
 
 
@@ -99,8 +99,7 @@ def test_an_undertrained_model_is_no_copier(evaluated):
     found = json.loads((evaluated / "metrics.json").read_text())["measurements"]["privacy"]
     assert found["figures"]["nearest neighbours"]["pixels"]["suspicious"] == 0
     assert "No copies found" in found["remarks"][0]
-    low, high = found["figures"]["membership AUC"]["interval"]
-    assert low < 0.5 < high
+    assert found["figures"]["membership attack"]["chance"] > 0.01
 
 
 def test_results_of_other_protocols_are_compared_only_by_force(evaluated, run, tmp_path, capsys):
