@@ -166,7 +166,7 @@ def pictures_of_folder(folder: Path, *, title: str) -> ImageSet:
     files = [path for path in files if path.name != "contact-sheet.png"]
     if not files:
         raise FileNotFoundError(f"{folder}: holds no picture ({', '.join(PICTURE_ENDINGS)}).")
-    return ImageSet(title, tuple(files), _numbers(files), _read_picture)
+    return ImageSet(title, tuple(files), _numbers(files, title), _read_picture)
 
 
 def pictures_of_manifest(manifest: Manifest, split: str, *, title: str) -> ImageSet:
@@ -210,7 +210,7 @@ def volumes_of_folder(
     return ImageSet(
         title,
         tuple(files),
-        _numbers(files),
+        _numbers(files, title),
         read,
         unit="HU",
         preparation=f"clipped to {low:g} ... {high:g} HU",
@@ -228,9 +228,9 @@ def _check_volume(volume: Volume, path: Path, spacing_mm: Sequence[float]) -> No
         )
 
 
-def _numbers(files: Sequence[Path]) -> tuple[str, ...]:
-    """Give each image a patient of its own."""
-    return tuple(str(number) for number in range(len(files)))
+def _numbers(files: Sequence[Path], title: str) -> tuple[str, ...]:
+    """Give each image a patient of its own, of this set alone."""
+    return tuple(f"{title} {number}" for number in range(len(files)))
 
 
 def _read_picture(path: Path) -> np.ndarray:

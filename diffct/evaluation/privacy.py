@@ -1,11 +1,12 @@
 """Privacy audit: are samples copies of training images, and do losses betray who was trained on.
 
-Three questions, each with real images as the yardstick:
+Four questions, each with real images as the yardstick:
 
 1. Is a sample nearer to a training image than images of other patients are, whatever mirror, zoom
-   or shift lies between them (`diffct.metrics.neighbours`)?
+   or shift lies between them, by anatomy or by detail (`diffct.metrics.neighbours`)?
 2. The same in the features of a network.
-3. Does the model denoise training images better than held-out ones?
+3. Do samples as a set lie nearer to training patients than chance allows?
+4. Does the model denoise training images better than held-out ones?
 """
 
 from collections.abc import Sequence
@@ -30,14 +31,20 @@ from diffct.metrics.memorisation import (
     MembershipAttack,
     Memorisation,
     NearestDistances,
+    TrainingShare,
     membership_attack,
     memorisation,
+    training_share,
 )
-from diffct.metrics.neighbours import Gallery, Neighbour, NeighbourSearch
+from diffct.metrics.neighbours import Gallery, Neighbours, NeighbourSearch
 
 _BATCH = 32
 _MOST_REFERENCES = 400  # for the mean image
 _PAIRS_DRAWN = 6
+COMPARISONS = Neighbours._fields
+Pair = tuple[Neighbours, Neighbours]
+"""Nearest training images and nearest held-out images."""
+
 _LITTLE = 0.6  # AUC of an attack that is of little use
 
 
@@ -82,12 +89,20 @@ def audit(
     real = (cohort.train.pick(most_real), cohort.held_out.pick(most_real))
     pixels = _PixelSearch(cohort)
     nearest = [pixels.nearest(image) for image in _read(samples, "samples")]
-    found = {"pixels": memorisation(_distances(nearest), pixels.real_distances(real))}
+    yardstick = [pair for part in real for pair in pixels.of_real(part)]
+    found = {
+        by: memorisation(_distances(nearest, by), _distances(yardstick, by)) for by in COMPARISONS
+    }
+    lean = training_share(
+        [_nearest_patient(pair, cohort) for pair in nearest],
+        train=cohort.train.patients,
+        held_out=cohort.held_out.patients,
+    )
     fitting = [network for network in networks if network.spatial_dims == len(samples.size)]
     for network in fitting:
         found[network.name] = _in_features(network, samples, cohort, real)
     attack = None if losses is None else _attack(losses)
-    picture = _draw_pairs(samples, cohort, pixels.search, nearest, found["pixels"], out)
+    picture = _draw_pairs(samples, cohort, pixels.search, nearest, found, out)
     return Section(
         name="privacy",
         title="Privacy",
@@ -106,11 +121,12 @@ def audit(
         ),
         figures={
             "nearest neighbours": {name: _summary(result) for name, result in found.items()},
+            "samples nearest to a training patient": lean,
             "membership attack": attack,
         },
         tables=[_table(found)],
         pictures=[picture],
-        remarks=_verdict(found["pixels"], attack),
+        remarks=[*_verdict(found, lean), *_attack_remarks(attack)],
     )
 
 
@@ -126,7 +142,7 @@ class _PixelSearch:
             _gallery(self.search, images) for images in (cohort.train, cohort.held_out)
         )
 
-    def nearest(self, image: Tensor, patient: str | None = None) -> tuple[Neighbour, Neighbour]:
+    def nearest(self, image: Tensor, patient: str | None = None) -> Pair:
         """Find the nearest training and the nearest held-out image of other patients."""
         train, held_out = (
             self.search.nearest(image, gallery, excluded=_own(images, patient))
@@ -137,16 +153,10 @@ class _PixelSearch:
         )
         return train, held_out
 
-    def real_distances(self, parts: Sequence[ImageSet]) -> NearestDistances:
+    def of_real(self, images: ImageSet) -> list[Pair]:
         """Compare real images with all others, without those of their own patient."""
-        pairs = [
-            self.nearest(image, patient)
-            for images in parts
-            for image, patient in zip(
-                _read(images, f"yardstick, {images.title}"), images.patients, strict=True
-            )
-        ]
-        return _distances(pairs)
+        read = _read(images, f"yardstick, {images.title}")
+        return [self.nearest(*each) for each in zip(read, images.patients, strict=True)]
 
 
 def _read(images: ImageSet, description: str | None = None) -> "list[Tensor] | tqdm":
@@ -168,9 +178,19 @@ def _own(images: ImageSet, patient: str | None) -> Tensor:
     return torch.tensor([patient is not None and owner == patient for owner in images.patients])
 
 
-def _distances(pairs: Sequence[tuple[Neighbour, Neighbour]]) -> NearestDistances:
-    train, held_out = (np.array([pair[side].distance for pair in pairs]) for side in (0, 1))
+def _distances(pairs: Sequence[Pair], by: str) -> NearestDistances:
+    train, held_out = (
+        np.array([getattr(pair[side], by).distance for pair in pairs]) for side in (0, 1)
+    )
     return NearestDistances(train, held_out)
+
+
+def _nearest_patient(pair: Pair, cohort: Cohort) -> str:
+    """Return whose image is the nearest of all, by anatomy."""
+    train, held_out = (neighbours.anatomy for neighbours in pair)
+    if train.distance < held_out.distance:
+        return cohort.train.patients[train.index]
+    return cohort.held_out.patients[held_out.index]
 
 
 def _in_features(
@@ -252,57 +272,74 @@ def _table(found: dict[str, Memorisation]) -> Table:
     )
 
 
-def _verdict(found: Memorisation, attack: MembershipAttack | None) -> list[str]:
+def _verdict(found: dict[str, Memorisation], lean: TrainingShare) -> list[str]:
     """Say what the audit found, in sentences; the first is the verdict."""
-    count, total = int(found.suspicious.sum()), len(found.scores)
-    limit = (
-        f"a score below {found.threshold:.3g}, which {FALSE_ALARMS:.1%} of real images would have"
-    )
-    if found.copies:
+    results = [found[by] for by in COMPARISONS]
+    total = len(results[0].scores)
+    count = int(np.any([result.suspicious for result in results], axis=0).sum())
+    limits = " or ".join(f"{found[by].threshold:.3g} by {by}" for by in COMPARISONS)
+    limit = f"a score below {limits}, each of which {FALSE_ALARMS:.1%} of real images would have"
+    # Two comparisons, two chances of a false alarm.
+    if any(result.copies for result in results):
         verdict = (
             f"**Copies found: {count} of {total} samples are near-copies of training images**"
             f" ({limit}). Do not share samples or weights before you have looked at the pairs."
         )
     elif count:
+        chance = min(1.0, len(results) * min(result.chance for result in results))
         verdict = (
             f"{count} of {total} samples are suspiciously near to a training image ({limit}); so"
-            f" many are explained by chance (probability {found.chance:.2g}). Look at the pairs."
+            f" many are explained by chance (probability {chance:.2g}). Look at the pairs."
         )
     else:
         verdict = (
             f"No copies found: none of {total} samples has {limit}. With {total} samples, copies as"
             f" rare as 1 in {max(1, total // 3)} can be missed."
         )
-    remarks = [verdict]
-    if attack is not None:
-        if attack.tells:
-            meaning = (
-                "the weights give away who was trained on: treat them as private as the scans"
-            )
-        elif attack.auc.interval is not None and attack.auc.interval[1] < _LITTLE:
-            meaning = "an attacker who sees the losses learns little"
-        else:
-            meaning = "too few patients to tell what an attacker learns"
-        remarks.append(
-            f"Membership attack by denoising loss: AUC {show(attack.auc, digits=3)} (0.5 tells"
-            f" nothing, 1 everything), chance {attack.chance:.2g}; {meaning}."
-        )
-    return remarks
+    shares = (
+        f"{lean.share:.0%} of the samples have a training patient as their nearest of all, where"
+        f" {lean.expected:.0%} are expected (chance {lean.chance:.2g})"
+    )
+    if lean.tells:
+        return [
+            f"**Over-fitted: {shares}.** Samples resemble those whom the model was trained on.",
+            verdict,
+        ]
+    return [verdict, f"{shares}."]
+
+
+def _attack_remarks(attack: MembershipAttack | None) -> list[str]:
+    """Say what the membership attack reaches."""
+    if attack is None:
+        return []
+    if attack.tells:
+        meaning = "**the weights give away who was trained on: treat them as private as the scans**"
+    elif attack.auc.interval is not None and attack.auc.interval[1] < _LITTLE:
+        meaning = "an attacker who sees the losses learns little"
+    else:
+        meaning = "too few patients to tell what an attacker learns"
+    return [
+        f"Membership attack by denoising loss: AUC {show(attack.auc, digits=3)} (0.5 tells"
+        f" nothing, 1 everything), chance {attack.chance:.2g}; {meaning}."
+    ]
 
 
 def _draw_pairs(
     samples: ImageSet,
     cohort: Cohort,
     search: NeighbourSearch,
-    nearest: Sequence[tuple[Neighbour, Neighbour]],
-    found: Memorisation,
+    nearest: Sequence[Pair],
+    found: dict[str, Memorisation],
     out: Path,
 ) -> Picture:
     """Draw the samples of the lowest scores, aligned, with both neighbours."""
-    chosen = np.argsort(found.scores)[: min(_PAIRS_DRAWN, len(samples))]
+    # Whichever comparison is nearer to its threshold.
+    ratios = np.array([found[by].scores / found[by].threshold for by in COMPARISONS])
+    chosen = np.argsort(ratios.min(axis=0))[: min(_PAIRS_DRAWN, len(samples))]
     arrays, titles = [], []
     for index in chosen:
-        train, held_out = nearest[index]
+        by = COMPARISONS[ratios[:, index].argmin()]
+        train, held_out = (getattr(neighbours, by) for neighbours in nearest[index])
         image = next(samples.of([int(index)]).unit_images(progress=False))
         pictures = [
             search.align(image, train.transform),
@@ -311,7 +348,7 @@ def _draw_pairs(
         ]
         arrays += [samples.from_unit(picture)[0].numpy() for picture in pictures]
         titles += [
-            f"sample, aligned; score {found.scores[index]:.2f}",
+            f"sample, aligned; score {found[by].scores[index]:.2f} by {by}",
             f"nearest training image; correlation {train.similarity:.3f}",
             f"nearest held-out image; correlation {held_out.similarity:.3f}",
         ]

@@ -1,4 +1,4 @@
-"""Whether a model copies its training images, and whether its losses betray them.
+"""Whether a model copies its training images or leans to them, and whether losses betray them.
 
 A sample that is a copy is much nearer to a training image than to any held-out one:
 
@@ -6,7 +6,9 @@ A sample that is a copy is much nearer to a training image than to any held-out 
 
 What a score means is told by real images, each compared with all others of other patients: they are
 no copies, and the sizes of both sets are the same. A sample is suspicious below the score that one
-real image in a thousand would have, if the logarithms of their scores are normal.
+real image in a thousand would have, if the logarithms of their scores are normal. A model may also
+lean towards its training patients without copying any: then more samples than chance allows have a
+training patient as their nearest.
 
 Source: the ratio after Meehan et al. 2020, "A Non-Parametric Test to Detect Data-Copying in
 Generative Models"; membership inference by loss after Yeom et al. 2018, "Privacy Risk in Machine
@@ -26,6 +28,7 @@ FALSE_ALARMS = 1e-3
 
 _FEWEST_REAL = 8
 _SURE = 0.01
+_PERMUTATIONS = 9999
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,69 @@ def memorisation(samples: NearestDistances, real: NearestDistances) -> Memorisat
         median_score=float(np.median(samples.scores)),
         real_scores=real.scores,
         chance=float(chance),
+    )
+
+
+@dataclass(frozen=True)
+class TrainingShare:
+    """How many samples have a training patient as their nearest of all.
+
+    Attributes:
+        share: Of the samples, 0 to 1.
+        expected: Of the patients that are training patients: the share if training made no
+            difference.
+        chance: Probability of this share or more, if training made no difference.
+    """
+
+    share: float
+    expected: float
+    chance: float
+
+    @property
+    def tells(self) -> bool:
+        """Whether chance does not explain the share: the model is over-fitted."""
+        return self.chance < _SURE
+
+
+def training_share(
+    nearest: Sequence[Hashable],
+    *,
+    train: Sequence[Hashable],
+    held_out: Sequence[Hashable],
+    seed: int = 0,
+) -> TrainingShare:
+    """Test whether samples as a set lie nearer to training patients than to held-out ones.
+
+    Who was trained on is drawn anew among the patients, whose images lie where they lie: as exact
+    for many samples around one patient, which count as one observation, as for single ones. It
+    takes for granted that the split was drawn at random, as diffct's are.
+
+    Args:
+        nearest: Of each sample, the patient of its nearest image of all.
+        train: The training patients.
+        held_out: The held-out patients.
+        seed: Of the permutations.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ValueError: There are no samples, or a nearest patient is in neither set.
+    """
+    patients = [*dict.fromkeys(train), *dict.fromkeys(held_out)]
+    place = {patient: index for index, patient in enumerate(patients)}
+    if not nearest or len(place) < len(patients) or any(name not in place for name in nearest):
+        raise ValueError("Each sample needs a nearest patient, in one of both sets.")
+    counts = np.bincount([place[name] for name in nearest], minlength=len(patients))
+    trained = len(set(train))
+    found = counts[:trained].sum()
+    rng = np.random.default_rng(seed)
+    drawn = [counts[rng.permutation(len(patients))[:trained]].sum() for _ in range(_PERMUTATIONS)]
+    as_many = np.count_nonzero(np.array(drawn) >= found)
+    return TrainingShare(
+        share=float(found / len(nearest)),
+        expected=trained / len(patients),
+        chance=(1 + as_many) / (1 + _PERMUTATIONS),
     )
 
 

@@ -10,7 +10,10 @@ anatomy, and a margin is left out because a shifted image lacks it. T is searche
 bank of mirrors, zooms and shifts on a coarse grid, compared with the whole gallery by one matrix
 product, then gradient ascent on a finer grid for the best candidates.
 
-Grids of this size see anatomy and not noise, so a noisy or slightly blurred copy is still near.
+A grid of this size sees anatomy and not noise, so a smooth or noisy copy is still near; but so may
+be another patient of the same build. The best candidates are therefore compared once more, at full
+size or nearly so, by their detail: what a Gaussian of about a pixel takes away. There patients
+differ, and only copies that keep the detail are near.
 """
 
 import itertools
@@ -19,10 +22,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from monai.networks.layers import GaussianFilter
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 _MARGIN = 0.12  # of each side
+_DETAIL_PX = 1.2  # deviation of the Gaussian
+_RATE, _DETAIL_RATE = 0.02, 0.006  # of the ascents, in half a side
 _SMALLEST_NORM = 1e-6
 _ROUNDING = 1e-5  # of float32, as a share of the image
 
@@ -34,26 +40,30 @@ class SearchSettings:
     Args:
         coarse: Pixels of the longest side on the grid of the bank.
         fine: Pixels of the longest side on the grid of the ascent.
+        detail: Pixels of the longest side where details are compared.
         zooms: Magnifications in the bank.
         shifts: Shifts in the bank along each axis, as fractions of the side.
         candidates: Images of the gallery, mirrored or not, that go on to the ascent.
         rounds: Rounds of the ascent: how many candidates are kept after how many steps.
+        detail_steps: Steps of the ascent by detail, for the candidates that are kept last.
     """
 
     coarse: int
     fine: int
+    detail: int
     zooms: tuple[float, ...]
     shifts: tuple[float, ...]
     candidates: int = 64
-    rounds: tuple[tuple[int, int], ...] = ((12, 10), (4, 30))
+    rounds: tuple[tuple[int, int], ...] = ((12, 10), (6, 30))
+    detail_steps: int = 12
 
 
 PLANAR = SearchSettings(
-    28, 48, (0.9, 0.95, 1.0, 1.05, 1.1), (-0.054, -0.036, -0.018, 0.0, 0.018, 0.036, 0.054)
+    28, 48, 128, (0.9, 0.95, 1.0, 1.05, 1.1), (-0.054, -0.036, -0.018, 0.0, 0.018, 0.036, 0.054)
 )
 """For images: zooms by up to 13 % and shifts by up to 7 % of the side are found."""
 SPATIAL = SearchSettings(
-    20, 32, (0.92, 1.0, 1.08), (-0.06, -0.03, 0.0, 0.03, 0.06), 48, ((8, 8), (3, 25))
+    20, 32, 96, (0.92, 1.0, 1.08), (-0.06, -0.03, 0.0, 0.03, 0.06), 48, ((12, 8), (8, 20))
 )
 """For volumes: the same."""
 
@@ -74,6 +84,18 @@ class Transform(NamedTuple):
     def of(self, index: Tensor) -> "Transform":
         """Return some of them."""
         return Transform(*(part[index] for part in self))
+
+
+class Neighbours(NamedTuple):
+    """The nearest images of a gallery, by two comparisons; the two may differ.
+
+    Attributes:
+        anatomy: By all that is seen on a grid of a few dozen pixels.
+        detail: By what is finer than about two pixels.
+    """
+
+    anatomy: "Neighbour"
+    detail: "Neighbour"
 
 
 @dataclass(frozen=True)
@@ -119,6 +141,7 @@ class NeighbourSearch:
         self.settings = settings or (PLANAR if axes == 2 else SPATIAL)
         self.coarse = _Grid(self.size, self.settings.coarse, references)
         self.fine = _Grid(self.size, self.settings.fine, references)
+        self.detail = _Grid(self.size, self.settings.detail, references, detail=True)
         mirrors = _mirrors(axes)
         self.mirrors = len(mirrors)
         self.bank = _bank(self.settings, mirrors)
@@ -129,12 +152,13 @@ class NeighbourSearch:
         Args:
             images: (N, 1, *size).
         """
-        return Gallery(*(grid.own(grid.shrink(images)) for grid in (self.coarse, self.fine)))
+        grids = (self.coarse, self.fine, self.detail)
+        return Gallery(*(grid.own(grid.shrink(images)) for grid in grids))
 
     def nearest(
         self, query: Tensor, gallery: "Gallery", *, excluded: Tensor | None = None
-    ) -> Neighbour:
-        """Find the image of a gallery that is nearest to a query.
+    ) -> Neighbours:
+        """Find the images of a gallery that are nearest to a query.
 
         Args:
             query: (1, *size).
@@ -142,7 +166,7 @@ class NeighbourSearch:
             excluded: Booleans (N,): images that do not count, as those of the query's patient.
 
         Returns:
-            The nearest.
+            The nearest by anatomy, and by detail among those whose anatomy is near.
 
         Raises:
             ValueError: The query has another size, is not finite, or nothing is left to search.
@@ -165,55 +189,61 @@ class NeighbourSearch:
         transforms = self.bank.of(mirror * scores.shape[2] + variant.flatten()[chosen])
         # Many for a few steps, then the best of them to the end: the coarse order is rough.
         for kept, steps in self.settings.rounds:
-            transforms, reached = self._ascend(query, gallery.fine[candidates], transforms, steps)
+            transforms, reached = self.fine.ascend(
+                query, gallery.fine[candidates], transforms, steps=steps, rate=_RATE
+            )
             best = reached.topk(min(kept, len(reached))).indices
             candidates, transforms = candidates[best], transforms.of(best)
-        # Moved at full size: moving an image that is shrunk already blurs it.
-        moved = self.fine.own(self.fine.shrink(_move(query[None], transforms, self.size)))
-        similarity = (moved * gallery.fine[candidates]).sum(dim=1)
-        winner = similarity.argmax()
-        found = transforms.of(winner[None])
-        return Neighbour(int(candidates[winner]), float(similarity[winner]), found)
+        anatomy = self._best(query, self.fine, gallery.fine, candidates, transforms)
+        transforms, _ = self.detail.ascend(
+            query,
+            gallery.detail[candidates],
+            transforms,
+            steps=self.settings.detail_steps,
+            rate=_DETAIL_RATE,
+        )
+        detail = self._best(query, self.detail, gallery.detail, candidates, transforms)
+        return Neighbours(anatomy, detail)
 
     def align(self, query: Tensor, transform: Transform) -> Tensor:
         """Apply a neighbour's transform to a query, (1, *size), at its full size."""
         return _move(query[None], transform, self.size)[0]
 
-    def _ascend(
-        self, query: Tensor, targets: Tensor, start: Transform, steps: int
-    ) -> tuple[Transform, Tensor]:
-        """Raise the correlation with each target by small changes of zoom and shift."""
-        fine = self.fine.shrink(query[None])
-        with torch.enable_grad():
-            log_zoom = start.log_zoom.clone().requires_grad_()
-            shift = start.shift.clone().requires_grad_()
-            optimiser = torch.optim.Adam([log_zoom, shift], lr=0.02)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-            for _ in range(steps):
-                moved = _move(fine, Transform(start.mirror, log_zoom, shift), self.fine.size)
-                loss = -(self.fine.own(moved) * targets).sum()
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                schedule.step()
-        found = Transform(start.mirror, log_zoom.detach(), shift.detach())
-        moved = self.fine.own(_move(fine, found, self.fine.size))
-        return found, (moved * targets).sum(dim=1)
+    def _best(
+        self,
+        query: Tensor,
+        grid: "_Grid",
+        rows: Tensor,
+        candidates: Tensor,
+        transforms: Transform,
+    ) -> Neighbour:
+        """Return the nearest of the candidates on a grid."""
+        # Moved at full size: moving an image that is shrunk already blurs it.
+        moved = grid.own(grid.shrink(_move(query[None], transforms, self.size)))
+        similarity = (moved * rows[candidates]).sum(dim=1)
+        winner = similarity.argmax()
+        return Neighbour(
+            int(candidates[winner]), float(similarity[winner]), transforms.of(winner[None])
+        )
 
 
 class Gallery(NamedTuple):
-    """What is their own of images to be searched, on both grids, (N, pixels) each."""
+    """What is their own of images to be searched, on each grid, (N, pixels)."""
 
     coarse: Tensor
     fine: Tensor
+    detail: Tensor
 
 
 class _Grid:
     """A grid on which images are compared by what is their own."""
 
-    def __init__(self, size: Sequence[int], longest: int, references: Tensor) -> None:
+    def __init__(
+        self, size: Sequence[int], longest: int, references: Tensor, *, detail: bool = False
+    ) -> None:
         scale = min(1.0, longest / max(size))
         self.size = tuple(max(1, round(length * scale)) for length in size)
+        self.blur = GaussianFilter(len(self.size), _DETAIL_PX).to(references) if detail else None
         inside = torch.zeros(self.size, dtype=torch.bool)
         # An axis of a few pixels has none to spare.
         edges = [int(_MARGIN * n + 0.5) for n in self.size]
@@ -224,8 +254,9 @@ class _Grid:
         self.common, _ = torch.linalg.qr(common)
 
     def shrink(self, images: Tensor) -> Tensor:
-        """Average (N, 1, *size) onto the grid."""
-        return interpolate(images.float(), size=self.size, mode="area")
+        """Average (N, 1, *size) onto the grid, and leave its detail, if that is compared."""
+        shrunk = interpolate(images.float(), size=self.size, mode="area")
+        return shrunk if self.blur is None else shrunk - self.blur(shrunk)
 
     def own(self, images: Tensor) -> Tensor:
         """Return what is their own of images on the grid, (N, pixels) of length 1.
@@ -237,6 +268,27 @@ class _Grid:
         floor = _ROUNDING * rows.norm(dim=1, keepdim=True).clamp_min(1)
         norm = rest.norm(dim=1, keepdim=True)
         return torch.where(norm > floor, rest / norm.clamp_min(_SMALLEST_NORM), 0)
+
+    def ascend(
+        self, query: Tensor, targets: Tensor, start: Transform, *, steps: int, rate: float
+    ) -> tuple[Transform, Tensor]:
+        """Raise the correlation with each target by small changes of zoom and shift."""
+        shrunk = self.shrink(query[None])
+        with torch.enable_grad():
+            log_zoom = start.log_zoom.clone().requires_grad_()
+            shift = start.shift.clone().requires_grad_()
+            optimiser = torch.optim.Adam([log_zoom, shift], lr=rate)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+            for _ in range(steps):
+                moved = _move(shrunk, Transform(start.mirror, log_zoom, shift), self.size)
+                loss = -(self.own(moved) * targets).sum()
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+        found = Transform(start.mirror, log_zoom.detach(), shift.detach())
+        moved = self.own(_move(shrunk, found, self.size))
+        return found, (moved * targets).sum(dim=1)
 
 
 def _mirrors(axes: int) -> list[tuple[float, ...]]:

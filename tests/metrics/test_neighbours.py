@@ -31,7 +31,7 @@ def test_a_moved_copy_finds_its_original_and_the_way_back(planar, mirror, zoom, 
     )
     noise = 0.02 * torch.randn(images[0].shape, generator=torch.Generator().manual_seed(1))
     query = search.align(images[5], moved) + noise
-    found = search.nearest(query, gallery)
+    found = search.nearest(query, gallery).anatomy
     assert found.index == 5 and found.similarity > 0.95
     assert found.transform.mirror[0].tolist() == list(mirror)
     assert found.transform.log_zoom.exp().item() == pytest.approx(1 / zoom, abs=0.02)
@@ -42,22 +42,38 @@ def test_a_moved_copy_finds_its_original_and_the_way_back(planar, mirror, zoom, 
 
 def test_brightness_and_contrast_hide_no_copy(planar):
     images, search, gallery = planar
-    found = search.nearest(0.5 * images[3] + 7, gallery)
+    found = search.nearest(0.5 * images[3] + 7, gallery).anatomy
     assert found.index == 3 and found.similarity > 0.99
 
 
 def test_other_images_are_less_alike_than_copies(planar):
     images, search, gallery = planar
     own = torch.arange(len(images)) == 2
-    found = search.nearest(images[2], gallery, excluded=own)
+    found = search.nearest(images[2], gallery, excluded=own).anatomy
     assert found.index != 2 and found.similarity < 0.8
+
+
+def test_detail_tells_patients_of_one_build_apart():
+    rng = np.random.default_rng(3)
+    build = gallery_of(rng, number=2, size=(96, 80))[0, 0].numpy()
+    own = [0.03 * gaussian_filter(rng.standard_normal(build.shape), 0.7) for _ in range(8)]
+    images = torch.from_numpy(np.stack([build + texture for texture in own])).float()[:, None]
+    search = NeighbourSearch(torch.cat([images, gallery_of(rng, number=8, size=(96, 80))]))
+    gallery = search.gallery(images)
+    moved = Transform(torch.tensor([[1.0, -1.0]]), torch.tensor([0.03]), torch.tensor([[0.05, 0]]))
+    query = search.align(images[6], moved)
+    assert search.nearest(query, gallery).detail.index == 6
+    others = torch.arange(8) == 6
+    other = search.nearest(query, gallery, excluded=others)
+    assert other.anatomy.similarity > 0.95
+    assert other.detail.similarity < search.nearest(query, gallery).detail.similarity - 0.3
 
 
 def test_volumes_are_found_mirrored_and_shifted():
     images = gallery_of(np.random.default_rng(1), number=6, size=(12, 28, 32))
     search = NeighbourSearch(images)
     query = torch.roll(images[4].flip(-1), shifts=(1, 2), dims=(1, 2))
-    found = search.nearest(query, search.gallery(images))
+    found = search.nearest(query, search.gallery(images)).anatomy
     assert found.index == 4 and found.similarity > 0.9
     assert found.transform.mirror[0].tolist() == [1, 1, -1]
 
@@ -65,7 +81,7 @@ def test_volumes_are_found_mirrored_and_shifted():
 def test_an_image_of_nothing_but_the_common_is_like_none():
     images = gallery_of(np.random.default_rng(2), number=4)
     search = NeighbourSearch(images)
-    found = search.nearest(torch.full_like(images[0], 0.3), search.gallery(images))
+    found = search.nearest(torch.full_like(images[0], 0.3), search.gallery(images)).anatomy
     assert found.similarity == 0 and found.distance == 1
 
 
