@@ -36,8 +36,10 @@ def add_evaluate(commands: "argparse._SubParsersAction") -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     """Measure, and write report.html and metrics.json."""
-    if options.model_card and not (Path(options.source) / "model_index.json").is_file():
-        raise ValueError("--model-card needs the folder of a pipeline.")
+    if options.model_card:
+        needed = [Path(options.source) / name for name in ("model_index.json", "README.md")]
+        if not all(path.is_file() for path in needed):
+            raise ValueError("--model-card needs the folder of a pipeline with its README.md.")
     inputs = read_inputs(options)
     sections = suiting(inputs)
     for section in sections:

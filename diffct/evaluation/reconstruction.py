@@ -83,17 +83,18 @@ def reconstruct(autoencoder: nn.Module, images: Tensor) -> Tensor:
 
 
 def paired_table(results: dict[str, dict[str, Estimate]], images: ImageSet) -> Table:
-    """Show figures of pairs, a row for each method."""
+    """Show figures of pairs, a row for each method, or for each figure of a single one."""
     figures = list(next(iter(results.values())))
-    rows = [
-        (name, *(_with_deviation(found[figure]) for figure in figures))
-        for name, found in results.items()
-    ]
+    cells = [[_with_deviation(found[figure]) for figure in figures] for found in results.values()]
+    names, methods = [NAMES.get(figure, figure) for figure in figures], list(results)
+    if len(results) == 1:  # as wide as the page
+        names, methods, cells = methods, names, list(zip(*cells, strict=True))
+    rows = [(method, *row) for method, row in zip(methods, cells, strict=True)]
     patients = len(set(images.patients))
     return Table(
         f"{len(images)} images of {patients} patients: mean ± standard deviation over images"
         " [95 % interval over patients]",
-        ("", *(NAMES.get(figure, figure) for figure in figures)),
+        ("", *names),
         rows,
         note=f"MS-SSIM: {multi_scale(images.size)}. Whole images count, background included.",
     )
