@@ -88,8 +88,8 @@ def audit(
     check_comparable(cohort.train, cohort.held_out)
     real = (cohort.train.pick(most_real), cohort.held_out.pick(most_real))
     pixels = _PixelSearch(cohort)
-    nearest = [pixels.nearest(image) for image in _read(samples, "samples")]
-    yardstick = [pair for part in real for pair in pixels.of_real(part)]
+    nearest = pixels.of_set(samples)
+    yardstick = [pair for part in real for pair in pixels.of_set(part)]
     found = {
         by: memorisation(_distances(nearest, by), _distances(yardstick, by)) for by in COMPARISONS
     }
@@ -142,7 +142,7 @@ class _PixelSearch:
             _gallery(self.search, images) for images in (cohort.train, cohort.held_out)
         )
 
-    def nearest(self, image: Tensor, patient: str | None = None) -> Pair:
+    def nearest(self, image: Tensor, patient: str) -> Pair:
         """Find the nearest training and the nearest held-out image of other patients."""
         train, held_out = (
             self.search.nearest(image, gallery, excluded=_own(images, patient))
@@ -153,9 +153,12 @@ class _PixelSearch:
         )
         return train, held_out
 
-    def of_real(self, images: ImageSet) -> list[Pair]:
-        """Compare real images with all others, without those of their own patient."""
-        read = _read(images, f"yardstick, {images.title}")
+    def of_set(self, images: ImageSet) -> list[Pair]:
+        """Compare images with all real ones, without those of their own patient.
+
+        A translation's patient is that of its condition: it should look like the true image.
+        """
+        read = _read(images, f"{images.title} images")
         return [self.nearest(*each) for each in zip(read, images.patients, strict=True)]
 
 
@@ -173,9 +176,9 @@ def _gallery(search: NeighbourSearch, images: ImageSet) -> Gallery:
     return Gallery(*(torch.cat(grids) for grids in zip(*parts, strict=True)))
 
 
-def _own(images: ImageSet, patient: str | None) -> Tensor:
+def _own(images: ImageSet, patient: str) -> Tensor:
     """Say which images are of a patient."""
-    return torch.tensor([patient is not None and owner == patient for owner in images.patients])
+    return torch.tensor([owner == patient for owner in images.patients])
 
 
 def _distances(pairs: Sequence[Pair], by: str) -> NearestDistances:
@@ -200,13 +203,12 @@ def _in_features(
     sets = (cohort.train, cohort.held_out)
     train, held_out = (network.extract(images.batches(_BATCH)) for images in sets)
 
-    def distances(rows: Tensor, patients: Sequence[str] | None) -> NearestDistances:
+    def distances(rows: Tensor, patients: Sequence[str]) -> NearestDistances:
         nearest = []
         for images, gallery in zip(sets, (train, held_out), strict=True):
             table = torch.cdist(rows, gallery)
-            if patients is not None:
-                same = np.array(patients)[:, None] == np.array(images.patients)[None, :]
-                table = table.masked_fill(torch.from_numpy(same), torch.inf)
+            same = np.array(patients)[:, None] == np.array(images.patients)[None, :]
+            table = table.masked_fill(torch.from_numpy(same), torch.inf)
             # Equal features have a distance, too, so that ratios exist.
             nearest.append(table.min(dim=1).values.clamp_min(1e-9).numpy())
         return NearestDistances(*nearest)
@@ -214,7 +216,7 @@ def _in_features(
     rows = [network.extract(images.batches(_BATCH)) for images in real]
     patients = [patient for images in real for patient in images.patients]
     return memorisation(
-        distances(network.extract(samples.batches(_BATCH)), None),
+        distances(network.extract(samples.batches(_BATCH)), samples.patients),
         distances(torch.cat(rows), patients),
     )
 
@@ -235,6 +237,7 @@ def _summary(found: Memorisation) -> dict[str, Any]:
         "suspicious": int(found.suspicious.sum()),
         "chance": found.chance,
         "threshold": found.threshold,
+        "false_alarms": found.false_alarms,
         "score_quantiles": _quantiles(found.scores),
         "real_score_quantiles": _quantiles(found.real_scores),
     }
@@ -264,7 +267,8 @@ def _table(found: dict[str, Memorisation]) -> Table:
         rows,
         note=(
             "Below 1: nearer to a training image. Real: training and held-out images, each"
-            " compared with all others of other patients, which are no copies. The threshold is the"
+            " compared with all others of other patients, which are no copies. A translation is not"
+            " compared with the true image of its patient. The threshold is the"
             f" score that {FALSE_ALARMS:.1%} of real images would have or fall below, if the"
             " logarithms of scores are normal. With more training than held-out images, scores are"
             " below 1 without any copy; the threshold takes that into account."
@@ -277,8 +281,11 @@ def _verdict(found: dict[str, Memorisation], lean: TrainingShare) -> list[str]:
     results = [found[by] for by in COMPARISONS]
     total = len(results[0].scores)
     count = int(np.any([result.suspicious for result in results], axis=0).sum())
-    limits = " or ".join(f"{found[by].threshold:.3g} by {by}" for by in COMPARISONS)
-    limit = f"a score below {limits}, each of which {FALSE_ALARMS:.1%} of real images would have"
+    limits = " or ".join(
+        f"{found[by].threshold:.3g} by {by} (as {found[by].false_alarms:.1%} of real images have)"
+        for by in COMPARISONS
+    )
+    limit = f"a score below {limits}"
     # Two comparisons, two chances of a false alarm.
     if any(result.copies for result in results):
         verdict = (

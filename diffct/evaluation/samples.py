@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,9 @@ def make_samples(
         )
     else:
         made = pictures_of_folder(folder, title="samples")
+    if isinstance(pipeline, FlairToT1Pipeline):
+        # A translation is an image of its condition's patient, for intervals and for privacy.
+        made = replace(made, patients=cohort.held_out.pick(number).patients)
     return made, described
 
 

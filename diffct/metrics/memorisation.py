@@ -66,6 +66,8 @@ class Memorisation:
         suspicious: Which are, booleans.
         median_score: Of the samples.
         real_scores: Of real images, the yardstick.
+        false_alarms: Share of real images that the threshold would call suspicious: as meant, or as
+            found if that is more.
         chance: Probability of so many suspicious samples, or more, if none were a copy.
     """
 
@@ -74,6 +76,7 @@ class Memorisation:
     suspicious: np.ndarray
     median_score: float
     real_scores: np.ndarray
+    false_alarms: float
     chance: float
 
     @property
@@ -105,13 +108,16 @@ def memorisation(samples: NearestDistances, real: NearestDistances) -> Memorisat
     threshold = float(np.exp(logs.mean() + reach * logs.std(ddof=1)))
     suspicious = samples.scores < threshold
     count = int(suspicious.sum())
-    chance = stats.binom.sf(count - 1, len(suspicious), FALSE_ALARMS)
+    # Logarithms of real scores may have a longer tail than a normal distribution.
+    false_alarms = max(FALSE_ALARMS, float((real.scores < threshold).mean()))
+    chance = stats.binom.sf(count - 1, len(suspicious), false_alarms)
     return Memorisation(
         scores=samples.scores,
         threshold=threshold,
         suspicious=suspicious,
         median_score=float(np.median(samples.scores)),
         real_scores=real.scores,
+        false_alarms=false_alarms,
         chance=float(chance),
     )
 

@@ -126,3 +126,15 @@ def test_a_set_that_leans_nowhere_raises_no_alarm():
 def test_a_nearest_patient_of_neither_set_is_refused():
     with pytest.raises(ValueError, match="in one of both sets"):
         training_share(["z"], train=["a"], held_out=["b"])
+
+
+def test_real_images_below_the_threshold_count_as_false_alarms():
+    rng = np.random.default_rng(7)
+    logs = rng.normal(0, 0.1, 200)
+    logs[:10] = -0.9  # twins among the real images: no normal distribution
+    real = NearestDistances(np.exp(logs), np.ones(200))
+    samples = NearestDistances(np.exp(np.repeat([-0.9, 0.0], [4, 96])), np.ones(100))
+    found = memorisation(samples, real)
+    assert found.suspicious.sum() == 4
+    assert found.false_alarms == pytest.approx(0.05)
+    assert not found.copies  # four of 100 are no more than real images have
