@@ -29,6 +29,7 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 _MARGIN = 0.12  # of each side
 _DETAIL_PX = 1.2  # deviation of the Gaussian
 _RATE, _DETAIL_RATE = 0.02, 0.006  # of the ascents, in half a side
+_MOVED_AT_ONCE = 8  # at full size
 _SMALLEST_NORM = 1e-6
 _ROUNDING = 1e-5  # of float32, as a share of the image
 
@@ -63,7 +64,13 @@ PLANAR = SearchSettings(
 )
 """For images: zooms by up to 13 % and shifts by up to 7 % of the side are found."""
 SPATIAL = SearchSettings(
-    20, 32, 96, (0.92, 1.0, 1.08), (-0.06, -0.03, 0.0, 0.03, 0.06), 48, ((12, 8), (8, 20))
+    coarse=20,
+    fine=32,
+    detail=96,
+    zooms=(0.9, 0.95, 1.0, 1.05, 1.1),
+    shifts=(-0.06, -0.03, 0.0, 0.03, 0.06),
+    candidates=128,
+    rounds=((32, 8), (8, 20)),
 )
 """For volumes: the same."""
 
@@ -189,13 +196,14 @@ class NeighbourSearch:
         transforms = self.bank.of(mirror * scores.shape[2] + variant.flatten()[chosen])
         # Many for a few steps, then the best of them to the end: the coarse order is rough.
         for kept, steps in self.settings.rounds:
-            transforms, reached = self.fine.ascend(
+            transforms = self.fine.ascend(
                 query, gallery.fine[candidates], transforms, steps=steps, rate=_RATE
             )
+            reached = self._similarity(query, self.fine, gallery.fine[candidates], transforms)
             best = reached.topk(min(kept, len(reached))).indices
             candidates, transforms = candidates[best], transforms.of(best)
         anatomy = self._best(query, self.fine, gallery.fine, candidates, transforms)
-        transforms, _ = self.detail.ascend(
+        transforms = self.detail.ascend(
             query,
             gallery.detail[candidates],
             transforms,
@@ -218,13 +226,25 @@ class NeighbourSearch:
         transforms: Transform,
     ) -> Neighbour:
         """Return the nearest of the candidates on a grid."""
-        # Moved at full size: moving an image that is shrunk already blurs it.
-        moved = grid.own(grid.shrink(_move(query[None], transforms, self.size)))
-        similarity = (moved * rows[candidates]).sum(dim=1)
+        similarity = self._similarity(query, grid, rows[candidates], transforms)
         winner = similarity.argmax()
         return Neighbour(
             int(candidates[winner]), float(similarity[winner]), transforms.of(winner[None])
         )
+
+    def _similarity(
+        self, query: Tensor, grid: "_Grid", targets: Tensor, transforms: Transform
+    ) -> Tensor:
+        """Correlate a query, moved by n transforms, with n images of a gallery, (n,).
+
+        It is moved at full size: moving what is shrunk blurs it, so much that the right image of a
+        volume may lose against others.
+        """
+        found = []
+        for some in torch.arange(len(targets)).split(_MOVED_AT_ONCE):
+            moved = grid.own(grid.shrink(_move(query[None], transforms.of(some), self.size)))
+            found.append((moved * targets[some]).sum(dim=1))
+        return torch.cat(found)
 
 
 class Gallery(NamedTuple):
@@ -271,7 +291,7 @@ class _Grid:
 
     def ascend(
         self, query: Tensor, targets: Tensor, start: Transform, *, steps: int, rate: float
-    ) -> tuple[Transform, Tensor]:
+    ) -> Transform:
         """Raise the correlation with each target by small changes of zoom and shift."""
         shrunk = self.shrink(query[None])
         with torch.enable_grad():
@@ -286,9 +306,7 @@ class _Grid:
                 loss.backward()
                 optimiser.step()
                 schedule.step()
-        found = Transform(start.mirror, log_zoom.detach(), shift.detach())
-        moved = self.own(_move(shrunk, found, self.size))
-        return found, (moved * targets).sum(dim=1)
+        return Transform(start.mirror, log_zoom.detach(), shift.detach())
 
 
 def _mirrors(axes: int) -> list[tuple[float, ...]]:
