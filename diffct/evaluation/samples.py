@@ -73,29 +73,16 @@ def make_samples(
     # Through JSON, as it will be read.
     parameters = json.loads(json.dumps({"kind": "samples", **described}))
     if not holds_cohort(folder, parameters):
-        pipeline.set_progress_bar_config(disable=True)
-        run = {"seed": seed, "batch_size": batch_size, "steps": steps}
         with atomic_folder(folder) as partial:
-            if isinstance(pipeline, CT3DPipeline):
-                for first, output in sample_volumes(pipeline, number, **run):
-                    output.save(partial, first_index=first)
-            elif isinstance(pipeline, TextToImagePipeline):
-                prompts = _prompts(cohort.held_out, number, empty=empty_prompt)
-                run["seeds"] = range(run.pop("seed"), seed + number)
-                made = sample_images(pipeline, prompts, guidance_scale=guidance_scale, **run)
-                for indices, output in made:
-                    output.save(partial, first_index=indices[0])
-            elif isinstance(pipeline, FlairToT1Pipeline):
-                images = translate(
-                    pipeline,
-                    cohort.held_out.pick(number),
-                    guidance_scale=guidance_scale or 1.0,
-                    **run,
-                )
-                for index, image in enumerate(images):
-                    write_png(image[0].numpy(), partial / f"sample-{index:04d}.png")
-            else:
-                raise ValueError(f"{name} is a {type(pipeline).__name__}, not one of diffct's.")
+            _write_samples(
+                pipeline,
+                partial,
+                held_out=cohort.held_out,
+                number=number,
+                guidance_scale=guidance_scale,
+                empty_prompt=empty_prompt,
+                run={"seed": seed, "batch_size": batch_size, "steps": steps},
+            )
             sign_cohort(partial, parameters)
     if isinstance(pipeline, CT3DPipeline):
         config = pipeline.config
@@ -108,6 +95,38 @@ def make_samples(
         # A translation is an image of its condition's patient, for intervals and for privacy.
         made = replace(made, patients=cohort.held_out.pick(number).patients)
     return made, described
+
+
+def _write_samples(
+    pipeline: DiffusionPipeline,
+    folder: Path,
+    *,
+    held_out: ImageSet,
+    number: int,
+    guidance_scale: float | None,
+    empty_prompt: bool,
+    run: dict[str, int],
+) -> None:
+    """Sample into a folder; `run` holds seed, batch size and steps."""
+    pipeline.set_progress_bar_config(disable=True)
+    if isinstance(pipeline, CT3DPipeline):
+        for first, output in sample_volumes(pipeline, number, **run):
+            output.save(folder, first_index=first)
+    elif isinstance(pipeline, TextToImagePipeline):
+        prompts = _prompts(held_out, number, empty=empty_prompt)
+        rest = {name: value for name, value in run.items() if name != "seed"}
+        seeds = range(run["seed"], run["seed"] + number)
+        made = sample_images(pipeline, prompts, guidance_scale=guidance_scale, seeds=seeds, **rest)
+        for indices, output in made:
+            output.save(folder, first_index=indices[0])
+    elif isinstance(pipeline, FlairToT1Pipeline):
+        images = translate(
+            pipeline, held_out.pick(number), guidance_scale=guidance_scale or 1.0, **run
+        )
+        for index, image in enumerate(images):
+            write_png(image[0].numpy(), folder / f"sample-{index:04d}.png")
+    else:
+        raise ValueError(f"A {type(pipeline).__name__} is none of diffct's pipelines.")
 
 
 def translate(
