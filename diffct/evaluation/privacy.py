@@ -28,6 +28,7 @@ from diffct.evaluation.section import Picture, Section, Table, show
 from diffct.metrics.features import FeatureNetwork
 from diffct.metrics.memorisation import (
     FALSE_ALARMS,
+    SURE,
     MembershipAttack,
     Memorisation,
     NearestDistances,
@@ -286,14 +287,14 @@ def _verdict(found: dict[str, Memorisation], lean: TrainingShare) -> list[str]:
         for by in COMPARISONS
     )
     limit = f"a score below {limits}"
-    # Two comparisons, two chances of a false alarm.
-    if any(result.copies for result in results):
+    # Two comparisons, two chances of a false alarm (Bonferroni).
+    chance = min(1.0, len(results) * min(result.chance for result in results))
+    if chance < SURE:
         verdict = (
             f"**Copies found: {count} of {total} samples are near-copies of training images**"
             f" ({limit}). Do not share samples or weights before you have looked at the pairs."
         )
     elif count:
-        chance = min(1.0, len(results) * min(result.chance for result in results))
         verdict = (
             f"{count} of {total} samples are suspiciously near to a training image ({limit}); so"
             f" many are explained by chance (probability {chance:.2g}). Look at the pairs."

@@ -26,9 +26,12 @@ from diffct.metrics.intervals import Estimate, jackknife, number_groups
 FALSE_ALARMS = 2e-3
 """Share of real images that the threshold would call suspicious."""
 
+SURE = 0.01
+"""A finding is called so when chance alone would bring it less often than this."""
+
 _FEWEST_REAL = 8
-_SURE = 0.01
 _PERMUTATIONS = 9999
+_ROUNDING = 1e-6  # of logarithms of scores
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class Memorisation:
         real_scores: Of real images, the yardstick.
         false_alarms: Share of real images that the threshold would call suspicious: as meant, or as
             found if that is more.
-        chance: Probability of so many suspicious samples, or more, if none were a copy.
+        chance: Probability of so many suspicious samples, or of one as near as the nearest, if none
+            were a copy.
     """
 
     scores: np.ndarray
@@ -78,11 +82,6 @@ class Memorisation:
     real_scores: np.ndarray
     false_alarms: float
     chance: float
-
-    @property
-    def copies(self) -> bool:
-        """Whether chance does not explain the suspicious samples."""
-        return self.chance < _SURE
 
 
 def memorisation(samples: NearestDistances, real: NearestDistances) -> Memorisation:
@@ -103,14 +102,19 @@ def memorisation(samples: NearestDistances, real: NearestDistances) -> Memorisat
         raise ValueError(
             f"{len(logs)} real images tell no threshold; {_FEWEST_REAL} or more are needed."
         )
-    # A bound for one more draw of a normal distribution whose mean and deviation are estimated.
-    reach = stats.t.ppf(FALSE_ALARMS, len(logs) - 1) * np.sqrt(1 + 1 / len(logs))
-    threshold = float(np.exp(logs.mean() + reach * logs.std(ddof=1)))
+    # One more draw of a normal distribution whose mean and deviation are estimated.
+    spread = max(logs.std(ddof=1), _ROUNDING) * np.sqrt(1 + 1 / len(logs))
+    another = stats.t(len(logs) - 1, loc=logs.mean(), scale=spread)
+    threshold = float(np.exp(another.ppf(FALSE_ALARMS)))
     suspicious = samples.scores < threshold
-    count = int(suspicious.sum())
+    below = real.scores < threshold
     # Logarithms of real scores may have a longer tail than a normal distribution.
-    false_alarms = max(FALSE_ALARMS, float((real.scores < threshold).mean()))
-    chance = stats.binom.sf(count - 1, len(suspicious), false_alarms)
+    false_alarms = max(FALSE_ALARMS, float(below.mean()))
+    number = len(suspicious)
+    chance = stats.binom.sf(suspicious.sum() - 1, number, false_alarms)
+    if stats.binom.sf(below.sum() - 1, len(below), FALSE_ALARMS) > SURE:  # no longer tail is seen
+        nearest = number * another.cdf(np.log(samples.scores.min()))
+        chance = min(1.0, 2 * min(chance, nearest))  # two ways to a finding
     return Memorisation(
         scores=samples.scores,
         threshold=threshold,
@@ -140,7 +144,7 @@ class TrainingShare:
     @property
     def tells(self) -> bool:
         """Whether chance does not explain the share: the model is over-fitted."""
-        return self.chance < _SURE
+        return self.chance < SURE
 
 
 def training_share(
@@ -203,7 +207,7 @@ class MembershipAttack:
     @property
     def tells(self) -> bool:
         """Whether chance does not explain the lower losses."""
-        return self.chance < _SURE
+        return self.chance < SURE
 
 
 def membership_attack(

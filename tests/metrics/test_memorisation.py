@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from diffct.metrics.memorisation import (
+    SURE,
     NearestDistances,
     membership_attack,
     memorisation,
@@ -27,7 +28,7 @@ def test_copies_are_suspicious_and_others_are_not():
     )
     found = memorisation(samples, real)
     assert found.suspicious[95:].all() and found.suspicious[:95].sum() <= 1
-    assert found.copies and found.chance < 1e-6
+    assert found.chance < 1e-6
 
 
 def test_false_alarms_are_as_rare_as_the_threshold_says():
@@ -39,7 +40,20 @@ def test_false_alarms_are_as_rare_as_the_threshold_says():
 def test_an_empty_result_is_no_verdict_of_copies():
     rng = np.random.default_rng(2)
     found = memorisation(draw(rng, 20), draw(rng, 50))
-    assert not found.copies and found.chance == 1
+    assert found.chance == 1
+
+
+def test_one_certain_copy_among_many_samples_is_a_finding():
+    rng = np.random.default_rng(3)
+    fresh, real = draw(rng, 199), draw(rng, 100)
+    with_copy = NearestDistances(np.append(fresh.train, 0.05), np.append(fresh.held_out, 1.0))
+    assert memorisation(fresh, real).chance > SURE > memorisation(with_copy, real).chance
+
+
+def test_findings_on_no_copies_are_as_rare_as_is_said():
+    rng = np.random.default_rng(4)
+    chances = [memorisation(draw(rng, 100), draw(rng, 50)).chance for _ in range(2000)]
+    assert np.mean(np.array(chances) < SURE) < 1.5 * SURE
 
 
 @pytest.mark.parametrize("train", [[0.0, 1.0], [np.nan, 1.0], [1.0]])
@@ -137,4 +151,4 @@ def test_real_images_below_the_threshold_count_as_false_alarms():
     found = memorisation(samples, real)
     assert found.suspicious.sum() == 4
     assert found.false_alarms == pytest.approx(0.05)
-    assert not found.copies  # four of 100 are no more than real images have
+    assert found.chance > SURE  # four of 100 are no more than real images have
