@@ -28,7 +28,7 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 _MARGIN = 0.12  # of each side
 _DETAIL_PX = 1.2  # deviation of the Gaussian
-_RATE, _DETAIL_RATE = 0.02, 0.006  # of the ascents, in half a side
+_DETAIL_RATE = 0.006
 _MOVED_AT_ONCE = 8  # at full size
 _SMALLEST_NORM = 1e-6
 _ROUNDING = 1e-5  # of float32, as a share of the image
@@ -45,7 +45,8 @@ class SearchSettings:
         zooms: Magnifications in the bank.
         shifts: Shifts in the bank along each axis, as fractions of the side.
         candidates: Images of the gallery, mirrored or not, that go on to the ascent.
-        rounds: Rounds of the ascent: how many candidates are kept after how many steps.
+        rounds: Rounds of the ascent: how many candidates are kept after how many steps, and how far
+            a step goes at first, in half a side.
         detail_steps: Steps of the ascent by detail, for the candidates that are kept last.
     """
 
@@ -55,7 +56,7 @@ class SearchSettings:
     zooms: tuple[float, ...]
     shifts: tuple[float, ...]
     candidates: int = 64
-    rounds: tuple[tuple[int, int], ...] = ((12, 10), (6, 30))
+    rounds: tuple[tuple[int, int, float], ...] = ((12, 10, 0.02), (6, 30, 0.008))
     detail_steps: int = 12
 
 
@@ -70,7 +71,7 @@ SPATIAL = SearchSettings(
     zooms=(0.9, 0.95, 1.0, 1.05, 1.1),
     shifts=(-0.06, -0.03, 0.0, 0.03, 0.06),
     candidates=128,
-    rounds=((32, 8), (8, 20)),
+    rounds=((32, 8, 0.02), (8, 20, 0.008)),
 )
 """For volumes: the same."""
 
@@ -91,6 +92,15 @@ class Transform(NamedTuple):
     def of(self, index: Tensor) -> "Transform":
         """Return some of them."""
         return Transform(*(part[index] for part in self))
+
+    def replaced(self, others: "Transform", where: Tensor) -> "Transform":
+        """Return these with others in some places, booleans (n,)."""
+        return Transform(
+            *(
+                torch.where(where.view(-1, *[1] * (mine.ndim - 1)), other.detach(), mine)
+                for mine, other in zip(self, others, strict=True)
+            )
+        )
 
 
 class Neighbours(NamedTuple):
@@ -195,9 +205,9 @@ class NeighbourSearch:
         candidates, mirror = chosen // self.mirrors, chosen % self.mirrors
         transforms = self.bank.of(mirror * scores.shape[2] + variant.flatten()[chosen])
         # Many for a few steps, then the best of them to the end: the coarse order is rough.
-        for kept, steps in self.settings.rounds:
+        for kept, steps, rate in self.settings.rounds:
             transforms = self.fine.ascend(
-                query, gallery.fine[candidates], transforms, steps=steps, rate=_RATE
+                query, gallery.fine[candidates], transforms, steps=steps, rate=rate
             )
             reached = self._similarity(query, self.fine, gallery.fine[candidates], transforms)
             best = reached.topk(min(kept, len(reached))).indices
@@ -292,21 +302,29 @@ class _Grid:
     def ascend(
         self, query: Tensor, targets: Tensor, start: Transform, *, steps: int, rate: float
     ) -> Transform:
-        """Raise the correlation with each target by small changes of zoom and shift."""
+        """Raise the correlation with each target by small changes of zoom and shift.
+
+        The best of all steps is returned, for each target: an ascent may leave a narrow peak.
+        """
         shrunk = self.shrink(query[None])
+        best, reached = start, torch.full((len(targets),), -torch.inf).to(targets)
         with torch.enable_grad():
             log_zoom = start.log_zoom.clone().requires_grad_()
             shift = start.shift.clone().requires_grad_()
             optimiser = torch.optim.Adam([log_zoom, shift], lr=rate)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
             for _ in range(steps):
-                moved = _move(shrunk, Transform(start.mirror, log_zoom, shift), self.size)
-                loss = -(self.own(moved) * targets).sum()
+                here = Transform(start.mirror, log_zoom, shift)
+                moved = self.own(_move(shrunk, here, self.size))
+                similarity = (moved * targets).sum(dim=1)
+                better = similarity.detach() > reached
+                reached = torch.where(better, similarity.detach(), reached)
+                best = best.replaced(here, better)
                 optimiser.zero_grad()
-                loss.backward()
+                (-similarity.sum()).backward()
                 optimiser.step()
                 schedule.step()
-        return Transform(start.mirror, log_zoom.detach(), shift.detach())
+        return best
 
 
 def _mirrors(axes: int) -> list[tuple[float, ...]]:
