@@ -102,3 +102,13 @@ def test_nothing_left_to_search_is_said(planar):
 def test_one_reference_has_no_mean_of_many():
     with pytest.raises(ValueError, match="two images or more"):
         NeighbourSearch(torch.zeros(1, 1, 20, 20))
+
+
+def test_an_ascent_never_ends_below_its_start(planar):
+    images, search, gallery = planar
+    start = Transform(torch.ones(1, 2), torch.zeros(1), torch.zeros(1, 2))
+    target = gallery.fine[5:6]
+    # Steps of a third of a side leave the peak at once.
+    found = search.fine.ascend(images[5], target, start, steps=5, rate=0.6)
+    moved = search.fine.own(search.fine.shrink(search.align(images[5], found)[None]))
+    assert (moved * target).sum() > 0.999
