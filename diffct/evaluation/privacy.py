@@ -289,7 +289,7 @@ def _verdict(found: dict[str, Memorisation], lean: TrainingShare) -> list[str]:
     limit = f"a score below {limits}"
     # Two comparisons, two chances of a false alarm (Bonferroni).
     chance = min(1.0, len(results) * min(result.chance for result in results))
-    if chance < SURE:
+    if count and chance < SURE:
         verdict = (
             f"**Copies found: {count} of {total} samples are near-copies of training images**"
             f" ({limit}). Do not share samples or weights before you have looked at the pairs."

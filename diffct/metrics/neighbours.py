@@ -28,7 +28,7 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 _MARGIN = 0.12  # of each side
 _DETAIL_PX = 1.2  # deviation of the Gaussian
-_DETAIL_RATE = 0.006
+_DETAIL_RATE = 0.006  # of the ascent by detail, in half a side
 _MOVED_AT_ONCE = 8  # at full size
 _SMALLEST_NORM = 1e-6
 _ROUNDING = 1e-5  # of float32, as a share of the image
