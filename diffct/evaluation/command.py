@@ -45,16 +45,17 @@ def _evaluate(options: argparse.Namespace) -> None:
     for section in sections:
         print(section.markdown(), end="\n\n")
     synthetic = inputs.cohort.synthetic
+    name = _name(Path(options.source))
     data = options.data_name or ("synthetic phantoms" if synthetic else "the publisher's data")
     values = {
-        "source": Path(options.source).name,
+        "source": name,
         "data": data,
         "date": date.today().isoformat(),
         "measurements": {section.name: section.json() for section in sections},
     }
     write_json(values, options.out / "metrics.json")
     summary = {
-        "Model" if inputs.pipeline is not None else "Samples": Path(options.source).name,
+        "Model" if inputs.pipeline is not None else "Samples": name,
         "Data": data,
         "Training images": str(len(inputs.cohort.train)),
         "Held-out images": str(len(inputs.cohort.held_out)),
@@ -63,13 +64,20 @@ def _evaluate(options: argparse.Namespace) -> None:
         "Date": values["date"],
     }
     path = options.out / "report.html"
-    title = f"Evaluation of {Path(options.source).name}"
+    title = f"Evaluation of {name}"
     write_report(sections, path, title=title, summary=summary, synthetic=synthetic)
     print(f"Report: {path}, figures with their protocols: {options.out / 'metrics.json'}")
     if options.model_card:
         task = type(inputs.pipeline).card_task or "unconditional-image-generation"
         number = add_to_model_card(Path(options.source), sections, data_name=data, task=task)
         print(f"{number} figures are in the model card {Path(options.source) / 'README.md'}")
+
+
+def _name(source: Path) -> str:
+    """Name a model or samples by their folder, with the run's where training called it so."""
+    if source.name == "pipeline" and source.is_dir():
+        return "/".join(source.resolve().parts[-2:])
+    return source.name
 
 
 def add_compare(commands: "argparse._SubParsersAction") -> None:

@@ -27,6 +27,12 @@ def save_sheet(samples: ImageSet, held_out: ImageSet, path: Path) -> tuple[Path,
     return path, "An even pick of the samples, and below of the held-out images."
 
 
+def inner_pick(number: int, most: int) -> list[int]:
+    """Return at most so many even places among a number, off both ends: there heads show little."""
+    most = min(number, most)
+    return [int((place + 0.5) * number / most) for place in range(most)]
+
+
 def draw(
     images: ImageSet,
     arrays: Sequence[np.ndarray],

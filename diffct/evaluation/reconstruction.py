@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from diffct.data.comparison import save_comparison
 from diffct.evaluation.image_sets import ImageSet
+from diffct.evaluation.pictures import inner_pick
 from diffct.evaluation.protocol import protocol_card
 from diffct.evaluation.section import Picture, Section, Table
 from diffct.metrics.intervals import Estimate
@@ -48,17 +49,16 @@ def measure_reconstruction(
         pipeline: What the autoencoder is of, for the protocol.
         synthetic: Whether the images are phantoms.
     """
-    accumulator, drawn = PairedAccumulator(perceptual=perceptual), None
+    accumulator = PairedAccumulator(perceptual=perceptual)
     start = 0
     for batch in images.batches(_BATCH):
-        made = reconstruct(autoencoder, batch)
         patients = images.patients[start : start + len(batch)]
-        accumulator.update(made, batch, groups=patients)
+        accumulator.update(reconstruct(autoencoder, batch), batch, groups=patients)
         start += len(batch)
-        drawn = drawn or (batch[:_DRAWN], made[:_DRAWN])
     figures = accumulator.result()
     path = out / "reconstruction.png"
-    save_comparison(*drawn, path)
+    drawn = images.of(inner_pick(len(images), _DRAWN)).stacked(progress=False)
+    save_comparison(drawn, reconstruct(autoencoder, drawn), path)
     return Section(
         name="reconstruction",
         title="Autoencoder",
@@ -71,7 +71,7 @@ def measure_reconstruction(
         ),
         figures=dict(figures),
         tables=[paired_table({"reconstruction": figures}, images)],
-        pictures=[Picture(path, "Held-out images, reconstructions, and their difference.")],
+        pictures=[Picture(path, "An even pick of held-out images, and their reconstructions.")],
     )
 
 

@@ -23,11 +23,13 @@ _HASH = re.compile(r"[0-9a-f]{40,}")
 _HASH_SHOWN = 12
 _BOLD = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
 _MISSING = ("", "–")
-Column = Literal["text", "numbers", "intervals"]
+_MOST_BESIDE = 2  # columns of intervals; more are wider than the page
+Column = Literal["text", "numbers", "intervals", "stacked"]
 _HEADS: dict[Column, str] = {
     "text": "",
     "numbers": ' class="number"',
     "intervals": ' class="number" colspan="2"',
+    "stacked": ' class="number"',
 }
 
 
@@ -129,6 +131,8 @@ def _prose(text: str) -> str:
 def _table(table: Table) -> str:
     """Write a table in a box of its own, which scrolls on narrow screens."""
     columns = [_column([row[i] for row in table.rows]) for i in range(len(table.columns))]
+    if columns.count("intervals") > _MOST_BESIDE:
+        columns = ["stacked" if kind == "intervals" else kind for kind in columns]
     head = "".join(
         f'<th scope="col"{_HEADS[kind]}>{escape(name)}</th>'
         for name, kind in zip(table.columns, columns, strict=True)
@@ -162,13 +166,18 @@ def _column(cells: Sequence[str]) -> Column:
 
 
 def _cell(text: str, kind: Column) -> str:
-    """Write a cell, or two for a number and its interval, so that numbers stand in line."""
+    """Write a cell, or two for a number and its interval, so that numbers stand in line.
+
+    In wide tables the interval stands below its number.
+    """
     if kind == "text":
         return f"<td>{escape(text)}</td>"
     if kind == "numbers":
         return f'<td class="number">{escape(text)}</td>'
     parts = _INTERVAL.fullmatch(text)
     value, interval = parts.groups() if parts else (text, "")
+    if kind == "stacked":
+        return f'<td class="number">{escape(value)}<span>{escape(interval)}</span></td>'
     return (
         f'<td class="number">{escape(value)}</td>'
         f'<td class="number interval">{escape(interval)}</td>'

@@ -61,7 +61,9 @@ table.summary th { width: 12rem; color: var(--quiet); font-weight: 400; }
 table.summary td { overflow-wrap: anywhere; }
 .number { text-align: right; font-variant-numeric: tabular-nums lining-nums; }
 td.number { white-space: nowrap; }
-td.interval { width: 1%; padding-left: 0; color: var(--quiet); font-size: 0.92em; }
+td.interval, .number span { color: var(--quiet); font-size: 0.92em; }
+td.interval { width: 1%; padding-left: 0; }
+.number span { display: block; }
 .note, figcaption { margin-top: 0.5rem; color: var(--quiet); font-size: 0.875rem; }
 
 figure { margin: 2rem 0 0; }

@@ -15,9 +15,10 @@ from diffct.data.phantoms.brain_anatomy import LESION, WHITE
 from diffct.evaluation.cohorts import Cohort
 from diffct.evaluation.conditions import read_conditions
 from diffct.evaluation.image_sets import ImageSet
+from diffct.evaluation.pictures import inner_pick
 from diffct.evaluation.protocol import protocol_card
 from diffct.evaluation.reconstruction import paired_table, reconstruct
-from diffct.evaluation.section import Picture, Section, Table
+from diffct.evaluation.section import Picture, Section, Table, show
 from diffct.metrics.intervals import Estimate
 from diffct.metrics.lesions import LesionFigures, lesion_figures
 from diffct.metrics.paired import PairedAccumulator, Perceptual
@@ -76,7 +77,7 @@ def measure_translation(
     if lesions is not None and lesions[TRUTH] is not None:
         tables.append(_lesion_table(lesions))
     path = out / "translation.png"
-    chosen = np.linspace(0, len(truths) - 1, min(_DRAWN, len(truths))).round().astype(int)
+    chosen = inner_pick(len(truths), _DRAWN)
     drawn = (images[chosen] for images in (conditions, translated, targets))
     save_translation(*drawn, path, names=pipeline.conditions)
     return Section(
@@ -126,10 +127,10 @@ def _lesion_table(lesions: dict[str, LesionFigures | None]) -> Table:
     rows = [
         (
             name,
-            f"{found.found:.0%}",
-            f"{found.dice:.3f}",
-            f"{found.distance_px:.2f}",
-            f"{found.false_per_slice:.2f}",
+            show(found.found, percent=True),
+            show(found.dice, digits=3),
+            show(found.distance_px, digits=2),
+            show(found.false_per_slice, digits=2),
         )
         for name, found in lesions.items()
         if found is not None

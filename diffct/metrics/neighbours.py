@@ -12,8 +12,8 @@ product, then gradient ascent on a finer grid for the best candidates.
 
 A grid of this size sees anatomy and not noise, so a smooth or noisy copy is still near; but so may
 be another patient of the same build. The best candidates are therefore compared once more, at full
-size or nearly so, by their detail: what a Gaussian of about a pixel takes away. There patients
-differ, and only copies that keep the detail are near.
+size or nearly so, by their detail of a few pixels: what lies between two Gaussians. There patients
+differ, noise hardly counts, and only copies that keep the detail are near.
 """
 
 import itertools
@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 _MARGIN = 0.12  # of each side
-_DETAIL_PX = 1.2  # deviation of the Gaussian
+_DETAIL_PX = (1.2, 1.7)  # deviations of both Gaussians: finer is noise, coarser is the build
 _DETAIL_RATE = 0.006  # of the ascent by detail, in half a side
 _MOVED_AT_ONCE = 8  # at full size
 _SMALLEST_NORM = 1e-6
@@ -108,7 +108,7 @@ class Neighbours(NamedTuple):
 
     Attributes:
         anatomy: By all that is seen on a grid of a few dozen pixels.
-        detail: By what is finer than about two pixels.
+        detail: By what is a few pixels large.
     """
 
     anatomy: "Neighbour"
@@ -273,7 +273,7 @@ class _Grid:
     ) -> None:
         scale = min(1.0, longest / max(size))
         self.size = tuple(max(1, round(length * scale)) for length in size)
-        self.blur = GaussianFilter(len(self.size), _DETAIL_PX).to(references) if detail else None
+        self.blurs = [GaussianFilter(len(self.size), px) for px in _DETAIL_PX] if detail else []
         inside = torch.zeros(self.size, dtype=torch.bool)
         # An axis of a few pixels has none to spare.
         edges = [int(_MARGIN * n + 0.5) for n in self.size]
@@ -286,7 +286,10 @@ class _Grid:
     def shrink(self, images: Tensor) -> Tensor:
         """Average (N, 1, *size) onto the grid, and leave its detail, if that is compared."""
         shrunk = interpolate(images.float(), size=self.size, mode="area")
-        return shrunk if self.blur is None else shrunk - self.blur(shrunk)
+        if not self.blurs:
+            return shrunk
+        fine, coarse = (blur.to(shrunk)(shrunk) for blur in self.blurs)
+        return fine - coarse
 
     def own(self, images: Tensor) -> Tensor:
         """Return what is their own of images on the grid, (N, pixels) of length 1.

@@ -139,6 +139,16 @@ def test_banner_is_there_for_phantoms_only_and_the_purpose_always(tmp_path):
         assert PURPOSE in Page(text).texts_in("p")
 
 
+def test_wide_tables_have_intervals_below_their_numbers(tmp_path):
+    row = ("PSNR", *["26.5 ± 2.1 [26.1, 26.9]"] * 3)
+    table = Table("Wide", ("", "one", "two", "three"), [row])
+    section = Section("wide", "Wide", protocol={}, figures={}, tables=[table])
+    write_report([section], tmp_path / "wide.html", title="", summary={}, synthetic=True)
+    page = Page((tmp_path / "wide.html").read_text(encoding="utf-8"))
+    assert page.texts_in("td") == ["26.5 ± 2.1"] * 3
+    assert page.texts_in("span") == ["[26.1, 26.9]"] * 3
+
+
 def test_numbers_are_aligned_with_their_intervals_beside_them(tmp_path):
     text = write(tmp_path)
     assert '<td class="number">12.5</td><td class="number interval">[10.5, 14.5]</td>' in text
