@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,20 @@ def make_samples(
     Raises:
         ValueError: The pipeline is none of diffct's, or `folder` holds something else.
     """
+    if not isinstance(pipeline, CT3DPipeline | TextToImagePipeline | FlairToT1Pipeline):
+        raise ValueError(f"A {type(pipeline).__name__} is none of diffct's pipelines.")
     settings = {
         "number": number,
         "seed": seed,
         "steps": steps,
         "scheduler": type(pipeline.scheduler).__name__,
-        "guidance_scale": guidance_scale,
-        "prompts": "empty" if empty_prompt else "held-out",
     }
+    if not isinstance(pipeline, CT3DPipeline):
+        if guidance_scale is None:  # the card says which it was
+            guidance_scale = signature(pipeline.__call__).parameters["guidance_scale"].default
+        settings["guidance_scale"] = guidance_scale
+    if isinstance(pipeline, TextToImagePipeline):
+        settings["prompts"] = "empty" if empty_prompt else "held-out"
     described = describe_pipeline(name, settings)
     # Through JSON, as it will be read.
     parameters = json.loads(json.dumps({"kind": "samples", **described}))
@@ -103,7 +110,7 @@ def _write_samples(
     *,
     held_out: ImageSet,
     number: int,
-    guidance_scale: float | None,
+    guidance_scale: float | None,  # None for volumes only
     empty_prompt: bool,
     run: dict[str, int],
 ) -> None:
@@ -119,14 +126,10 @@ def _write_samples(
         made = sample_images(pipeline, prompts, guidance_scale=guidance_scale, seeds=seeds, **rest)
         for indices, output in made:
             output.save(folder, first_index=indices[0])
-    elif isinstance(pipeline, FlairToT1Pipeline):
-        images = translate(
-            pipeline, held_out.pick(number), guidance_scale=guidance_scale or 1.0, **run
-        )
+    else:
+        images = translate(pipeline, held_out.pick(number), guidance_scale=guidance_scale, **run)
         for index, image in enumerate(images):
             write_png(image[0].numpy(), folder / f"sample-{index:04d}.png")
-    else:
-        raise ValueError(f"A {type(pipeline).__name__} is none of diffct's pipelines.")
 
 
 def translate(

@@ -78,6 +78,7 @@ def test_one_command_measures_a_pipeline_and_writes_the_report(evaluated, run):
     assert card["sets"]["held_out"]["spacing_mm"] == [16, 16, 16]
     assert card["sets"]["held_out"]["range"][0] == pytest.approx(-1000, abs=1)
     assert card["phantoms"] is True and card["pipeline"]["seed"] == 0
+    assert "guidance_scale" not in card["pipeline"] and "prompts" not in card["pipeline"]
     figures = found["distribution"]["figures"]
     assert figures["FD[random-resnet10-3d-seed0]"]["samples"]["value"] > 0
     # Two updates make noise: its HU are further from the phantoms' than other phantoms' are.
