@@ -12,7 +12,7 @@ _TILE_INCHES = 2.0
 _GAP_INCHES = 0.06
 _LINE_INCHES = 0.15
 _DOTS_PER_INCH = 120
-_CHARACTERS = 34  # of a title's line
+_CHARACTERS_PER_INCH = 17  # of titles
 
 
 def save_contact_sheet(
@@ -48,11 +48,12 @@ def _draw(
     # Figure without pyplot: no global state, no display, safe beside a user's own plots.
     from matplotlib.figure import Figure
 
-    lines = [fill(t, _CHARACTERS, max_lines=3, placeholder=" …") for t in titles or [""]]
-    text_inches = _LINE_INCHES * max(line.count("\n") + 1 for line in lines) if titles else 0
     rows = -(-len(films) // columns)
     height, width = films[0].shape
     tile = _TILE_INCHES * np.array([height, width]) / max(height, width)
+    characters = max(8, int(_CHARACTERS_PER_INCH * tile[1]))
+    lines = [fill(t, characters, max_lines=3, placeholder=" …") for t in titles or [""]]
+    text_inches = _LINE_INCHES * max(line.count("\n") + 1 for line in lines) if titles else 0
     cell = tile + np.array([_GAP_INCHES + text_inches, _GAP_INCHES])
     total = (columns * cell[1] + _GAP_INCHES, rows * cell[0] + _GAP_INCHES)
     figure = Figure(figsize=total, facecolor="0.12")
