@@ -23,16 +23,21 @@ from diffct.evaluation.cohorts import Cohort
 from diffct.evaluation.distribution import describe_network
 from diffct.evaluation.image_sets import ImageSet, check_comparable
 from diffct.evaluation.pictures import draw
+from diffct.evaluation.privacy_findings import (
+    COMPARISONS,
+    attack_remarks,
+    score_table,
+    summary,
+    verdict,
+)
 from diffct.evaluation.protocol import protocol_card
-from diffct.evaluation.section import Picture, Section, Table, show
+from diffct.evaluation.section import Picture, Section
 from diffct.metrics.features import FeatureNetwork
 from diffct.metrics.memorisation import (
     FALSE_ALARMS,
-    SURE,
     MembershipAttack,
     Memorisation,
     NearestDistances,
-    TrainingShare,
     membership_attack,
     memorisation,
     training_share,
@@ -42,11 +47,8 @@ from diffct.metrics.neighbours import Gallery, Neighbours, NeighbourSearch
 _BATCH = 32
 _MOST_REFERENCES = 400  # for the mean image
 _PAIRS_DRAWN = 6
-COMPARISONS = Neighbours._fields
 Pair = tuple[Neighbours, Neighbours]
 """Nearest training images and nearest held-out images."""
-
-_LITTLE = 0.6  # AUC of an attack that is of little use
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,13 @@ def audit(
             synthetic=cohort.synthetic,
         ),
         figures={
-            "nearest neighbours": {name: _summary(result) for name, result in found.items()},
+            "nearest neighbours": {name: summary(result) for name, result in found.items()},
             "samples nearest to a training patient": lean,
             "membership attack": attack,
         },
-        tables=[_table(found)],
+        tables=[score_table(found)],
         pictures=[picture],
-        remarks=[*_verdict(found, lean), *_attack_remarks(attack)],
+        remarks=[*verdict(found, lean), *attack_remarks(attack)],
     )
 
 
@@ -229,107 +231,6 @@ def _attack(losses: Losses) -> MembershipAttack:
         train_groups=losses.train_patients,
         held_out_groups=losses.held_out_patients,
     )
-
-
-def _summary(found: Memorisation) -> dict[str, Any]:
-    """Return what of a search goes into the JSON: no index, by which a patient could be found."""
-    return {
-        "samples": len(found.scores),
-        "suspicious": int(found.suspicious.sum()),
-        "chance": found.chance,
-        "threshold": found.threshold,
-        "false_alarms": found.false_alarms,
-        "score_quantiles": _quantiles(found.scores),
-        "real_score_quantiles": _quantiles(found.real_scores),
-    }
-
-
-def _quantiles(scores: np.ndarray) -> dict[str, float]:
-    return {f"{share:.0%}": float(np.quantile(scores, share)) for share in (0, 0.05, 0.5, 0.95, 1)}
-
-
-def _table(found: dict[str, Memorisation]) -> Table:
-    rows = [
-        (
-            name,
-            f"{int(result.suspicious.sum())} of {len(result.scores)}",
-            show(result.threshold, digits=3),
-            show(float(result.scores.min()), digits=3),
-            show(result.median_score, digits=3),
-            show(float(result.real_scores.min()), digits=3),
-            show(float(np.median(result.real_scores)), digits=3),
-        )
-        for name, result in found.items()
-    ]
-    columns = ("compared by", "suspicious", "threshold", "smallest", "median", "smallest, real")
-    return Table(
-        "Score: distance to the nearest training image / to the nearest held-out image",
-        (*columns, "median, real"),
-        rows,
-        note=(
-            "Below 1: nearer to a training image. Real: training and held-out images, each"
-            " compared with all others of other patients, which are no copies. A translation is not"
-            " compared with the true image of its patient. The threshold is the"
-            f" score that {FALSE_ALARMS:.1%} of real images would have or fall below, if the"
-            " logarithms of scores are normal. With more training than held-out images, scores are"
-            " below 1 without any copy; the threshold takes that into account."
-        ),
-    )
-
-
-def _verdict(found: dict[str, Memorisation], lean: TrainingShare) -> list[str]:
-    """Say what the audit found, in sentences; the first is the verdict."""
-    results = [found[by] for by in COMPARISONS]
-    total = len(results[0].scores)
-    count = int(np.any([result.suspicious for result in results], axis=0).sum())
-    limits = " or ".join(
-        f"{found[by].threshold:.3g} by {by} (as {found[by].false_alarms:.1%} of real images have)"
-        for by in COMPARISONS
-    )
-    limit = f"a score below {limits}"
-    # Two comparisons, two chances of a false alarm (Bonferroni).
-    chance = min(1.0, len(results) * min(result.chance for result in results))
-    if count and chance < SURE:
-        verdict = (
-            f"**Copies found: {count} of {total} samples are near-copies of training images**"
-            f" ({limit}). Do not share samples or weights before you have looked at the pairs."
-        )
-    elif count:
-        verdict = (
-            f"{count} of {total} samples are suspiciously near to a training image ({limit}); so"
-            f" many are explained by chance (probability {chance:.2g}). Look at the pairs."
-        )
-    else:
-        verdict = (
-            f"No copies found: none of {total} samples has {limit}. With {total} samples, copies as"
-            f" rare as 1 in {max(1, total // 3)} can be missed."
-        )
-    shares = (
-        f"{lean.share:.0%} of the samples have a training patient as their nearest of all, where"
-        f" {lean.expected:.0%} are expected (chance {lean.chance:.2g})"
-    )
-    if lean.tells:
-        return [
-            f"**Over-fitted: {shares}.** Samples resemble those whom the model was trained on.",
-            verdict,
-        ]
-    return [verdict, f"{shares}."]
-
-
-def _attack_remarks(attack: MembershipAttack | None) -> list[str]:
-    """Say what the membership attack reaches."""
-    if attack is None:
-        return []
-    if attack.tells:
-        meaning = "**the weights give away who was trained on: treat them as private as the scans**"
-    elif attack.auc.interval is not None and attack.auc.interval[1] < _LITTLE:
-        meaning = "an attacker who sees the losses learns little"
-    else:
-        meaning = "too few patients to tell what an attacker learns"
-    return [
-        f"Membership attack by denoising loss: AUC {show(attack.auc, digits=3)} (0.5 tells"
-        f" nothing, 1 everything), chance {attack.chance:.2g}; {meaning}."
-    ]
 
 
 def _draw_pairs(

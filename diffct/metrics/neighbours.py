@@ -16,22 +16,18 @@ size or nearly so, by their detail of a few pixels: what lies between two Gaussi
 differ, noise hardly counts, and only copies that keep the detail are near.
 """
 
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from monai.networks.layers import GaussianFilter
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-_MARGIN = 0.12  # of each side
-_DETAIL_PX = (1.2, 1.7)  # deviations of both Gaussians: finer is noise, coarser is the build
+from diffct.metrics.alignment import Transform, every_transform, list_mirrors, move
+from diffct.metrics.comparison_grid import ComparisonGrid
+
 _DETAIL_RATE = 0.006  # of the ascent by detail, in half a side
 _MOVED_AT_ONCE = 8  # at full size
-_SMALLEST_NORM = 1e-6
-_ROUNDING = 1e-5  # of float32, as a share of the image
+_SMALLEST_DISTANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -76,33 +72,6 @@ SPATIAL = SearchSettings(
 """For volumes: the same."""
 
 
-class Transform(NamedTuple):
-    """Transforms of n images: where output pixels are taken from, in units of half a side.
-
-    Attributes:
-        mirror: 1 or -1 for each axis, (n, axes).
-        log_zoom: Logarithm of the step between taken pixels, (n,).
-        shift: Of the centre, (n, axes).
-    """
-
-    mirror: Tensor
-    log_zoom: Tensor
-    shift: Tensor
-
-    def of(self, index: Tensor) -> "Transform":
-        """Return some of them."""
-        return Transform(*(part[index] for part in self))
-
-    def replaced(self, others: "Transform", where: Tensor) -> "Transform":
-        """Return these with others in some places, booleans (n,)."""
-        return Transform(
-            *(
-                torch.where(where.view(-1, *[1] * (mine.ndim - 1)), other.detach(), mine)
-                for mine, other in zip(self, others, strict=True)
-            )
-        )
-
-
 class Neighbours(NamedTuple):
     """The nearest images of a gallery, by two comparisons; the two may differ.
 
@@ -132,7 +101,7 @@ class Neighbour:
     @property
     def distance(self) -> float:
         """1 - similarity, and never quite 0, so that ratios exist."""
-        return max(1 - self.similarity, _SMALLEST_NORM)
+        return max(1 - self.similarity, _SMALLEST_DISTANCE)
 
 
 class NeighbourSearch:
@@ -156,12 +125,12 @@ class NeighbourSearch:
             )
         self.size = tuple(references.shape[2:])
         self.settings = settings or (PLANAR if axes == 2 else SPATIAL)
-        self.coarse = _Grid(self.size, self.settings.coarse, references)
-        self.fine = _Grid(self.size, self.settings.fine, references)
-        self.detail = _Grid(self.size, self.settings.detail, references, detail=True)
-        mirrors = _mirrors(axes)
+        self.coarse = ComparisonGrid(self.size, self.settings.coarse, references)
+        self.fine = ComparisonGrid(self.size, self.settings.fine, references)
+        self.detail = ComparisonGrid(self.size, self.settings.detail, references, detail=True)
+        mirrors = list_mirrors(axes)
         self.mirrors = len(mirrors)
-        self.bank = _bank(self.settings, mirrors)
+        self.bank = every_transform(mirrors, zooms=self.settings.zooms, shifts=self.settings.shifts)
 
     def gallery(self, images: Tensor) -> "Gallery":
         """Prepare images to be searched.
@@ -191,7 +160,7 @@ class NeighbourSearch:
         if tuple(query.shape) != (1, *self.size) or not query.isfinite().all():
             raise ValueError(f"A query must be finite numbers (1, {self.size}).")
         coarse = self.coarse.shrink(query[None])
-        moved = self.coarse.own(_move(coarse, self.bank, self.coarse.size))
+        moved = self.coarse.own(move(coarse, self.bank, self.coarse.size))
         # The best zoom and shift for each mirror: bodies are nearly their own mirror images, so the
         # wrong mirror may win on the coarse grid.
         scores = (gallery.coarse @ moved.T).view(len(gallery.coarse), self.mirrors, -1)
@@ -225,12 +194,12 @@ class NeighbourSearch:
 
     def align(self, query: Tensor, transform: Transform) -> Tensor:
         """Apply a neighbour's transform to a query, (1, *size), at its full size."""
-        return _move(query[None], transform, self.size)[0]
+        return move(query[None], transform, self.size)[0]
 
     def _best(
         self,
         query: Tensor,
-        grid: "_Grid",
+        grid: ComparisonGrid,
         rows: Tensor,
         candidates: Tensor,
         transforms: Transform,
@@ -243,7 +212,7 @@ class NeighbourSearch:
         )
 
     def _similarity(
-        self, query: Tensor, grid: "_Grid", targets: Tensor, transforms: Transform
+        self, query: Tensor, grid: ComparisonGrid, targets: Tensor, transforms: Transform
     ) -> Tensor:
         """Correlate a query, moved by n transforms, with n images of a gallery, (n,).
 
@@ -252,7 +221,7 @@ class NeighbourSearch:
         """
         found = []
         for some in torch.arange(len(targets)).split(_MOVED_AT_ONCE):
-            moved = grid.own(grid.shrink(_move(query[None], transforms.of(some), self.size)))
+            moved = grid.own(grid.shrink(move(query[None], transforms.of(some), self.size)))
             found.append((moved * targets[some]).sum(dim=1))
         return torch.cat(found)
 
@@ -263,100 +232,3 @@ class Gallery(NamedTuple):
     coarse: Tensor
     fine: Tensor
     detail: Tensor
-
-
-class _Grid:
-    """A grid on which images are compared by what is their own."""
-
-    def __init__(
-        self, size: Sequence[int], longest: int, references: Tensor, *, detail: bool = False
-    ) -> None:
-        scale = min(1.0, longest / max(size))
-        self.size = tuple(max(1, round(length * scale)) for length in size)
-        self.blurs = [GaussianFilter(len(self.size), px) for px in _DETAIL_PX] if detail else []
-        inside = torch.zeros(self.size, dtype=torch.bool)
-        # An axis of a few pixels has none to spare.
-        edges = [int(_MARGIN * n + 0.5) for n in self.size]
-        inside[tuple(slice(e, n - e) for e, n in zip(edges, self.size, strict=True))] = True
-        self.inside = inside.flatten().to(references.device)
-        mean = self.shrink(references).flatten(1)[:, self.inside].mean(dim=0)
-        common = torch.stack([torch.ones_like(mean), mean], dim=1)
-        self.common, _ = torch.linalg.qr(common)
-
-    def shrink(self, images: Tensor) -> Tensor:
-        """Average (N, 1, *size) onto the grid, and leave its detail, if that is compared."""
-        shrunk = interpolate(images.float(), size=self.size, mode="area")
-        if not self.blurs:
-            return shrunk
-        fine, coarse = (blur.to(shrunk)(shrunk) for blur in self.blurs)
-        return fine - coarse
-
-    def own(self, images: Tensor) -> Tensor:
-        """Return what is their own of images on the grid, (N, pixels) of length 1.
-
-        An image that holds nothing but what is common becomes zeros, similar to none.
-        """
-        rows = images.flatten(1)[:, self.inside]
-        rest = rows - (rows @ self.common) @ self.common.T
-        floor = _ROUNDING * rows.norm(dim=1, keepdim=True).clamp_min(1)
-        norm = rest.norm(dim=1, keepdim=True)
-        return torch.where(norm > floor, rest / norm.clamp_min(_SMALLEST_NORM), 0)
-
-    def ascend(
-        self, query: Tensor, targets: Tensor, start: Transform, *, steps: int, rate: float
-    ) -> Transform:
-        """Raise the correlation with each target by small changes of zoom and shift.
-
-        The best of all steps is returned, for each target: an ascent may leave a narrow peak.
-        """
-        shrunk = self.shrink(query[None])
-        best, reached = start, torch.full((len(targets),), -torch.inf).to(targets)
-        with torch.enable_grad():
-            log_zoom = start.log_zoom.clone().requires_grad_()
-            shift = start.shift.clone().requires_grad_()
-            optimiser = torch.optim.Adam([log_zoom, shift], lr=rate)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-            for _ in range(steps):
-                here = Transform(start.mirror, log_zoom, shift)
-                moved = self.own(_move(shrunk, here, self.size))
-                similarity = (moved * targets).sum(dim=1)
-                better = similarity.detach() > reached
-                reached = torch.where(better, similarity.detach(), reached)
-                best = best.replaced(here, better)
-                optimiser.zero_grad()
-                (-similarity.sum()).backward()
-                optimiser.step()
-                schedule.step()
-        return best
-
-
-def _mirrors(axes: int) -> list[tuple[float, ...]]:
-    """List mirrors: 1 or -1 for each axis."""
-    mirrors = list(itertools.product((1.0, -1.0), repeat=axes))
-    # Volumes one axis at a time: two mirrors turn a patient round, which nobody trains with.
-    return mirrors if axes == 2 else [mirror for mirror in mirrors if sum(mirror) >= 1]
-
-
-def _bank(settings: SearchSettings, mirrors: Sequence[tuple[float, ...]]) -> Transform:
-    """List every mirror, zoom and shift; all of one mirror lie together."""
-    axes = len(mirrors[0])
-    # Half a side is 1 to `affine_grid`.
-    shifts = itertools.product([2 * fraction for fraction in settings.shifts], repeat=axes)
-    entries = list(itertools.product(mirrors, settings.zooms, shifts))
-    return Transform(
-        torch.tensor([mirror for mirror, _, _ in entries]),
-        torch.tensor([zoom for _, zoom, _ in entries]).log(),
-        torch.tensor([shift for _, _, shift in entries]),
-    )
-
-
-def _move(image: Tensor, transform: Transform, size: Sequence[int]) -> Tensor:
-    """Apply n transforms to one image (1, 1, *), giving (n, 1, *size)."""
-    mirror, log_zoom, shift = transform
-    number = len(mirror)
-    # affine_grid wants the last axis first.
-    diagonal = (mirror * log_zoom.exp()[:, None]).flip(1)
-    theta = torch.cat([torch.diag_embed(diagonal), shift.flip(1)[:, :, None]], dim=2)
-    places = affine_grid(theta, [number, 1, *size], align_corners=False)
-    repeated = image.expand(number, *image.shape[1:])
-    return grid_sample(repeated, places, padding_mode="border", align_corners=False)

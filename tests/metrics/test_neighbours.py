@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from diffct.metrics.neighbours import NeighbourSearch, Transform
+from diffct.metrics.alignment import Transform
+from diffct.metrics.neighbours import NeighbourSearch
 
 
 def gallery_of(rng, *, number=12, size=(48, 40)):

@@ -1,0 +1,70 @@
+"""Mirrors, zooms and shifts of images, many at once."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+
+class Transform(NamedTuple):
+    """Transforms of n images: where output pixels are taken from, in units of half a side.
+
+    Attributes:
+        mirror: 1 or -1 for each axis, (n, axes).
+        log_zoom: Logarithm of the step between taken pixels, (n,).
+        shift: Of the centre, (n, axes).
+    """
+
+    mirror: Tensor
+    log_zoom: Tensor
+    shift: Tensor
+
+    def of(self, index: Tensor) -> "Transform":
+        """Return some of them."""
+        return Transform(*(part[index] for part in self))
+
+    def replaced(self, others: "Transform", where: Tensor) -> "Transform":
+        """Return these with others in some places, booleans (n,)."""
+        return Transform(
+            *(
+                torch.where(where.view(-1, *[1] * (mine.ndim - 1)), other.detach(), mine)
+                for mine, other in zip(self, others, strict=True)
+            )
+        )
+
+
+def list_mirrors(axes: int) -> list[tuple[float, ...]]:
+    """List mirrors: 1 or -1 for each axis."""
+    mirrors = list(itertools.product((1.0, -1.0), repeat=axes))
+    # Volumes one axis at a time: two mirrors turn a patient round, which nobody trains with.
+    return mirrors if axes == 2 else [mirror for mirror in mirrors if sum(mirror) >= 1]
+
+
+def every_transform(
+    mirrors: Sequence[tuple[float, ...]], *, zooms: Sequence[float], shifts: Sequence[float]
+) -> Transform:
+    """List every mirror with every zoom and shift (fractions of the side), mirror by mirror."""
+    axes = len(mirrors[0])
+    # Half a side is 1 to `affine_grid`.
+    places = itertools.product([2 * fraction for fraction in shifts], repeat=axes)
+    entries = list(itertools.product(mirrors, zooms, places))
+    return Transform(
+        torch.tensor([mirror for mirror, _, _ in entries]),
+        torch.tensor([zoom for _, zoom, _ in entries]).log(),
+        torch.tensor([shift for _, _, shift in entries]),
+    )
+
+
+def move(image: Tensor, transform: Transform, size: Sequence[int]) -> Tensor:
+    """Apply n transforms to one image (1, 1, *), giving (n, 1, *size)."""
+    mirror, log_zoom, shift = transform
+    number = len(mirror)
+    # affine_grid wants the last axis first.
+    diagonal = (mirror * log_zoom.exp()[:, None]).flip(1)
+    theta = torch.cat([torch.diag_embed(diagonal), shift.flip(1)[:, :, None]], dim=2)
+    places = affine_grid(theta, [number, 1, *size], align_corners=False)
+    repeated = image.expand(number, *image.shape[1:])
+    return grid_sample(repeated, places, padding_mode="border", align_corners=False)
