@@ -26,6 +26,7 @@ def summary(found: Memorisation) -> dict[str, Any]:
         "chance": found.chance,
         "threshold": found.threshold,
         "false_alarms": found.false_alarms,
+        "own_weight_of_held_out_distance": found.own_weight,
         "score_quantiles": _quantiles(found.scores),
         "real_score_quantiles": _quantiles(found.real_scores),
     }
@@ -57,7 +58,9 @@ def score_table(found: dict[str, Memorisation]) -> Table:
         note=(
             "Below 1: nearer to a training image. Real: training and held-out images, each"
             " compared with all others of other patients, which are no copies. A translation is not"
-            " compared with the true image of its patient. The threshold is the"
+            " compared with the true image of its patient. Among few held-out images the distance"
+            " to the nearest is a matter of luck; it is drawn towards the mean of all samples', as"
+            " far as real images tell. The threshold is the"
             f" score that {FALSE_ALARMS:.1%} of real images would have or fall below, if the"
             " logarithms of scores are normal. With more training than held-out images, scores are"
             " below 1 without any copy; the threshold takes that into account."

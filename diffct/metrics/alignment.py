@@ -1,7 +1,7 @@
-"""Mirrors, zooms and shifts of images, many at once."""
+"""Mirrors, zooms and shifts of images, many at once, and the search of the best by gradients."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,6 +25,12 @@ class Transform(NamedTuple):
     def of(self, index: Tensor) -> "Transform":
         """Return some of them."""
         return Transform(*(part[index] for part in self))
+
+    def inverse(self) -> "Transform":
+        """Return the way back."""
+        return Transform(
+            self.mirror, -self.log_zoom, -self.mirror * self.shift * (-self.log_zoom).exp()[:, None]
+        )
 
     def replaced(self, others: "Transform", where: Tensor) -> "Transform":
         """Return these with others in some places, booleans (n,)."""
@@ -59,7 +65,7 @@ def every_transform(
 
 
 def move(image: Tensor, transform: Transform, size: Sequence[int]) -> Tensor:
-    """Apply n transforms to one image (1, 1, *), giving (n, 1, *size)."""
+    """Apply n transforms to one image (1, 1, *) or to n images, giving (n, 1, *size)."""
     mirror, log_zoom, shift = transform
     number = len(mirror)
     # affine_grid wants the last axis first.
@@ -68,3 +74,38 @@ def move(image: Tensor, transform: Transform, size: Sequence[int]) -> Tensor:
     places = affine_grid(theta, [number, 1, *size], align_corners=False)
     repeated = image.expand(number, *image.shape[1:])
     return grid_sample(repeated, places, padding_mode="border", align_corners=False)
+
+
+def climb(
+    similarity: Callable[[Transform], Tensor], start: Transform, *, steps: int, rate: float
+) -> tuple[Transform, Tensor]:
+    """Raise similarities by small changes of zoom and shift.
+
+    The best of all steps counts, for each: an ascent may leave a narrow peak.
+
+    Args:
+        similarity: Of n transforms, (n,).
+        start: Where to begin.
+        steps: How many.
+        rate: How far the first step goes, in half a side.
+
+    Returns:
+        The best transforms, and what they reach.
+    """
+    best, reached = start, torch.full_like(start.log_zoom, -torch.inf)
+    with torch.enable_grad():
+        log_zoom = start.log_zoom.clone().requires_grad_()
+        shift = start.shift.clone().requires_grad_()
+        optimiser = torch.optim.Adam([log_zoom, shift], lr=rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        for _ in range(steps):
+            here = Transform(start.mirror, log_zoom, shift)
+            found = similarity(here)
+            better = found.detach() > reached
+            reached = torch.where(better, found.detach(), reached)
+            best = best.replaced(here, better)
+            optimiser.zero_grad()
+            (-found.sum()).backward()
+            optimiser.step()
+            schedule.step()
+    return best, reached

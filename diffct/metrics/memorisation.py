@@ -4,6 +4,10 @@ A sample that is a copy is much nearer to a training image than to any held-out 
 
     score = distance to the nearest training image / distance to the nearest held-out image
 
+Among few held-out images the distance to the nearest is a matter of luck, and a copy is missed that
+happens to lie near one. The held-out distance is therefore drawn towards the geometric mean of all
+samples', as far as regression among real images tells: with many held-out images hardly at all.
+
 What a score means is told by real images, each compared with all others of other patients: they are
 no copies, and the sizes of both sets are the same. A sample is suspicious below the score that one
 real image in 500 would have, if the logarithms of their scores are normal. A model may also
@@ -32,6 +36,8 @@ SURE = 0.01
 _FEWEST_REAL = 8
 _PERMUTATIONS = 9999
 _ROUNDING = 1e-6  # of logarithms of scores
+_MOST_INDEPENDENT = 8  # samples of a model are somewhat alike, however many there are
+_DOUBT = 0.1  # that samples are no more alike than real images are
 
 
 @dataclass(frozen=True)
@@ -53,10 +59,15 @@ class NearestDistances:
         if not len(values) or values.min() <= 0:
             raise ValueError("Distances must be above 0, and there must be some.")
 
-    @property
-    def scores(self) -> np.ndarray:
-        """Ratio of both, (N,): well below 1 for copies of training images."""
-        return self.train / self.held_out
+    def scores(self, own_weight: float = 1.0) -> np.ndarray:
+        """Return the ratio of both, (N,): well below 1 for copies of training images.
+
+        Args:
+            own_weight: How far the held-out distance is an image's own, and not the geometric mean
+                of all, 0 to 1.
+        """
+        logs = np.log(self.held_out)
+        return self.train / np.exp(own_weight * logs + (1 - own_weight) * logs.mean())
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,7 @@ class Memorisation:
 
     Attributes:
         scores: Of each sample.
+        own_weight: How far held-out distances are each image's own in the scores, 0 to 1.
         threshold: The score below which a sample is suspicious.
         suspicious: Which are, booleans.
         median_score: Of the samples.
@@ -72,10 +84,11 @@ class Memorisation:
         false_alarms: Share of real images that the threshold would call suspicious: as meant, or as
             found if that is more.
         chance: Probability of so many suspicious samples, or of one as near as the nearest, if none
-            were a copy.
+            were a copy; of samples somewhat alike about twice as much.
     """
 
     scores: np.ndarray
+    own_weight: float
     threshold: float
     suspicious: np.ndarray
     median_score: float
@@ -97,33 +110,60 @@ def memorisation(samples: NearestDistances, real: NearestDistances) -> Memorisat
     Raises:
         ValueError: There are fewer than 8 real images: no threshold can be told.
     """
-    logs = np.log(real.scores)
-    if len(logs) < _FEWEST_REAL:
+    if len(real.train) < _FEWEST_REAL:
         raise ValueError(
-            f"{len(logs)} real images tell no threshold; {_FEWEST_REAL} or more are needed."
+            f"{len(real.train)} real images tell no threshold; {_FEWEST_REAL} or more are needed."
         )
-    # One more draw of a normal distribution whose mean and deviation are estimated.
-    spread = max(logs.std(ddof=1), _ROUNDING) * np.sqrt(1 + 1 / len(logs))
-    another = stats.t(len(logs) - 1, loc=logs.mean(), scale=spread)
+    own_weight = _own_weight(real)
+    scores, real_scores = samples.scores(own_weight), real.scores(own_weight)
+    another = _another_real(samples, real, own_weight)
     threshold = float(np.exp(another.ppf(FALSE_ALARMS)))
-    suspicious = samples.scores < threshold
-    below = real.scores < threshold
+    suspicious = scores < threshold
+    below = real_scores < threshold
     # Logarithms of real scores may have a longer tail than a normal distribution.
     false_alarms = max(FALSE_ALARMS, float(below.mean()))
     number = len(suspicious)
     chance = stats.binom.sf(suspicious.sum() - 1, number, false_alarms)
     if stats.binom.sf(below.sum() - 1, len(below), FALSE_ALARMS) > SURE:  # no longer tail is seen
-        nearest = number * another.cdf(np.log(samples.scores.min()))
+        nearest = number * another.cdf(np.log(scores.min()))
         chance = min(1.0, 2 * min(chance, nearest))  # two ways to a finding
     return Memorisation(
-        scores=samples.scores,
+        scores=scores,
+        own_weight=own_weight,
         threshold=threshold,
         suspicious=suspicious,
-        median_score=float(np.median(samples.scores)),
-        real_scores=real.scores,
+        median_score=float(np.median(scores)),
+        real_scores=real_scores,
         false_alarms=false_alarms,
         chance=float(chance),
     )
+
+
+def _own_weight(real: NearestDistances) -> float:
+    """Return the slope of training on held-out distances, of logarithms, within 0 to 1."""
+    train, held_out = np.log(real.train), np.log(real.held_out)
+    if np.ptp(held_out) < _ROUNDING:
+        return 1.0
+    return float(np.clip(stats.linregress(held_out, train).slope, 0, 1))
+
+
+def _another_real(
+    samples: NearestDistances, real: NearestDistances, own_weight: float
+) -> stats.distributions.rv_frozen:
+    """Return the distribution that the logarithm of one more real image's score has.
+
+    Its mean, its deviation and the weight are estimated, and so is the samples' mean held-out
+    distance: samples that are all alike tell it no better than one does. The score of one sample
+    has the deviation of the plain ratio.
+    """
+    logs = np.log(real.scores(own_weight))
+    of_one = np.log(real.held_out).var(ddof=1)
+    drawn, freedom = np.log(samples.held_out), len(samples.held_out) - 1
+    # The largest variance that may lie behind what is found among the samples.
+    among = freedom * drawn.var(ddof=1) / stats.chi2.ppf(_DOUBT, freedom) if freedom else 0.0
+    of_mean = max(of_one / min(len(drawn), _MOST_INDEPENDENT), of_one - among)
+    variance = logs.var(ddof=2) * (1 + 2 / len(logs)) + (1 - own_weight) ** 2 * of_mean
+    return stats.t(len(logs) - 2, loc=logs.mean(), scale=max(np.sqrt(variance), _ROUNDING))
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,20 @@ product, then gradient ascent on a finer grid for the best candidates.
 A grid of this size sees anatomy and not noise, so a smooth or noisy copy is still near; but so may
 be another patient of the same build. The best candidates are therefore compared once more, at full
 size or nearly so, by their detail of a few pixels: what lies between two Gaussians. There patients
-differ, noise hardly counts, and only copies that keep the detail are near.
+differ, noise hardly counts, and only copies that keep the detail are near. For this they are moved
+onto the query, P takes out the mean image moved likewise, and T is refined once more.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from diffct.metrics.alignment import Transform, every_transform, list_mirrors, move
-from diffct.metrics.comparison_grid import ComparisonGrid
+from diffct.metrics.alignment import Transform, climb, every_transform, list_mirrors, move
+from diffct.metrics.comparison_grid import AnatomyGrid, DetailGrid
 
-_DETAIL_RATE = 0.006  # of the ascent by detail, in half a side
 _MOVED_AT_ONCE = 8  # at full size
 _SMALLEST_DISTANCE = 1e-6
 
@@ -43,7 +44,7 @@ class SearchSettings:
         candidates: Images of the gallery, mirrored or not, that go on to the ascent.
         rounds: Rounds of the ascent: how many candidates are kept after how many steps, and how far
             a step goes at first, in half a side.
-        detail_steps: Steps of the ascent by detail, for the candidates that are kept last.
+        detail_rounds: Rounds of the ascent by detail, for the candidates that are kept last.
     """
 
     coarse: int
@@ -53,7 +54,7 @@ class SearchSettings:
     shifts: tuple[float, ...]
     candidates: int = 64
     rounds: tuple[tuple[int, int, float], ...] = ((12, 10, 0.02), (6, 30, 0.008))
-    detail_steps: int = 12
+    detail_rounds: tuple[tuple[int, int, float], ...] = ((3, 4, 0.006), (1, 12, 0.006))
 
 
 PLANAR = SearchSettings(
@@ -67,7 +68,7 @@ SPATIAL = SearchSettings(
     zooms=(0.9, 0.95, 1.0, 1.05, 1.1),
     shifts=(-0.06, -0.03, 0.0, 0.03, 0.06),
     candidates=128,
-    rounds=((32, 8, 0.02), (8, 20, 0.008)),
+    rounds=((32, 8, 0.02), (12, 20, 0.008)),
 )
 """For volumes: the same."""
 
@@ -125,9 +126,9 @@ class NeighbourSearch:
             )
         self.size = tuple(references.shape[2:])
         self.settings = settings or (PLANAR if axes == 2 else SPATIAL)
-        self.coarse = ComparisonGrid(self.size, self.settings.coarse, references)
-        self.fine = ComparisonGrid(self.size, self.settings.fine, references)
-        self.detail = ComparisonGrid(self.size, self.settings.detail, references, detail=True)
+        self.coarse = AnatomyGrid(self.size, self.settings.coarse, references)
+        self.fine = AnatomyGrid(self.size, self.settings.fine, references)
+        self.detail = DetailGrid(self.size, self.settings.detail, references)
         mirrors = list_mirrors(axes)
         self.mirrors = len(mirrors)
         self.bank = every_transform(mirrors, zooms=self.settings.zooms, shifts=self.settings.shifts)
@@ -138,8 +139,8 @@ class NeighbourSearch:
         Args:
             images: (N, 1, *size).
         """
-        grids = (self.coarse, self.fine, self.detail)
-        return Gallery(*(grid.own(grid.shrink(images)) for grid in grids))
+        coarse, fine = (grid.own(grid.shrink(images)) for grid in (self.coarse, self.fine))
+        return Gallery(coarse, fine, self.detail.shrink(images))
 
     def nearest(
         self, query: Tensor, gallery: "Gallery", *, excluded: Tensor | None = None
@@ -159,8 +160,25 @@ class NeighbourSearch:
         """
         if tuple(query.shape) != (1, *self.size) or not query.isfinite().all():
             raise ValueError(f"A query must be finite numbers (1, {self.size}).")
-        coarse = self.coarse.shrink(query[None])
-        moved = self.coarse.own(move(coarse, self.bank, self.coarse.size))
+        candidates = self._on_coarse_grid(query, gallery, excluded)
+        # Many for a few steps, then the best of them to the end: the coarse order is rough.
+        for kept, steps, rate in self.settings.rounds:
+            candidates = self._by_anatomy(query, gallery, candidates, steps, rate).best(kept)
+        anatomy = candidates.nearest()
+        for kept, steps, rate in self.settings.detail_rounds:
+            candidates = self._by_detail(query, gallery, candidates, steps, rate).best(kept)
+        return Neighbours(anatomy, candidates.nearest())
+
+    def align(self, query: Tensor, transform: Transform) -> Tensor:
+        """Apply a neighbour's transform to a query, (1, *size), at its full size."""
+        return move(query[None], transform, self.size)[0]
+
+    def _on_coarse_grid(
+        self, query: Tensor, gallery: "Gallery", excluded: Tensor | None
+    ) -> "_Candidates":
+        """Choose candidates by all transforms of the bank."""
+        shrunk = self.coarse.shrink(query[None])
+        moved = self.coarse.own(move(shrunk, self.bank, self.coarse.size))
         # The best zoom and shift for each mirror: bodies are nearly their own mirror images, so the
         # wrong mirror may win on the coarse grid.
         scores = (gallery.coarse @ moved.T).view(len(gallery.coarse), self.mirrors, -1)
@@ -170,64 +188,68 @@ class NeighbourSearch:
         left = int(best.isfinite().sum())
         if not left:
             raise ValueError("No image is left to search.")
-        chosen = best.flatten().topk(min(self.settings.candidates, left)).indices
-        candidates, mirror = chosen // self.mirrors, chosen % self.mirrors
+        similarity, chosen = best.flatten().topk(min(self.settings.candidates, left))
+        index, mirror = chosen // self.mirrors, chosen % self.mirrors
         transforms = self.bank.of(mirror * scores.shape[2] + variant.flatten()[chosen])
-        # Many for a few steps, then the best of them to the end: the coarse order is rough.
-        for kept, steps, rate in self.settings.rounds:
-            transforms = self.fine.ascend(
-                query, gallery.fine[candidates], transforms, steps=steps, rate=rate
-            )
-            reached = self._similarity(query, self.fine, gallery.fine[candidates], transforms)
-            best = reached.topk(min(kept, len(reached))).indices
-            candidates, transforms = candidates[best], transforms.of(best)
-        anatomy = self._best(query, self.fine, gallery.fine, candidates, transforms)
-        transforms = self.detail.ascend(
-            query,
-            gallery.detail[candidates],
-            transforms,
-            steps=self.settings.detail_steps,
-            rate=_DETAIL_RATE,
-        )
-        detail = self._best(query, self.detail, gallery.detail, candidates, transforms)
-        return Neighbours(anatomy, detail)
+        return _Candidates(index, transforms, similarity)
 
-    def align(self, query: Tensor, transform: Transform) -> Tensor:
-        """Apply a neighbour's transform to a query, (1, *size), at its full size."""
-        return move(query[None], transform, self.size)[0]
+    def _by_anatomy(
+        self, query: Tensor, gallery: "Gallery", candidates: "_Candidates", steps: int, rate: float
+    ) -> "_Candidates":
+        """Refine transforms of a query onto candidates on the fine grid.
 
-    def _best(
-        self,
-        query: Tensor,
-        grid: ComparisonGrid,
-        rows: Tensor,
-        candidates: Tensor,
-        transforms: Transform,
-    ) -> Neighbour:
-        """Return the nearest of the candidates on a grid."""
-        similarity = self._similarity(query, grid, rows[candidates], transforms)
-        winner = similarity.argmax()
-        return Neighbour(
-            int(candidates[winner]), float(similarity[winner]), transforms.of(winner[None])
-        )
-
-    def _similarity(
-        self, query: Tensor, grid: ComparisonGrid, targets: Tensor, transforms: Transform
-    ) -> Tensor:
-        """Correlate a query, moved by n transforms, with n images of a gallery, (n,).
-
-        It is moved at full size: moving what is shrunk blurs it, so much that the right image of a
-        volume may lose against others.
+        In the end it is moved at full size: moving what is shrunk blurs it, so much that the right
+        image of a volume may lose against others.
         """
+        targets = gallery.fine[candidates.index]
+        similarity = partial(self.fine.similarity, self.fine.shrink(query[None]), targets)
+        transforms, _ = climb(similarity, candidates.transforms, steps=steps, rate=rate)
         found = []
         for some in torch.arange(len(targets)).split(_MOVED_AT_ONCE):
-            moved = grid.own(grid.shrink(move(query[None], transforms.of(some), self.size)))
-            found.append((moved * targets[some]).sum(dim=1))
-        return torch.cat(found)
+            moved = self.fine.shrink(move(query[None], transforms.of(some), self.size))
+            found.append((self.fine.own(moved) * targets[some]).sum(dim=1))
+        return _Candidates(candidates.index, transforms, torch.cat(found))
+
+    def _by_detail(
+        self, query: Tensor, gallery: "Gallery", candidates: "_Candidates", steps: int, rate: float
+    ) -> "_Candidates":
+        """Refine transforms of candidates onto a query by their detail."""
+        back, similarity = self.detail.align(
+            self.detail.shrink(query[None]),
+            gallery.detail[candidates.index],
+            candidates.transforms.inverse(),
+            steps=steps,
+            rate=rate,
+        )
+        return _Candidates(candidates.index, back.inverse(), similarity)
+
+
+class _Candidates(NamedTuple):
+    """Images of a gallery that may be the nearest, by what transforms, and how alike they are."""
+
+    index: Tensor
+    transforms: Transform
+    similarity: Tensor
+
+    def best(self, number: int) -> "_Candidates":
+        """Return at most so many, the most similar first."""
+        similarity, chosen = self.similarity.topk(min(number, len(self.index)))
+        return _Candidates(self.index[chosen], self.transforms.of(chosen), similarity)
+
+    def nearest(self) -> Neighbour:
+        """Return the most similar."""
+        index, transform, similarity = self.best(1)
+        return Neighbour(int(index), float(similarity), transform)
 
 
 class Gallery(NamedTuple):
-    """What is their own of images to be searched, on each grid, (N, pixels)."""
+    """Images to be searched.
+
+    Attributes:
+        coarse: What is their own on the coarse grid, (N, pixels).
+        fine: The same on the fine grid.
+        detail: The images where details are compared, (N, 1, *).
+    """
 
     coarse: Tensor
     fine: Tensor

@@ -19,6 +19,20 @@ def draw(rng, number, shift=0.0):
     return NearestDistances(held_out * np.exp(rng.normal(shift, 0.3, number)), held_out)
 
 
+def draw_of_few(rng, number, scale=1.0, alike=0.0):
+    """Distances where few are held out: the nearest of them is a matter of luck.
+
+    Args:
+        rng: Source of numbers.
+        number: Of images.
+        scale: Of all distances, as of smooth images.
+        alike: Share of the variance that all images have in common.
+    """
+    common, own = rng.standard_normal((2, 1)), rng.standard_normal((2, number))
+    logs = alike**0.5 * common + (1 - alike) ** 0.5 * own
+    return NearestDistances(scale * np.exp(0.4 * logs[0]), scale * np.exp(0.3 * logs[1]))
+
+
 def test_copies_are_suspicious_and_others_are_not():
     rng = np.random.default_rng(0)
     real, fresh, copies = draw(rng, 100), draw(rng, 95), draw(rng, 5, shift=-3)
@@ -54,6 +68,40 @@ def test_findings_on_no_copies_are_as_rare_as_is_said():
     rng = np.random.default_rng(4)
     chances = [memorisation(draw(rng, 100), draw(rng, 50)).chance for _ in range(2000)]
     assert np.mean(np.array(chances) < SURE) < 1.5 * SURE
+
+
+@pytest.mark.parametrize(
+    ("samples", "alike"), [(1, 0.0), (3, 0.8), (100, 0.0), (100, 0.4), (100, 1.0)]
+)
+def test_few_held_out_images_bring_no_more_findings(samples, alike):
+    rng = np.random.default_rng(5)
+    chances = [
+        memorisation(draw_of_few(rng, samples, scale=0.5, alike=alike), draw_of_few(rng, 30)).chance
+        for _ in range(800)
+    ]
+    # Without regard to how alike samples are it would be ten times as many.
+    assert np.mean(np.array(chances) < SURE) < 3 * SURE
+
+
+def test_a_copy_near_to_one_of_few_held_out_images_is_found():
+    rng = np.random.default_rng(6)
+    fresh, real = draw_of_few(rng, 50), draw_of_few(rng, 30)
+    # Nearer to a training image than others are by five deviations, to a held-out one by two.
+    samples = NearestDistances(
+        np.append(fresh.train, np.exp(-2.0)), np.append(fresh.held_out, np.exp(-0.6))
+    )
+    found = memorisation(samples, real)
+    assert found.suspicious.nonzero()[0].tolist() == [50]
+    plain = np.log(real.scores())
+    assert np.log(samples.scores()[50]) > plain.mean() - 3 * plain.std()
+
+
+def test_among_many_held_out_images_the_score_is_the_plain_ratio():
+    rng = np.random.default_rng(7)
+    samples, real = draw(rng, 100), draw(rng, 1000)
+    found = memorisation(samples, real)
+    assert found.own_weight > 0.9
+    assert found.scores == pytest.approx(samples.scores(), rel=0.1)
 
 
 @pytest.mark.parametrize("train", [[0.0, 1.0], [np.nan, 1.0], [1.0]])
