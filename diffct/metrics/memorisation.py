@@ -36,8 +36,7 @@ SURE = 0.01
 _FEWEST_REAL = 8
 _PERMUTATIONS = 9999
 _ROUNDING = 1e-6  # of logarithms of scores
-_MOST_INDEPENDENT = 8  # samples of a model are somewhat alike, however many there are
-_DOUBT = 0.1  # that samples are no more alike than real images are
+_MOST_INDEPENDENT = 4  # samples of a model are somewhat alike, however many there are
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Memorisation:
         false_alarms: Share of real images that the threshold would call suspicious: as meant, or as
             found if that is more.
         chance: Probability of so many suspicious samples, or of one as near as the nearest, if none
-            were a copy; of samples somewhat alike about twice as much.
+            were a copy; of samples somewhat alike up to four times as much.
     """
 
     scores: np.ndarray
@@ -153,15 +152,11 @@ def _another_real(
     """Return the distribution that the logarithm of one more real image's score has.
 
     Its mean, its deviation and the weight are estimated, and so is the samples' mean held-out
-    distance: samples that are all alike tell it no better than one does. The score of one sample
-    has the deviation of the plain ratio.
+    distance, which few independent samples tell: a single one has the deviation of the plain ratio.
     """
     logs = np.log(real.scores(own_weight))
-    of_one = np.log(real.held_out).var(ddof=1)
-    drawn, freedom = np.log(samples.held_out), len(samples.held_out) - 1
-    # The largest variance that may lie behind what is found among the samples.
-    among = freedom * drawn.var(ddof=1) / stats.chi2.ppf(_DOUBT, freedom) if freedom else 0.0
-    of_mean = max(of_one / min(len(drawn), _MOST_INDEPENDENT), of_one - among)
+    independent = min(len(samples.held_out), _MOST_INDEPENDENT)
+    of_mean = np.log(real.held_out).var(ddof=1) / independent
     variance = logs.var(ddof=2) * (1 + 2 / len(logs)) + (1 - own_weight) ** 2 * of_mean
     return stats.t(len(logs) - 2, loc=logs.mean(), scale=max(np.sqrt(variance), _ROUNDING))
 

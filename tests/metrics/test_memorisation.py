@@ -73,14 +73,15 @@ def test_findings_on_no_copies_are_as_rare_as_is_said():
 @pytest.mark.parametrize(
     ("samples", "alike"), [(1, 0.0), (3, 0.8), (100, 0.0), (100, 0.4), (100, 1.0)]
 )
-def test_few_held_out_images_bring_no_more_findings(samples, alike):
+def test_few_held_out_images_bring_hardly_more_findings(samples, alike):
     rng = np.random.default_rng(5)
-    chances = [
-        memorisation(draw_of_few(rng, samples, scale=0.5, alike=alike), draw_of_few(rng, 30)).chance
+    found = [
+        memorisation(draw_of_few(rng, samples, scale=0.5, alike=alike), draw_of_few(rng, 30))
         for _ in range(800)
     ]
-    # Without regard to how alike samples are it would be ten times as many.
-    assert np.mean(np.array(chances) < SURE) < 3 * SURE
+    assert np.mean([result.suspicious.mean() for result in found]) < 0.01
+    findings = np.mean([result.chance < SURE for result in found])
+    assert findings < (1.5 if alike in (0, 1) else 4) * SURE
 
 
 def test_a_copy_near_to_one_of_few_held_out_images_is_found():
