@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from diffct.metrics.memorisation import (
+    FALSE_ALARMS,
     SURE,
     NearestDistances,
     membership_attack,
@@ -48,7 +49,7 @@ def test_copies_are_suspicious_and_others_are_not():
 def test_false_alarms_are_as_rare_as_the_threshold_says():
     rng = np.random.default_rng(1)
     alarms = [memorisation(draw(rng, 1000), draw(rng, 30)).suspicious.mean() for _ in range(200)]
-    assert 0.001 < np.mean(alarms) < 0.003
+    assert 0.5 * FALSE_ALARMS < np.mean(alarms) < 1.5 * FALSE_ALARMS
 
 
 def test_an_empty_result_is_no_verdict_of_copies():
@@ -87,14 +88,14 @@ def test_few_held_out_images_bring_hardly_more_findings(samples, alike):
 def test_a_copy_near_to_one_of_few_held_out_images_is_found():
     rng = np.random.default_rng(6)
     fresh, real = draw_of_few(rng, 50), draw_of_few(rng, 30)
-    # Nearer to a training image than others are by five deviations, to a held-out one by two.
+    # Nearer to a training image than others are by six deviations, to a held-out one by two.
     samples = NearestDistances(
-        np.append(fresh.train, np.exp(-2.0)), np.append(fresh.held_out, np.exp(-0.6))
+        np.append(fresh.train, np.exp(-2.4)), np.append(fresh.held_out, np.exp(-0.7))
     )
     found = memorisation(samples, real)
     assert found.suspicious.nonzero()[0].tolist() == [50]
     plain = np.log(real.scores())
-    assert np.log(samples.scores()[50]) > plain.mean() - 3 * plain.std()
+    assert np.log(samples.scores()[50]) > plain.mean() - 3.6 * plain.std()
 
 
 def test_among_many_held_out_images_the_score_is_the_plain_ratio():
