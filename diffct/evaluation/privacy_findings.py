@@ -61,7 +61,7 @@ def score_table(found: dict[str, Memorisation]) -> Table:
             " compared with the true image of its patient. Among few held-out images the distance"
             " to the nearest is a matter of luck; it is drawn towards the mean of all samples', as"
             " far as real images tell. The threshold is the"
-            f" score that {FALSE_ALARMS:.2%} of real images would have or fall below, if the"
+            f" score that {FALSE_ALARMS:.1%} of real images would have or fall below, if the"
             " logarithms of scores are normal. With more training than held-out images, scores are"
             " below 1 without any copy; the threshold takes that into account."
         ),
@@ -74,7 +74,7 @@ def verdict(found: dict[str, Memorisation], lean: TrainingShare) -> list[str]:
     total = len(results[0].scores)
     count = int(np.any([result.suspicious for result in results], axis=0).sum())
     limits = " or ".join(
-        f"{found[by].threshold:.3g} by {by} (as {found[by].false_alarms:.2%} of real images have)"
+        f"{found[by].threshold:.3g} by {by} (as {found[by].false_alarms:.1%} of real images have)"
         for by in COMPARISONS
     )
     limit = f"a score below {limits}"

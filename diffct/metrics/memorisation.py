@@ -10,7 +10,7 @@ samples', as far as regression among real images tells: with many held-out image
 
 What a score means is told by real images, each compared with all others of other patients: they are
 no copies, and the sizes of both sets are the same. A sample is suspicious below the score that one
-real image in 2000 would have, if the logarithms of their scores are normal. A model may also
+real image in 1000 would have, if the logarithms of their scores are normal. A model may also
 lean towards its training patients without copying any: then more samples than chance allows have a
 training patient as their nearest.
 
@@ -27,7 +27,7 @@ from scipy import stats
 
 from diffct.metrics.intervals import Estimate, jackknife, number_groups
 
-FALSE_ALARMS = 5e-4
+FALSE_ALARMS = 1e-3
 """Share of real images that the threshold would call suspicious."""
 
 SURE = 0.01
