@@ -86,7 +86,8 @@ def near_copy(image: Tensor, rng: np.random.Generator, *, noise: float) -> Tenso
 def measure(case: Case, *, noises: list[float], seed: int) -> list[str]:
     """Audit one case with each noise and return a line for each."""
     number = case.train + case.held_out + case.new
-    made = [case.make(index) for index in tqdm(range(number), "phantoms")]
+    patients = range(seed * number, (seed + 1) * number)
+    made = [case.make(patient) for patient in tqdm(patients, "phantoms")]
     images = torch.from_numpy(np.stack(made)).float()[:, None]
     train, held_out, new = images.split([case.train, case.held_out, case.new])
     search = NeighbourSearch(torch.cat([train, held_out]))
@@ -149,7 +150,7 @@ def main() -> None:
     )
     parser.add_argument("--case", choices=CASES, action="append", help="again for more (all)")
     parser.add_argument("--noise", type=float, nargs="+", default=[0.01, 0.02, 0.03])
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="other patients, other copies")
     options = parser.parse_args()
     for name in options.case or CASES:
         case = CASES[name]
