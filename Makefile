@@ -51,8 +51,10 @@ demo-brain: $(READY)
 		$(BRAIN)/bids/sub-0000/anat/sub-0000_FLAIR.nii.gz --out $(BRAIN)/translated/T1w.nii.gz
 	echo "Look at $(BRAIN)/fidelity/translation.png and $(BRAIN)/controlnet/previews"
 
+# A module's tests stay together, for they share fixtures; each worker has one core (tests/conftest.py).
 test: $(READY)
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest \
+		--numprocesses logical --maxprocesses 8 --dist loadscope $(PYTEST_ARGS)
 
 check: $(READY)
 	$(VENV)/bin/ruff check .
