@@ -83,14 +83,14 @@ def near_copy(image: Tensor, rng: np.random.Generator, *, noise: float) -> Tenso
     return moved + noise * torch.from_numpy(rng.standard_normal(moved.shape)).float()
 
 
-def measure(case: Case, *, noises: list[float], seed: int) -> list[str]:
+def measure(case: Case, *, noises: list[float], seed: int, device: str) -> list[str]:
     """Audit one case with each noise and return a line for each."""
     number = case.train + case.held_out + case.new
     patients = range(seed * number, (seed + 1) * number)
     made = [case.make(patient) for patient in tqdm(patients, "phantoms")]
     images = torch.from_numpy(np.stack(made)).float()[:, None]
     train, held_out, new = images.split([case.train, case.held_out, case.new])
-    search = NeighbourSearch(torch.cat([train, held_out]))
+    search = NeighbourSearch(torch.cat([train, held_out]), device=device)
     galleries = [search.gallery(part) for part in (train, held_out)]
     # Real images tell the threshold; of many, a pick is enough.
     step = max(1, (case.train + case.held_out) // _MOST_REAL)
@@ -151,10 +151,11 @@ def main() -> None:
     parser.add_argument("--case", choices=CASES, action="append", help="again for more (all)")
     parser.add_argument("--noise", type=float, nargs="+", default=[0.01, 0.02, 0.03])
     parser.add_argument("--seed", type=int, default=0, help="other patients, other copies")
+    parser.add_argument("--device", default="cpu", help="where neighbours are searched: cpu, cuda")
     options = parser.parse_args()
     for name in options.case or CASES:
         case = CASES[name]
-        lines = measure(case, noises=options.noise, seed=options.seed)
+        lines = measure(case, noises=options.noise, seed=options.seed, device=options.device)
         print(f"\n{name}: {case.train} training, {case.held_out} held-out, {case.new} new patients")
         print("| noise | copies found | by anatomy | by detail | right image | false alarms |")
         print("|---" * 6 + "|")

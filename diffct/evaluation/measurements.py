@@ -103,6 +103,7 @@ def privacy(inputs: Inputs) -> Section:
         losses=losses,
         settings=settings,
         pipeline=described,
+        device=inputs.device,
     )
 
 

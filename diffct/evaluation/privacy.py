@@ -71,6 +71,7 @@ def audit(
     most_real: int = 200,
     settings: dict[str, Any] | None = None,
     pipeline: dict[str, Any] | None = None,
+    device: str = "cpu",
 ) -> Section:
     """Audit samples for copies of training images.
 
@@ -83,6 +84,7 @@ def audit(
         most_real: How many real images tell the threshold.
         settings: How the losses were computed, for the protocol.
         pipeline: What made the samples, for the protocol.
+        device: Where neighbours are searched.
 
     Raises:
         ValueError: The sets cannot be compared, or there are too few real images.
@@ -90,7 +92,7 @@ def audit(
     check_comparable(samples, cohort.train)
     check_comparable(cohort.train, cohort.held_out)
     real = (cohort.train.pick(most_real), cohort.held_out.pick(most_real))
-    pixels = _PixelSearch(cohort)
+    pixels = _PixelSearch(cohort, device=device)
     nearest = pixels.of_set(samples)
     yardstick = [pair for part in real for pair in pixels.of_set(part)]
     found = {
@@ -136,11 +138,11 @@ def audit(
 class _PixelSearch:
     """Neighbours of images among training and held-out images."""
 
-    def __init__(self, cohort: Cohort) -> None:
+    def __init__(self, cohort: Cohort, *, device: str) -> None:
         self.cohort = cohort
         part = _MOST_REFERENCES // 2
         references = [*_read(cohort.train.pick(part)), *_read(cohort.held_out.pick(part))]
-        self.search = NeighbourSearch(torch.stack(references))
+        self.search = NeighbourSearch(torch.stack(references), device=device)
         self.train, self.held_out = (
             _gallery(self.search, images) for images in (cohort.train, cohort.held_out)
         )

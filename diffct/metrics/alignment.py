@@ -26,6 +26,10 @@ class Transform(NamedTuple):
         """Return some of them."""
         return Transform(*(part[index] for part in self))
 
+    def to(self, device: torch.device | str) -> "Transform":
+        """Return them on another device."""
+        return Transform(*(part.to(device) for part in self))
+
     def inverse(self) -> "Transform":
         """Return the way back."""
         return Transform(

@@ -11,6 +11,7 @@ from diffct.metrics.alignment import Transform, climb, move
 
 _MARGIN = 0.12  # of each side
 _DETAIL_PX = (1.2, 1.7)  # deviations of both Gaussians: finer is noise, coarser is the build
+_LITTLE = 0.02  # in half a side, as a motion of the mean image
 _SMALLEST_NORM = 1e-6
 _ROUNDING = 1e-5  # of float32, as a share of the image
 
@@ -26,11 +27,9 @@ class _Grid:
     def __init__(self, size: Sequence[int], longest: int) -> None:
         scale = min(1.0, longest / max(size))
         self.size = tuple(max(1, round(length * scale)) for length in size)
-        inside = torch.zeros(self.size, dtype=torch.bool)
         # An axis of a few pixels has none to spare.
         edges = [int(_MARGIN * n + 0.5) for n in self.size]
-        inside[tuple(slice(e, n - e) for e, n in zip(edges, self.size, strict=True))] = True
-        self.inside = inside.flatten()
+        self.inside = [slice(e, n - e) for e, n in zip(edges, self.size, strict=True)]
 
     def shrink(self, images: Tensor) -> Tensor:
         """Average (N, 1, *size) onto the grid."""
@@ -38,7 +37,7 @@ class _Grid:
 
     def rows(self, images: Tensor) -> Tensor:
         """Return the compared pixels of images on the grid, (N, pixels)."""
-        return images.flatten(1)[:, self.inside.to(images.device)]
+        return images[(..., *self.inside)].flatten(1)
 
 
 class AnatomyGrid(_Grid):
@@ -48,12 +47,20 @@ class AnatomyGrid(_Grid):
         size: Of the images.
         longest: Pixels of the grid's longest side.
         references: Images (N, 1, *size) whose mean is what images have in common.
+        roughly_aligned: Whether images will lie beside others by a fraction of the grid's pixels.
+            What this does to the mean image is then taken for common, too; else it hides what is an
+            image's own.
     """
 
-    def __init__(self, size: Sequence[int], longest: int, references: Tensor) -> None:
+    def __init__(
+        self, size: Sequence[int], longest: int, references: Tensor, *, roughly_aligned: bool
+    ) -> None:
         super().__init__(size, longest)
-        mean = self.rows(self.shrink(references)).mean(dim=0)
-        self.common, _ = torch.linalg.qr(torch.stack([torch.ones_like(mean), mean], dim=1))
+        mean = self.shrink(references).mean(dim=0, keepdim=True)
+        common = [torch.ones_like(mean), mean]
+        if roughly_aligned:
+            common.append(_motions(mean, self.size))
+        self.common, _ = torch.linalg.qr(self.rows(torch.cat(common)).T)
 
     def own(self, images: Tensor) -> Tensor:
         """Return what is their own of images on the grid, (N, pixels) of length 1.
@@ -82,8 +89,8 @@ class DetailGrid(_Grid):
 
     def __init__(self, size: Sequence[int], longest: int, references: Tensor) -> None:
         super().__init__(size, longest)
-        self.blurs = [[_blur_matrix(n, px) for n in self.size] for px in _DETAIL_PX]
         self.mean = self.shrink(references).mean(dim=0, keepdim=True)
+        self.blurs = [[_blur_matrix(n, px).to(self.mean) for n in self.size] for px in _DETAIL_PX]
 
     def align(
         self, image: Tensor, others: Tensor, start: Transform, *, steps: int, rate: float
@@ -107,8 +114,8 @@ class DetailGrid(_Grid):
     def _detail(self, images: Tensor) -> Tensor:
         fine, coarse = images, images
         for axis, (narrow, wide) in enumerate(zip(*self.blurs, strict=True), start=2):
-            fine = (fine.movedim(axis, -1) @ narrow.to(images)).movedim(-1, axis)
-            coarse = (coarse.movedim(axis, -1) @ wide.to(images)).movedim(-1, axis)
+            fine = (fine.movedim(axis, -1) @ narrow).movedim(-1, axis)
+            coarse = (coarse.movedim(axis, -1) @ wide).movedim(-1, axis)
         return fine - coarse
 
     def _correlate(self, mine: Tensor, theirs: Tensor, common: Tensor) -> Tensor:
@@ -122,6 +129,17 @@ class DetailGrid(_Grid):
             for rows in (mine, theirs)
         )
         return (mine * theirs).sum(dim=1)
+
+
+def _motions(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Return how an image (1, 1, *size) changes if zoomed or shifted along each axis a little."""
+    axes = len(size)
+    little = _LITTLE * torch.eye(1 + axes).to(image)
+    there, back = (
+        move(image, Transform(little.new_ones(1 + axes, axes), by[:, 0], by[:, 1:]), size)
+        for by in (little, -little)
+    )
+    return there - back
 
 
 def _blur_matrix(length: int, px: float) -> Tensor:

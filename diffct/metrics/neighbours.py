@@ -8,7 +8,9 @@ is their own. With m the mean image of a cohort and T a transform, on grids of a
 where P takes out a constant and m by least squares, that is brightness, contrast and the common
 anatomy, and a margin is left out because a shifted image lacks it. T is searched in two steps: a
 bank of mirrors, zooms and shifts on a coarse grid, compared with the whole gallery by one matrix
-product, then gradient ascent on a finer grid for the best candidates.
+product, then gradient ascent on a finer grid for the best candidates. No transform of the bank fits
+exactly, and m a little out of place would outweigh what is an image's own, so the coarse grid's P
+takes out small motions of m, too.
 
 A grid of this size sees anatomy and not noise, so a smooth or noisy copy is still near; but so may
 be another patient of the same build. The best candidates are therefore compared once more, at full
@@ -112,12 +114,19 @@ class NeighbourSearch:
         references: Images of the cohort, (N, 1, *size), two or three spatial axes; their mean is
             what images have in common.
         settings: How to search; None for `PLANAR` or `SPATIAL`.
+        device: Where to search.
 
     Raises:
         ValueError: There are fewer than two references, or they are not images.
     """
 
-    def __init__(self, references: Tensor, *, settings: SearchSettings | None = None) -> None:
+    def __init__(
+        self,
+        references: Tensor,
+        *,
+        settings: SearchSettings | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
         axes = references.ndim - 2
         if axes not in (2, 3) or references.shape[1] != 1 or len(references) < 2:
             raise ValueError(
@@ -125,20 +134,27 @@ class NeighbourSearch:
                 f" {tuple(references.shape)}."
             )
         self.size = tuple(references.shape[2:])
+        self.device = device
+        references = references.to(device)
         self.settings = settings or (PLANAR if axes == 2 else SPATIAL)
-        self.coarse = AnatomyGrid(self.size, self.settings.coarse, references)
-        self.fine = AnatomyGrid(self.size, self.settings.fine, references)
+        self.coarse, self.fine = (
+            AnatomyGrid(self.size, longest, references, roughly_aligned=roughly)
+            for longest, roughly in ((self.settings.coarse, True), (self.settings.fine, False))
+        )
         self.detail = DetailGrid(self.size, self.settings.detail, references)
         mirrors = list_mirrors(axes)
         self.mirrors = len(mirrors)
-        self.bank = every_transform(mirrors, zooms=self.settings.zooms, shifts=self.settings.shifts)
+        self.bank = every_transform(
+            mirrors, zooms=self.settings.zooms, shifts=self.settings.shifts
+        ).to(device)
 
     def gallery(self, images: Tensor) -> "Gallery":
         """Prepare images to be searched.
 
         Args:
-            images: (N, 1, *size).
+            images: (N, 1, *size), on any device.
         """
+        images = images.to(self.device)
         coarse, fine = (grid.own(grid.shrink(images)) for grid in (self.coarse, self.fine))
         return Gallery(coarse, fine, self.detail.shrink(images))
 
@@ -148,7 +164,7 @@ class NeighbourSearch:
         """Find the images of a gallery that are nearest to a query.
 
         Args:
-            query: (1, *size).
+            query: (1, *size), on any device.
             gallery: The images to search.
             excluded: Booleans (N,): images that do not count, as those of the query's patient.
 
@@ -160,6 +176,7 @@ class NeighbourSearch:
         """
         if tuple(query.shape) != (1, *self.size) or not query.isfinite().all():
             raise ValueError(f"A query must be finite numbers (1, {self.size}).")
+        query = query.to(self.device)
         candidates = self._on_coarse_grid(query, gallery, excluded)
         # Many for a few steps, then the best of them to the end: the coarse order is rough.
         for kept, steps, rate in self.settings.rounds:
@@ -171,7 +188,7 @@ class NeighbourSearch:
 
     def align(self, query: Tensor, transform: Transform) -> Tensor:
         """Apply a neighbour's transform to a query, (1, *size), at its full size."""
-        return move(query[None], transform, self.size)[0]
+        return move(query[None], transform.to(query.device), self.size)[0]
 
     def _on_coarse_grid(
         self, query: Tensor, gallery: "Gallery", excluded: Tensor | None
@@ -184,7 +201,7 @@ class NeighbourSearch:
         scores = (gallery.coarse @ moved.T).view(len(gallery.coarse), self.mirrors, -1)
         best, variant = scores.max(dim=2)
         if excluded is not None:
-            best = best.masked_fill(excluded[:, None], -torch.inf)
+            best = best.masked_fill(excluded[:, None].to(self.device), -torch.inf)
         left = int(best.isfinite().sum())
         if not left:
             raise ValueError("No image is left to search.")

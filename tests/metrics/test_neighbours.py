@@ -1,5 +1,6 @@
 """Neighbours: copies are found under mirrors, zooms, shifts, noise and other brightness."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from diffct.metrics.alignment import Transform, climb
-from diffct.metrics.neighbours import NeighbourSearch
+from diffct.metrics.neighbours import PLANAR, NeighbourSearch
 
 
 def gallery_of(rng, *, number=12, size=(48, 40)):
@@ -47,6 +48,21 @@ def test_brightness_and_contrast_hide_no_copy(planar):
     images, search, gallery = planar
     found = search.nearest(0.5 * images[3] + 7, gallery).anatomy
     assert found.index == 3 and found.similarity > 0.99
+
+
+def test_the_coarse_grid_sees_a_copy_between_two_transforms_of_the_bank():
+    rng = np.random.default_rng(6)
+    common = gaussian_filter(rng.standard_normal((64, 56)), 5)
+    own = [gaussian_filter(rng.standard_normal(common.shape), 4) for _ in range(60)]
+    images = torch.from_numpy(np.stack([10 * common + image for image in own])).float()[:, None]
+    search = NeighbourSearch(images, settings=replace(PLANAR, candidates=2))
+    gallery = search.gallery(images)
+    between = Transform(
+        torch.tensor([[1.0, 1.0]]), torch.tensor([0.025]), torch.tensor([[0.054, -0.018]])
+    )
+    for index in range(20):
+        query = search.align(images[index], between)
+        assert search.nearest(query, gallery).anatomy.index == index
 
 
 def test_other_images_are_less_alike_than_copies(planar):
