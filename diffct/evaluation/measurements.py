@@ -77,33 +77,25 @@ def distribution(inputs: Inputs) -> Section:
 def privacy(inputs: Inputs) -> Section:
     """Audit samples, and the losses of a pipeline, for what they tell of training images."""
     samples, described = inputs.samples()
-    losses, settings = None, None
-    if inputs.pipeline is not None:
-        settings = {"draws": _DRAWS, "seed": inputs.options.seed, "most": _MOST_LOSSES}
-        losses = Losses(
-            *(
-                denoising_losses(
-                    inputs.pipeline,
-                    images.pick(_MOST_LOSSES),
-                    draws=_DRAWS,
-                    seed=inputs.options.seed,
-                )
-                for images in (inputs.cohort.train, inputs.cohort.held_out)
-            ),
-            *(
-                images.pick(_MOST_LOSSES).patients
-                for images in (inputs.cohort.train, inputs.cohort.held_out)
-            ),
-        )
     return audit(
         samples,
         inputs.cohort,
         networks=inputs.networks(),
         out=inputs.options.out,
-        losses=losses,
-        settings=settings,
+        losses=None if inputs.pipeline is None else _losses(inputs),
         pipeline=described,
         device=inputs.device,
+    )
+
+
+def _losses(inputs: Inputs) -> Losses:
+    """Compute a pipeline's denoising losses of training and held-out images."""
+    seed = inputs.options.seed
+    sets = [images.pick(_MOST_LOSSES) for images in (inputs.cohort.train, inputs.cohort.held_out)]
+    return Losses(
+        *(denoising_losses(inputs.pipeline, images, draws=_DRAWS, seed=seed) for images in sets),
+        *(images.patients for images in sets),
+        settings={"draws": _DRAWS, "seed": seed, "most": _MOST_LOSSES},
     )
 
 

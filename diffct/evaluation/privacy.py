@@ -53,12 +53,13 @@ Pair = tuple[Neighbours, Neighbours]
 
 @dataclass(frozen=True)
 class Losses:
-    """Denoising losses of training and held-out images, and whose images they are."""
+    """Denoising losses of training and held-out images, whose images they are, how they came."""
 
     train: Tensor
     held_out: Tensor
     train_patients: Sequence[str]
     held_out_patients: Sequence[str]
+    settings: dict[str, Any]
 
 
 def audit(
@@ -69,7 +70,6 @@ def audit(
     out: Path,
     losses: Losses | None = None,
     most_real: int = 200,
-    settings: dict[str, Any] | None = None,
     pipeline: dict[str, Any] | None = None,
     device: str = "cpu",
 ) -> Section:
@@ -82,7 +82,6 @@ def audit(
         out: Where the picture goes.
         losses: For the membership attack; None to leave it out.
         most_real: How many real images tell the threshold.
-        settings: How the losses were computed, for the protocol.
         pipeline: What made the samples, for the protocol.
         device: Where neighbours are searched.
 
@@ -94,18 +93,13 @@ def audit(
     real = (cohort.train.pick(most_real), cohort.held_out.pick(most_real))
     pixels = _PixelSearch(cohort, device=device)
     nearest = pixels.of_set(samples)
-    yardstick = [pair for part in real for pair in pixels.of_set(part)]
-    found = {
-        by: memorisation(_distances(nearest, by), _distances(yardstick, by)) for by in COMPARISONS
-    }
+    fitting = [network for network in networks if network.spatial_dims == len(samples.size)]
+    found = _every_comparison(samples, nearest, pixels, networks=fitting, real=real)
     lean = training_share(
         [_nearest_patient(pair, cohort) for pair in nearest],
         train=cohort.train.patients,
         held_out=cohort.held_out.patients,
     )
-    fitting = [network for network in networks if network.spatial_dims == len(samples.size)]
-    for network in fitting:
-        found[network.name] = _in_features(network, samples, cohort, real)
     attack = None if losses is None else _attack(losses)
     picture = _draw_pairs(samples, cohort, pixels.search, nearest, found, out)
     return Section(
@@ -118,7 +112,7 @@ def audit(
                 "false_alarms": FALSE_ALARMS,
                 "real_images": [len(part) for part in real],
                 "search": vars(pixels.search.settings),
-                "membership": settings,
+                "membership": None if losses is None else losses.settings,
             },
             networks=[describe_network(network) for network in fitting],
             pipeline=pipeline,
@@ -184,6 +178,24 @@ def _gallery(search: NeighbourSearch, images: ImageSet) -> Gallery:
 def _own(images: ImageSet, patient: str) -> Tensor:
     """Say which images are of a patient."""
     return torch.tensor([owner == patient for owner in images.patients])
+
+
+def _every_comparison(
+    samples: ImageSet,
+    nearest: Sequence[Pair],
+    pixels: _PixelSearch,
+    *,
+    networks: Sequence[FeatureNetwork],
+    real: Sequence[ImageSet],
+) -> dict[str, Memorisation]:
+    """Score samples by pixels and by each network, with real images as the yardstick."""
+    yardstick = [pair for part in real for pair in pixels.of_set(part)]
+    found = {
+        by: memorisation(_distances(nearest, by), _distances(yardstick, by)) for by in COMPARISONS
+    }
+    for network in networks:
+        found[network.name] = _in_features(network, samples, pixels.cohort, real)
+    return found
 
 
 def _distances(pairs: Sequence[Pair], by: str) -> NearestDistances:

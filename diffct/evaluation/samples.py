@@ -91,17 +91,23 @@ def make_samples(
                 run={"seed": seed, "batch_size": batch_size, "steps": steps},
             )
             sign_cohort(partial, parameters)
+    return _read_samples(pipeline, folder, cohort.held_out, number), described
+
+
+def _read_samples(
+    pipeline: DiffusionPipeline, folder: Path, held_out: ImageSet, number: int
+) -> ImageSet:
+    """Read samples as files, as those of anybody are read."""
     if isinstance(pipeline, CT3DPipeline):
         config = pipeline.config
-        made = volumes_of_folder(
+        return volumes_of_folder(
             folder, title="samples", window_hu=config.window_hu, spacing_mm=config.spacing_mm
         )
-    else:
-        made = pictures_of_folder(folder, title="samples")
+    made = pictures_of_folder(folder, title="samples")
     if isinstance(pipeline, FlairToT1Pipeline):
         # A translation is an image of its condition's patient, for intervals and for privacy.
-        made = replace(made, patients=cohort.held_out.pick(number).patients)
-    return made, described
+        made = replace(made, patients=held_out.pick(number).patients)
+    return made
 
 
 def _write_samples(
