@@ -3,37 +3,23 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 
-from diffct.data.contact_sheet import save_contact_sheet
-from diffct.data.inspection import format_reports, inspect_scans
+from diffct.commands.inspect import add_inspect
+from diffct.commands.sample import add_sample
+from diffct.commands.translate import add_translate
 from diffct.evaluation.command import add_compare, add_evaluate
-from diffct.hub import load_pipeline
-from diffct.pipelines import (
-    CT3DPipeline,
-    CXRTextToImagePipeline,
-    FlairToT1Pipeline,
-    TextToImagePipeline,
-)
-from diffct.pipelines.dicom import write_dx
-from diffct.pipelines.sampling import sample_images, sample_volumes
-from diffct.pipelines.schedulers import SCHEDULERS, find_scheduler
 from diffct.prepare.command import add_arguments
-
-_MOST_SHOWN = 64  # films on a contact sheet
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one subcommand; what a user can mend ends as one line, not as a traceback."""
     parser = argparse.ArgumentParser(prog="diffct", description="Generative medical imaging.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_sample(commands)
-    _add_translate(commands)
-    _add_inspect(commands)
+    add_sample(commands)
+    add_translate(commands)
+    add_inspect(commands)
     add_evaluate(commands)
     add_compare(commands)
     add_arguments(commands.add_parser("prepare", help="make a data set ready for training"))
@@ -44,217 +30,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"diffct: {error}")
     except torch.OutOfMemoryError:
         sys.exit("diffct: out of GPU memory. Sample fewer at once, or with --dtype bfloat16.")
-
-
-def _add_sample(commands: "argparse._SubParsersAction") -> None:
-    """Describe `diffct sample`."""
-    parser = commands.add_parser("sample", help="sample volumes, films or images from a pipeline")
-    _add_shared(parser)
-    parser.add_argument("--num", type=int, default=1, help="how many, of each prompt (1)")
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=1,
-        # torch convolves a single small volume on the CPU by a path several times slower.
-        help="samples drawn at once (1); 2 and more are much faster on a CPU",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first sample (0)")
-    parser.add_argument("--out", type=Path, default=Path("samples"), help="folder (samples)")
-    volumes = parser.add_argument_group("volumes of a CT3DPipeline")
-    volumes.add_argument(
-        "--size", type=int, nargs=3, metavar=("D", "H", "W"), help="voxels (the training size)"
-    )
-    volumes.add_argument("--class-label", type=int, help="class, for a class-conditional model")
-    films = parser.add_argument_group("films, or other images of a TextToImagePipeline")
-    films.add_argument(
-        "--prompt", action="append", help='what the image shows; give it again for more; "" for any'
-    )
-    films.add_argument("--negative-prompt", help="what the images shall not show")
-    films.add_argument("--guidance-scale", type=float, help="how much to follow the prompt (7)")
-    films.add_argument("--height", type=int, help="pixels (the training height)")
-    films.add_argument("--width", type=int, help="pixels (the training width)")
-    films.add_argument(
-        "--dicom", action="store_true", help="DICOM DX files of films, too; they hold the prompt"
-    )
-    films.add_argument(
-        "--pixel-spacing", type=float, metavar="MM", help="for --dicom (430 mm by the longer side)"
-    )
-    parser.set_defaults(run=_sample)
-
-
-# Options that mean something to one kind of pipeline only.
-_FITTING = (
-    dict.fromkeys(("size", "class_label"), CT3DPipeline)
-    | dict.fromkeys(
-        ("prompt", "negative_prompt", "guidance_scale", "height", "width"), TextToImagePipeline
-    )
-    | dict.fromkeys(("dicom", "pixel_spacing"), CXRTextToImagePipeline)
-)
-
-
-def _add_shared(parser: argparse.ArgumentParser) -> None:
-    """Describe which pipeline runs, and how."""
-    parser.add_argument("pipeline", help="folder or Hub id")
-    parser.add_argument("--steps", type=int, default=50, help="denoising steps (50)")
-    parser.add_argument(
-        "--scheduler",
-        help=f"{', '.join(SCHEDULERS)}, or a diffusers class (default: the pipeline's own)",
-    )
-    parser.add_argument("--device", help="cuda, cpu, ... (a GPU if there is one)")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="weights"
-    )
-
-
-def _load(options: argparse.Namespace, counts: Sequence[str]) -> DiffusionPipeline:
-    """Check that counts are positive and load the pipeline, with the scheduler that was chosen."""
-    for name in ("steps", "batch_size", *counts):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1.")
-    pipeline = load_pipeline(
-        options.pipeline, device=options.device, dtype=getattr(torch, options.dtype)
-    )
-    if options.scheduler is not None:
-        scheduler_class = find_scheduler(options.scheduler)
-        pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
-    return pipeline
-
-
-def _sample(options: argparse.Namespace) -> None:
-    """Load a pipeline and sample from it."""
-    pipeline = _load(options, counts=["num"])
-    for name, kind in _FITTING.items():
-        if getattr(options, name) not in (None, False) and not isinstance(pipeline, kind):
-            found = type(pipeline).__name__
-            raise ValueError(f"--{name.replace('_', '-')} has no meaning for a {found}.")
-    pipeline.set_progress_bar_config(leave=False)
-    if isinstance(pipeline, CT3DPipeline):
-        _sample_volumes(pipeline, options)
-    elif isinstance(pipeline, TextToImagePipeline):
-        _sample_images(pipeline, options)
-    elif isinstance(pipeline, FlairToT1Pipeline):
-        raise ValueError(f"{options.pipeline} translates scans: use `diffct translate`.")
-    else:
-        raise ValueError(f"{options.pipeline} is a {type(pipeline).__name__}, not one of diffct's.")
-
-
-def _sample_volumes(pipeline: CT3DPipeline, options: argparse.Namespace) -> None:
-    """Sample volumes: number i has the seed `seed + i`, whatever `num` and the batch size are."""
-    made = sample_volumes(
-        pipeline,
-        options.num,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        steps=options.steps,
-        size=options.size,
-        class_label=options.class_label,
-    )
-    for first_index, output in made:
-        output.save(options.out, first_index=first_index)
-    print(f"{options.num} volume(s) as NIfTI (HU) and pictures (PNG) in {options.out}")
-
-
-def _sample_images(pipeline: TextToImagePipeline, options: argparse.Namespace) -> None:
-    """Sample images: number i of every prompt has the seed `seed + i`, so that words compare."""
-    if options.prompt is None:
-        raise ValueError('Say what the images show by --prompt "..."; --prompt "" for any.')
-    wanted = [(prompt, index) for prompt in options.prompt for index in range(options.num)]
-    made = sample_images(
-        pipeline,
-        [prompt for prompt, _ in wanted],
-        seeds=[options.seed + index for _, index in wanted],
-        batch_size=options.batch_size,
-        steps=options.steps,
-        guidance_scale=options.guidance_scale,
-        negative_prompt=options.negative_prompt,
-        height=options.height,
-        width=options.width,
-    )
-    shown: list[np.ndarray] = []
-    for indices, output in made:
-        paths = output.save(options.out, first_index=indices[0])
-        films = output.films()
-        if options.dicom:
-            for index, path, film in zip(indices, paths, films, strict=True):
-                write_dx(
-                    film,
-                    path.with_suffix(".dcm"),
-                    prompt=wanted[index][0],
-                    pixel_spacing_mm=options.pixel_spacing,
-                )
-        shown += films[: _MOST_SHOWN - len(shown)]
-    save_contact_sheet(
-        shown,
-        options.out / "contact-sheet.png",
-        titles=[prompt or "(empty prompt)" for prompt, _ in wanted[: len(shown)]],
-        columns=options.num if 1 < len(options.prompt) and options.num <= 8 else 4,
-    )
-    kinds = "16-bit PNG and DICOM" if options.dicom else "16-bit PNG"
-    what = "film" if isinstance(pipeline, CXRTextToImagePipeline) else "image"
-    print(f"{len(wanted)} {what}(s) as {kinds}, and contact-sheet.png, in {options.out}")
-
-
-def _add_translate(commands: "argparse._SubParsersAction") -> None:
-    """Describe `diffct translate`."""
-    parser = commands.add_parser("translate", help="translate a scan, as FLAIR to T1-weighted")
-    _add_shared(parser)
-    parser.add_argument("scan", type=Path, help="the scan: NIfTI, NRRD or a DICOM folder")
-    parser.add_argument("--out", type=Path, required=True, help="file to write, .nii or .nii.gz")
-    parser.add_argument(
-        "--condition",
-        action="append",
-        default=[],
-        metavar="NAME=PATH",
-        help="a further scan of the patient, for a pipeline that reads several; again for more",
-    )
-    parser.add_argument("--guidance-scale", type=float, default=1.0, help="for the prompt (1)")
-    parser.add_argument(
-        "--num-samples",
-        type=int,
-        default=1,
-        help="2 and more: their mean, and their standard deviation in a second file (1)",
-    )
-    parser.add_argument("--batch-size", type=int, default=8, help="slices at once (8)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first sample (0)")
-    parser.set_defaults(run=_translate)
-
-
-def _translate(options: argparse.Namespace) -> None:
-    """Translate a scan into a file on the same grid."""
-    pipeline = _load(options, counts=["num_samples"])
-    if not isinstance(pipeline, FlairToT1Pipeline):
-        raise ValueError(f"{options.pipeline} is a {type(pipeline).__name__}, not a translation.")
-    scans = {pipeline.conditions[0]: options.scan}
-    for words in options.condition:
-        name, _, path = words.partition("=")
-        if not path or name in scans:
-            raise ValueError(f"--condition {words}: give NAME=PATH, each name once.")
-        scans[name] = Path(path)
-    pipeline.translate_volume(
-        scans,
-        out=options.out,
-        num_samples=options.num_samples,
-        batch_size=options.batch_size,
-        num_inference_steps=options.steps,
-        guidance_scale=options.guidance_scale,
-        seed=options.seed,
-    )
-    also = ", with the standard deviation beside it" if options.num_samples > 1 else ""
-    print(f"SYNTHETIC scan, not for diagnosis, on the grid of {options.scan}: {options.out}{also}")
-
-
-def _add_inspect(commands: "argparse._SubParsersAction") -> None:
-    """Describe `diffct inspect`."""
-    parser = commands.add_parser(
-        "inspect", help="show what would be read: size, spacing, orientation, HU, problems"
-    )
-    parser.add_argument("path", type=Path, help="a file, or a folder of scans")
-    parser.set_defaults(run=_inspect)
-
-
-def _inspect(options: argparse.Namespace) -> None:
-    """Print a report and exit with 1 if any scan has a problem."""
-    reports = inspect_scans(options.path)
-    print(format_reports(reports))
-    if any(report.problems for report in reports):
-        sys.exit(1)

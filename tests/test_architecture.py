@@ -21,7 +21,8 @@ FLOORS = {
     "diffct.convert": 2,
     "diffct.hub": 2,
     "diffct.train": 3,
-    "diffct.cli": 3,
+    "diffct.commands": 3,
+    "diffct.cli": 4,
 }
 # On the ground floor, what each room may use besides itself.
 GROUND = {
@@ -95,7 +96,7 @@ def test_no_room_imports_from_its_own_floor_or_above():
             below = FLOORS[there] < FLOORS[here]
             allowed = below or there in GROUND.get(here, set()) | FIRST.get(here, set())
             # An entry point may come through the front door.
-            allowed |= there == "diffct" and FLOORS[here] == 3
+            allowed |= there == "diffct" and FLOORS[here] >= 3
             if not allowed or there in NEVER_IMPORTED:
                 wrong.append(f"{name} imports {target}")
     assert wrong == []

@@ -10,11 +10,14 @@ import hashlib
 import struct
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
+_FILM_MODALITIES = ("CR", "DX", "RG", "RF")
+_VOLUME_MODALITIES = ("CT", "MR", "PT")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR: the table of contents of a disc
 _ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
@@ -62,6 +65,28 @@ def is_dicom(file: Path) -> bool:
         return False
     with file.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"
+
+
+def image_kind(file: Path) -> Literal["slice", "film"] | None:
+    """Say whether a file is a slice of a volume, a projection radiograph, or neither.
+
+    Args:
+        file: Any file.
+
+    Returns:
+        None also for what is no DICOM, or is damaged in its header.
+    """
+    if not is_dicom(file):
+        return None
+    try:
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Modality"])
+        modality, kind = header.get("Modality"), header.file_meta.get("MediaStorageSOPClassUID")
+    except DICOM_DAMAGE:
+        return "slice"  # reported by read_series, which reads every file
+    if modality in _FILM_MODALITIES:
+        return "film"
+    nameless = not modality and kind != _DIRECTORY
+    return "slice" if nameless or modality in _VOLUME_MODALITIES else None
 
 
 def visible_files(folder: Path) -> list[Path]:

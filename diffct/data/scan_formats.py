@@ -20,6 +20,12 @@ _DAMAGE = (
     OverflowError,
     StopIteration,  # pynrrd, on an empty file
 )
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+NRRD_ENDINGS = (".nrrd", ".nhdr")
+UNREAD_ENDINGS = (".mha", ".mhd", ".hdr", ".img", ".img.gz", ".mgz", ".mgh", ".mnc", ".par", ".rec")
+"""Of scans that are not read, but named where they are found."""
+
+_FIRST_SLICES = 4
 _UNIT_TO_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _NRRD_SPACE_TO_RAS = {
     "right-anterior-superior": (1, 1, 1),
@@ -107,6 +113,47 @@ def read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray]:
     affine[:3, :3] = to_ras @ np.delete(directions, elsewhere, axis=0).T
     affine[:3, 3] = to_ras @ origin
     return array.squeeze(tuple(elsewhere)).astype(np.float32), affine
+
+
+def read_first_slices(path: Path) -> np.ndarray:
+    """Read a few slices at the beginning of a file, to tell what it holds.
+
+    Args:
+        path: A NIfTI or NRRD file; an NRRD file is read whole, since it cannot be read in part.
+
+    Returns:
+        Scaled values in the file's own axis order.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    if not path.name.lower().endswith(NIFTI_ENDINGS):
+        return read_stored_values(path)
+    try:
+        image = nibabel.load(path)
+        return _numbers(np.asanyarray(image.dataobj[..., :_FIRST_SLICES]))
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from error
+
+
+def read_stored_values(path: Path) -> np.ndarray:
+    """Read the values of a file, wherever they lie in space.
+
+    Args:
+        path: A NIfTI or NRRD file.
+
+    Returns:
+        Scaled values in the file's own axis order.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    try:
+        if path.name.lower().endswith(NIFTI_ENDINGS):
+            return _numbers(np.asanyarray(nibabel.load(path).dataobj))
+        return _numbers(nrrd.read(str(path))[0])
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from error
 
 
 def _numbers(stored: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ Every error starts with the path of the file, and no error quotes anything else 
 patient.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,9 @@ from nibabel import orientations
 
 from diffct.atomic import atomic_file
 from diffct.data import dicom
-from diffct.data.scan_formats import read_nifti, read_nrrd
-
-NIFTI_ENDINGS = (".nii", ".nii.gz")
-NRRD_ENDINGS = (".nrrd", ".nhdr")
-ACCEPTED = "a .nii, .nii.gz, .nrrd or .nhdr file, or a folder holding one DICOM CT series"
+from diffct.data.image_folder import ACCEPTED_VOLUMES as ACCEPTED
+from diffct.data.image_folder import find_images
+from diffct.data.scan_formats import NIFTI_ENDINGS, NRRD_ENDINGS, read_nifti, read_nrrd
 
 # A scan of a body holds air around it, or at least fat (-50 to -150 HU) in it.
 _FAT_BELOW_HU = -50.0
@@ -248,39 +245,8 @@ def write_nifti(
 
 
 def find_scans(folder: str | Path) -> list[Path]:
-    """Find every scan in a folder and the folders below it.
-
-    Args:
-        folder: Where to look. Hidden files and folders are left out; links are followed.
-
-    Returns:
-        The NIfTI and NRRD files, and the folders that hold DICOM files, sorted.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: It is not a folder, or holds no scan.
-    """
-    folder = Path(folder)
-    if not folder.exists():
-        raise FileNotFoundError(f"{folder}: there is no such folder. Give a folder of CT scans.")
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: not a folder. Give the folder that holds the scan.")
-    scans, visited = [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        # A link may lead back up; the second visit ends the circle.
-        folders[:] = [] if real in visited else [f for f in folders if not f.startswith(".")]
-        if real in visited:
-            continue
-        visited.add(real)
-        files = [Path(parent, name) for name in names if not name.startswith(".")]
-        images = [f for f in files if f.name.lower().endswith(NIFTI_ENDINGS + NRRD_ENDINGS)]
-        scans += images
-        if any(dicom.is_dicom(file) for file in files if file not in images):
-            scans.append(Path(parent))
-    if not scans:
-        raise ValueError(f"{folder}: holds no scan. A scan is {ACCEPTED}.")
-    return sorted(scans)
+    """Find every scan in a folder and the folders below it; see `image_folder.find_images`."""
+    return list(find_images(folder, kind="volumes").images)
 
 
 def source_files(path: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline
 from omegaconf import OmegaConf
 
 from diffct.data.ct import CTDataConfig, CTDataset, prepare_cohort
+from diffct.data.image_folder import find_images
 from diffct.data.manifest import read_manifest
 from diffct.data.transforms import to_hounsfield
 from diffct.evaluation.image_sets import (
@@ -21,7 +22,6 @@ from diffct.pipelines import CT3DPipeline
 
 _WORKERS = 2
 _WINDOW_HU = (-1000.0, 1000.0)
-_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")  # DICOM may be either
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _folders(
 ) -> Cohort:
     """Read two folders as they are: pictures, or CT of the pipeline's spacing."""
     parts = ((train, "training"), (held_out, "held-out"))
-    if any(path.suffix.lower() in _PICTURES for path in held_out.rglob("*")):
+    if find_images(held_out).kind == "pictures":
         return Cohort(*(pictures_of_folder(f, title=title) for f, title in parts), False)
     config = {} if pipeline is None else pipeline.config
     window = window_hu or config.get("window_hu") or _WINDOW_HU

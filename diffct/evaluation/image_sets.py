@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from diffct.data.image_folder import find_images
 from diffct.data.manifest import Manifest, ManifestRow
 from diffct.data.radiograph import read_radiograph
 from diffct.data.transforms import to_hounsfield, to_model_range
-from diffct.data.volume import Volume, check_hounsfield, find_scans, read_volume
+from diffct.data.volume import Volume, check_hounsfield, read_volume
 
 Unit = Literal["[0, 1]", "HU"]
 
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
 _LOSSY = (".jpg", ".jpeg")
 
 
@@ -162,10 +162,7 @@ def pictures_of_folder(folder: Path, *, title: str) -> ImageSet:
     Raises:
         FileNotFoundError: There is no such folder, or no picture in it.
     """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS)
-    files = [path for path in files if path.name != "contact-sheet.png"]
-    if not files:
-        raise FileNotFoundError(f"{folder}: holds no picture ({', '.join(PICTURE_ENDINGS)}).")
+    files = find_images(folder, kind="pictures").images
     return ImageSet(title, tuple(files), _numbers(files, title), _read_picture)
 
 
@@ -198,7 +195,7 @@ def volumes_of_folder(
         FileNotFoundError: There is no such folder.
         ValueError: A volume is not CT in HU, or has another spacing.
     """
-    files = find_scans(folder)
+    files = find_images(folder, kind="volumes").images
     low, high = (float(bound) for bound in window_hu)
     expected = tuple(spacing_mm or read_volume(files[0]).spacing_mm)
 

@@ -271,7 +271,7 @@ def test_bad_file_is_refused_by_name(tmp_path, name):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"gone\.nii: .*DICOM CT series"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.nii: .*DICOM series"):
         read_volume(tmp_path / "gone.nii")
 
 

@@ -1,0 +1,38 @@
+"""What the subcommands that run a pipeline have in common."""
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+from diffusers import DiffusionPipeline
+
+from diffct.hub import load_pipeline
+from diffct.pipelines.schedulers import SCHEDULERS, find_scheduler
+
+
+def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe which pipeline runs, and how."""
+    parser.add_argument("pipeline", help="folder or Hub id")
+    parser.add_argument("--steps", type=int, default=50, help="denoising steps (50)")
+    parser.add_argument(
+        "--scheduler",
+        help=f"{', '.join(SCHEDULERS)}, or a diffusers class (default: the pipeline's own)",
+    )
+    parser.add_argument("--device", help="cuda, cpu, ... (a GPU if there is one)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="weights"
+    )
+
+
+def load_chosen(options: argparse.Namespace, counts: Sequence[str]) -> DiffusionPipeline:
+    """Check that counts are positive and load the pipeline, with the scheduler that was chosen."""
+    for name in ("steps", "batch_size", *counts):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1.")
+    pipeline = load_pipeline(
+        options.pipeline, device=options.device, dtype=getattr(torch, options.dtype)
+    )
+    if options.scheduler is not None:
+        scheduler_class = find_scheduler(options.scheduler)
+        pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
+    return pipeline

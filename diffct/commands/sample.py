@@ -1,0 +1,137 @@
+"""`diffct sample`: volumes, films or images from a pipeline."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from diffct.commands.loading import add_pipeline_arguments, load_chosen
+from diffct.data.contact_sheet import save_contact_sheet
+from diffct.pipelines import (
+    CT3DPipeline,
+    CXRTextToImagePipeline,
+    FlairToT1Pipeline,
+    TextToImagePipeline,
+)
+from diffct.pipelines.dicom import write_dx
+from diffct.pipelines.sampling import sample_images, sample_volumes
+
+_MOST_SHOWN = 64  # films on a contact sheet
+# Options that mean something to one kind of pipeline only.
+_FITTING = (
+    dict.fromkeys(("size", "class_label"), CT3DPipeline)
+    | dict.fromkeys(
+        ("prompt", "negative_prompt", "guidance_scale", "height", "width"), TextToImagePipeline
+    )
+    | dict.fromkeys(("dicom", "pixel_spacing"), CXRTextToImagePipeline)
+)
+
+
+def add_sample(commands: "argparse._SubParsersAction") -> None:
+    """Describe `diffct sample`."""
+    parser = commands.add_parser("sample", help="sample volumes, films or images from a pipeline")
+    add_pipeline_arguments(parser)
+    parser.add_argument("--num", type=int, default=1, help="how many, of each prompt (1)")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        # torch convolves a single small volume on the CPU by a path several times slower.
+        help="samples drawn at once (1); 2 and more are much faster on a CPU",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first sample (0)")
+    parser.add_argument("--out", type=Path, default=Path("samples"), help="folder (samples)")
+    volumes = parser.add_argument_group("volumes of a CT3DPipeline")
+    volumes.add_argument(
+        "--size", type=int, nargs=3, metavar=("D", "H", "W"), help="voxels (the training size)"
+    )
+    volumes.add_argument("--class-label", type=int, help="class, for a class-conditional model")
+    films = parser.add_argument_group("films, or other images of a TextToImagePipeline")
+    films.add_argument(
+        "--prompt", action="append", help='what the image shows; give it again for more; "" for any'
+    )
+    films.add_argument("--negative-prompt", help="what the images shall not show")
+    films.add_argument("--guidance-scale", type=float, help="how much to follow the prompt (7)")
+    films.add_argument("--height", type=int, help="pixels (the training height)")
+    films.add_argument("--width", type=int, help="pixels (the training width)")
+    films.add_argument(
+        "--dicom", action="store_true", help="DICOM DX files of films, too; they hold the prompt"
+    )
+    films.add_argument(
+        "--pixel-spacing", type=float, metavar="MM", help="for --dicom (430 mm by the longer side)"
+    )
+    parser.set_defaults(run=_sample)
+
+
+def _sample(options: argparse.Namespace) -> None:
+    """Load a pipeline and sample from it."""
+    pipeline = load_chosen(options, counts=["num"])
+    for name, kind in _FITTING.items():
+        if getattr(options, name) not in (None, False) and not isinstance(pipeline, kind):
+            found = type(pipeline).__name__
+            raise ValueError(f"--{name.replace('_', '-')} has no meaning for a {found}.")
+    pipeline.set_progress_bar_config(leave=False)
+    if isinstance(pipeline, CT3DPipeline):
+        _sample_volumes(pipeline, options)
+    elif isinstance(pipeline, TextToImagePipeline):
+        _sample_images(pipeline, options)
+    elif isinstance(pipeline, FlairToT1Pipeline):
+        raise ValueError(f"{options.pipeline} translates scans: use `diffct translate`.")
+    else:
+        raise ValueError(f"{options.pipeline} is a {type(pipeline).__name__}, not one of diffct's.")
+
+
+def _sample_volumes(pipeline: CT3DPipeline, options: argparse.Namespace) -> None:
+    """Sample volumes: number i has the seed `seed + i`, whatever `num` and the batch size are."""
+    made = sample_volumes(
+        pipeline,
+        options.num,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        steps=options.steps,
+        size=options.size,
+        class_label=options.class_label,
+    )
+    for first_index, output in made:
+        output.save(options.out, first_index=first_index)
+    print(f"{options.num} volume(s) as NIfTI (HU) and pictures (PNG) in {options.out}")
+
+
+def _sample_images(pipeline: TextToImagePipeline, options: argparse.Namespace) -> None:
+    """Sample images: number i of every prompt has the seed `seed + i`, so that words compare."""
+    if options.prompt is None:
+        raise ValueError('Say what the images show by --prompt "..."; --prompt "" for any.')
+    wanted = [(prompt, index) for prompt in options.prompt for index in range(options.num)]
+    made = sample_images(
+        pipeline,
+        [prompt for prompt, _ in wanted],
+        seeds=[options.seed + index for _, index in wanted],
+        batch_size=options.batch_size,
+        steps=options.steps,
+        guidance_scale=options.guidance_scale,
+        negative_prompt=options.negative_prompt,
+        height=options.height,
+        width=options.width,
+    )
+    shown: list[np.ndarray] = []
+    for indices, output in made:
+        paths = output.save(options.out, first_index=indices[0])
+        films = output.films()
+        if options.dicom:
+            for index, path, film in zip(indices, paths, films, strict=True):
+                write_dx(
+                    film,
+                    path.with_suffix(".dcm"),
+                    prompt=wanted[index][0],
+                    pixel_spacing_mm=options.pixel_spacing,
+                )
+        shown += films[: _MOST_SHOWN - len(shown)]
+    save_contact_sheet(
+        shown,
+        options.out / "contact-sheet.png",
+        titles=[prompt or "(empty prompt)" for prompt, _ in wanted[: len(shown)]],
+        columns=options.num if 1 < len(options.prompt) and options.num <= 8 else 4,
+    )
+    kinds = "16-bit PNG and DICOM" if options.dicom else "16-bit PNG"
+    what = "film" if isinstance(pipeline, CXRTextToImagePipeline) else "image"
+    print(f"{len(wanted)} {what}(s) as {kinds}, and contact-sheet.png, in {options.out}")

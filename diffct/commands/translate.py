@@ -1,0 +1,56 @@
+"""`diffct translate`: a scan in another contrast, on its own grid."""
+
+import argparse
+from pathlib import Path
+
+from diffct.commands.loading import add_pipeline_arguments, load_chosen
+from diffct.pipelines import FlairToT1Pipeline
+
+
+def add_translate(commands: "argparse._SubParsersAction") -> None:
+    """Describe `diffct translate`."""
+    parser = commands.add_parser("translate", help="translate a scan, as FLAIR to T1-weighted")
+    add_pipeline_arguments(parser)
+    parser.add_argument("scan", type=Path, help="the scan: NIfTI, NRRD or a DICOM folder")
+    parser.add_argument("--out", type=Path, required=True, help="file to write, .nii or .nii.gz")
+    parser.add_argument(
+        "--condition",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="a further scan of the patient, for a pipeline that reads several; again for more",
+    )
+    parser.add_argument("--guidance-scale", type=float, default=1.0, help="for the prompt (1)")
+    parser.add_argument(
+        "--num-samples",
+        type=int,
+        default=1,
+        help="2 and more: their mean, and their standard deviation in a second file (1)",
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="slices at once (8)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first sample (0)")
+    parser.set_defaults(run=_translate)
+
+
+def _translate(options: argparse.Namespace) -> None:
+    """Translate a scan into a file on the same grid."""
+    pipeline = load_chosen(options, counts=["num_samples"])
+    if not isinstance(pipeline, FlairToT1Pipeline):
+        raise ValueError(f"{options.pipeline} is a {type(pipeline).__name__}, not a translation.")
+    scans = {pipeline.conditions[0]: options.scan}
+    for words in options.condition:
+        name, _, path = words.partition("=")
+        if not path or name in scans:
+            raise ValueError(f"--condition {words}: give NAME=PATH, each name once.")
+        scans[name] = Path(path)
+    pipeline.translate_volume(
+        scans,
+        out=options.out,
+        num_samples=options.num_samples,
+        batch_size=options.batch_size,
+        num_inference_steps=options.steps,
+        guidance_scale=options.guidance_scale,
+        seed=options.seed,
+    )
+    also = ", with the standard deviation beside it" if options.num_samples > 1 else ""
+    print(f"SYNTHETIC scan, not for diagnosis, on the grid of {options.scan}: {options.out}{also}")

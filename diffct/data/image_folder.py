@@ -1,0 +1,233 @@
+"""Which files of a folder are images, and why the others are none.
+
+Everything that is pointed at a folder of images asks here: training, evaluation and inspection then
+agree on what is there, and all say what they leave out.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+from diffct.data import dicom
+from diffct.data.label_maps import is_label_picture, is_label_volume
+from diffct.data.scan_formats import NIFTI_ENDINGS, NRRD_ENDINGS, UNREAD_ENDINGS
+
+Kind = Literal["volumes", "pictures"]
+
+VOLUME_ENDINGS = (*NIFTI_ENDINGS, *NRRD_ENDINGS)
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+ACCEPTED_VOLUMES = "a .nii, .nii.gz, .nrrd or .nhdr file, or a folder holding one DICOM series"
+ACCEPTED_PICTURES = "a PNG, JPEG, TIFF or DICOM file"
+
+_NAMED_AT_MOST = 3
+# Of one film in several formats the one that says most is read: DICOM has the maker's window.
+_BEST_FIRST = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that is not read.
+
+    Attributes:
+        path: The file.
+        reason: Why, as a noun, e.g. "label map".
+    """
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """The images of a folder.
+
+    Attributes:
+        folder: Where they lie.
+        kind: "volumes", or "pictures" in two dimensions.
+        images: The files, and of DICOM series the folders, sorted.
+        left_out: All other files, sorted; hidden files only if they are named like images.
+    """
+
+    folder: Path
+    kind: Kind
+    images: tuple[Path, ...]
+    left_out: tuple[LeftOut, ...]
+
+    def left_out_lines(self) -> list[str]:
+        """Say what was left out: a line for each reason, with the first files."""
+        reasons: dict[str, list[str]] = {}
+        for entry in self.left_out:
+            name = entry.path.relative_to(self.folder).as_posix()
+            reasons.setdefault(entry.reason, []).append(name)
+        lines = []
+        for reason, names in reasons.items():
+            more = ", ..." if len(names) > _NAMED_AT_MOST else ""
+            named = ", ".join(names[:_NAMED_AT_MOST]) + more
+            lines.append(f"left out: {len(names)} × {reason} ({named})")
+        return lines
+
+
+def find_images(
+    folder: str | Path,
+    *,
+    kind: Kind | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> FoundImages:
+    """Find the images of a folder and of the folders below it.
+
+    Links are followed. Left out are hidden files and folders, label maps (few whole numbers in
+    large areas), pictures beside volumes, second copies of a picture in another format, and contact
+    sheets.
+
+    Args:
+        folder: Where to look.
+        kind: What is looked for; None for volumes if there is one, or else pictures.
+        include: Patterns such as "ct.nii.gz" or "*/images"; only paths that match one are read. A
+            pattern fits a path (relative to `folder`) as a whole, or any part of it from one slash
+            to another; its `*` may stand for slashes.
+        exclude: Patterns of paths that are not read, whatever `include` says.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It is not a folder, or holds no image; the message says what was left out.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder}: there is no such folder. Give a folder of images.")
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: not a folder. Give the folder that holds the images.")
+    search = _Search(folder, include, exclude)
+    search.run()
+    kind = kind or ("volumes" if search.volumes or not search.pictures else "pictures")
+    found = search.result(kind)
+    if not found.images:
+        accepted = ACCEPTED_VOLUMES if kind == "volumes" else ACCEPTED_PICTURES
+        what = "scan" if kind == "volumes" else "picture"
+        listed = "".join(f"\n- {line}" for line in found.left_out_lines())
+        raise ValueError(f"{folder}: holds no {what}. A {what} is {accepted}.{listed}")
+    return found
+
+
+class _Search:
+    """One walk through a folder, sorting files into volumes, pictures and others."""
+
+    def __init__(self, folder: Path, include: Sequence[str], exclude: Sequence[str]) -> None:
+        self.folder = folder
+        self.include = include
+        self.exclude = exclude
+        self.volumes: list[Path] = []
+        self.pictures: list[Path] = []
+        self.left_out: list[LeftOut] = []
+
+    def run(self) -> None:
+        """Sort every file."""
+        for files in _walk(self.folder):
+            wanted = [file for file in files if self._wanted(file)]
+            plain = [file for file in wanted if _ending(file, VOLUME_ENDINGS + PICTURE_ENDINGS)]
+            for file in plain:
+                self._sort(file)
+            self._sort_dicom([file for file in wanted if file not in set(plain)])
+
+    def result(self, kind: Kind) -> FoundImages:
+        """Return what was found of a kind; the other kind is left out."""
+        if kind == "volumes":
+            images, others, reason = self.volumes, self.pictures, "picture, not a volume"
+        else:
+            images, others, reason = self.pictures, self.volumes, "volume, not a picture"
+        left_out = [*self.left_out, *(LeftOut(path, reason) for path in others)]
+        if kind == "pictures":
+            images, copies = _one_format_each(images)
+            left_out += [LeftOut(path, "picture there in another format") for path in copies]
+        left_out.sort(key=lambda entry: (entry.reason, entry.path))
+        return FoundImages(self.folder, kind, tuple(sorted(images)), tuple(left_out))
+
+    def _wanted(self, file: Path) -> bool:
+        """Say whether a file is visible and chosen; name it as left out if it might be an image."""
+        parts = file.relative_to(self.folder).parts
+        if file.name.startswith("."):
+            if _ending(file, VOLUME_ENDINGS + PICTURE_ENDINGS + UNREAD_ENDINGS + (".dcm",)):
+                self.left_out.append(LeftOut(file, "hidden file"))
+            return False
+        if self.include and not _matches(parts, self.include):
+            self.left_out.append(LeftOut(file, "file that include does not name"))
+            return False
+        if _matches(parts, self.exclude):
+            self.left_out.append(LeftOut(file, "file that exclude names"))
+            return False
+        return True
+
+    def _sort(self, file: Path) -> None:
+        """Sort a file that is named like an image."""
+        if _ending(file, VOLUME_ENDINGS):
+            if is_label_volume(file):
+                self.left_out.append(LeftOut(file, "label map"))
+            else:
+                self.volumes.append(file)
+        elif file.name == "contact-sheet.png":
+            self.left_out.append(LeftOut(file, "contact sheet"))
+        elif is_label_picture(file):
+            self.left_out.append(LeftOut(file, "label map"))
+        else:
+            self.pictures.append(file)
+
+    def _sort_dicom(self, files: Sequence[Path]) -> None:
+        """Sort the other files of one folder: slices of volumes, films, and no images at all."""
+        series = None
+        for file in files:
+            kind = None if series and file.suffix == ".dcm" else dicom.image_kind(file)
+            if kind == "slice":
+                series = file.parent
+            elif kind == "film":
+                self.pictures.append(file)
+            elif series is None or file.suffix != ".dcm":
+                reason = f"{file.suffix.lower() or 'file without ending'}"
+                unread = _ending(file, UNREAD_ENDINGS)
+                words = f"{reason} scan, a format that is not read" if unread else f"{reason} file"
+                self.left_out.append(LeftOut(file, words))
+        if series is not None:
+            self.volumes.append(series)
+
+
+def _walk(folder: Path) -> Iterator[list[Path]]:
+    """List the files of each folder, sorted; circles of links end."""
+    visited = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield [Path(parent, name) for name in sorted(names)]
+
+
+def _ending(file: Path, endings: Sequence[str]) -> bool:
+    return file.name.lower().endswith(tuple(endings))
+
+
+def _matches(parts: Sequence[str], patterns: Iterable[str]) -> bool:
+    """Say whether any run of a path's parts fits a pattern."""
+    runs = [
+        "/".join(parts[start:end])
+        for start in range(len(parts))
+        for end in range(start + 1, len(parts) + 1)
+    ]
+    return any(fnmatchcase(run, pattern.strip("/")) for pattern in patterns for run in runs)
+
+
+def _one_format_each(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Divide pictures into one of each name and folder, and the same ones in other formats."""
+    named: dict[Path, list[Path]] = {}
+    for file in files:
+        named.setdefault(file.with_suffix(""), []).append(file)
+
+    def rank(file: Path) -> int:
+        ending = file.suffix.lower()
+        return _BEST_FIRST.index(ending) + 1 if ending in _BEST_FIRST else 0
+
+    ordered = [sorted(group, key=rank) for group in named.values()]
+    return [group[0] for group in ordered], [file for group in ordered for file in group[1:]]

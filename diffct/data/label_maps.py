@@ -1,0 +1,67 @@
+"""Label maps: arrays that say of each voxel what it belongs to, told apart from images.
+
+A label map holds few different whole numbers, none below zero, and neighbours mostly agree. CT has
+air below zero and noise; MR and 8-bit exports have noise.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from diffct.data.scan_formats import read_first_slices, read_stored_values
+
+MAX_LABELS = 256
+_LEAST_AGREEMENT = 0.5  # of neighbouring voxels that are both labelled
+
+
+def is_label_array(array: np.ndarray) -> bool:
+    """Say whether an array is a label map.
+
+    Args:
+        array: Of any shape. One that is zero everywhere counts as a label map of nothing.
+    """
+    if not _may_be_labels(array):
+        return False
+    agreeing = pairs = 0
+    for axis in range(array.ndim):
+        first, second = array.swapaxes(0, axis)[:-1], array.swapaxes(0, axis)[1:]
+        both = (first > 0) & (second > 0)
+        pairs += np.count_nonzero(both)
+        agreeing += np.count_nonzero(both & (first == second))
+    return agreeing >= _LEAST_AGREEMENT * pairs
+
+
+def is_label_volume(path: Path) -> bool:
+    """Say whether a NIfTI or NRRD file is a label map; a damaged one is none.
+
+    A scan is told by its first slices, so that only label maps are read whole.
+    """
+    try:
+        return _may_be_labels(read_first_slices(path)) and is_label_array(read_stored_values(path))
+    except ValueError:
+        return False  # whoever reads the scan says what is wrong with it
+
+
+def is_label_picture(path: Path) -> bool:
+    """Say whether a PNG or TIFF file is a label map; one of a single value is taken for an image.
+
+    Lossy formats hold no labels.
+    """
+    try:
+        with Image.open(path, formats=["PNG", "TIFF"]) as image:
+            if image.mode not in ("1", "L", "P", "I", "I;16"):
+                return False
+            array = np.asarray(image)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError):
+        return False
+    return array.ndim == 2 and array.min() < array.max() and is_label_array(array.astype(int))
+
+
+def _may_be_labels(array: np.ndarray) -> bool:
+    """Say whether an array holds few different whole numbers, none below zero."""
+    if array.size == 0 or not np.isfinite(array).all() or array.min() < 0:
+        return False
+    if array.dtype.kind == "f" and (array != np.rint(array)).any():
+        return False
+    return len(np.unique(array)) <= MAX_LABELS

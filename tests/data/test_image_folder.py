@@ -1,0 +1,113 @@
+"""Which files of a folder are images."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffct.data.image_folder import find_images
+from diffct.data.label_maps import is_label_array
+
+
+def write_scan(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
+
+
+def write_picture(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+@pytest.fixture
+def ct() -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 100, (12, 10, 8)).astype(np.int16)
+
+
+@pytest.fixture
+def film() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (40, 30), dtype=np.uint8)
+
+
+def named(found) -> list[str]:
+    return [path.relative_to(found.folder).as_posix() for path in found.images]
+
+
+def reasons(found) -> dict[str, str]:
+    return {
+        entry.path.relative_to(found.folder).as_posix(): entry.reason for entry in found.left_out
+    }
+
+
+def test_scans_are_told_from_masks_previews_and_foreign_formats(tmp_path, ct, film):
+    write_scan(tmp_path / "a b [1]/ct.nii.gz", ct)
+    mask = np.zeros(ct.shape, np.int16)
+    mask[4:8, 3:6, 5:] = 7
+    write_scan(tmp_path / "a b [1]/segmentations/liver.nii.gz", mask)
+    write_scan(tmp_path / "a b [1]/segmentations/absent.nii.gz", 0 * mask)
+    write_scan(tmp_path / "a b [1]/float.nii", mask.astype(np.float32))
+    write_picture(tmp_path / "a b [1]/ct.png", film)
+    (tmp_path / "c.mha").write_bytes(b"ObjectType = Image")
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "._ct.nii.gz").write_bytes(b"x")
+    found = find_images(tmp_path)
+    assert (found.kind, named(found)) == ("volumes", ["a b [1]/ct.nii.gz"])
+    assert reasons(found) == {
+        "a b [1]/segmentations/liver.nii.gz": "label map",
+        "a b [1]/segmentations/absent.nii.gz": "label map",
+        "a b [1]/float.nii": "label map",
+        "a b [1]/ct.png": "picture, not a volume",
+        "c.mha": ".mha scan, a format that is not read",
+        "notes.txt": ".txt file",
+        "._ct.nii.gz": "hidden file",
+    }
+    assert "left out: 3 × label map (a b [1]/float.nii, " in "\n".join(found.left_out_lines())
+
+
+def test_pictures_are_counted_once_and_without_masks(tmp_path, film):
+    mask = np.zeros(film.shape, np.uint8)
+    mask[10:20, 5:20] = 255
+    write_picture(tmp_path / "one.png", film)
+    write_picture(tmp_path / "one.jpg", film)
+    write_picture(tmp_path / "two.png", film)
+    write_picture(tmp_path / "other/one.png", film)
+    write_picture(tmp_path / "black.png", 0 * film)
+    write_picture(tmp_path / "two_mask.png", mask)
+    write_picture(tmp_path / "._two.png", film)
+    write_picture(tmp_path / "contact-sheet.png", film)
+    found = find_images(tmp_path)
+    assert (found.kind, named(found)) == (
+        "pictures",
+        ["black.png", "one.png", "other/one.png", "two.png"],
+    )
+    assert set(reasons(found)) == {"one.jpg", "two_mask.png", "._two.png", "contact-sheet.png"}
+
+
+def test_patterns_choose_files_by_any_part_of_their_path(tmp_path, ct):
+    for name in ("s1/ct.nii.gz", "s1/pet.nii.gz", "s2/ct.nii.gz", "old/s3/ct.nii.gz"):
+        write_scan(tmp_path / name, ct)
+    found = find_images(tmp_path, include=["ct.nii.gz"], exclude=["old"])
+    assert named(found) == ["s1/ct.nii.gz", "s2/ct.nii.gz"]
+    assert named(find_images(tmp_path, exclude=["s?/pet*"])) == [
+        "old/s3/ct.nii.gz",
+        "s1/ct.nii.gz",
+        "s2/ct.nii.gz",
+    ]
+
+
+def test_a_folder_without_images_says_what_is_there(tmp_path, ct):
+    write_scan(tmp_path / "mask.nii.gz", np.zeros_like(ct))
+    with pytest.raises(ValueError, match=r"holds no scan.*\n- left out: 1 × label map \(mask"):
+        find_images(tmp_path, kind="volumes")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        find_images(tmp_path / "gone")
+
+
+def test_grey_values_are_no_labels(ct):
+    rng = np.random.default_rng(0)
+    assert not is_label_array(ct)
+    assert not is_label_array(rng.integers(0, 255, (9, 9, 9)))
+    assert not is_label_array(rng.random((9, 9, 9)))
+    assert is_label_array(np.kron(rng.integers(0, 90, (4, 4, 4)), np.ones((4, 4, 4), int)))
