@@ -9,7 +9,8 @@ import torch
 from diffct.commands.inspect import add_inspect
 from diffct.commands.sample import add_sample
 from diffct.commands.translate import add_translate
-from diffct.evaluation.command import add_compare, add_evaluate
+from diffct.evaluation.command import add_evaluate
+from diffct.evaluation.compare import add_compare
 from diffct.prepare.command import add_arguments
 
 

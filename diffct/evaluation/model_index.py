@@ -62,6 +62,7 @@ def add_to_model_card(
     results = [
         result
         for section in sections
+        if section.figures
         for result in _section_results(section, data_name=data_name, task=task)
     ]
     others = [result for result in card.data.eval_results or [] if not _is_own(result)]

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from diffct.atomic import atomic_file
 from diffct.metrics.intervals import Estimate
@@ -20,12 +20,15 @@ class Table:
         columns: Their names.
         rows: Cells, as many in each row as there are columns.
         note: What a reader must know to read it.
+        aside: Whether readers may skip it, as the figures of a random network: reports fold it
+            away at their end.
     """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    aside: bool = False
 
     def markdown(self) -> str:
         """Write it as Markdown."""
@@ -43,6 +46,26 @@ class Picture:
     caption: str
 
 
+# The questions that a report opens with, in this order.
+QUALITY, VARIETY, PRIVACY = "As good as real?", "As varied as real?", "Private?"
+State = Literal["good", "in doubt", "bad", "not measured"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to one question of a reader.
+
+    Attributes:
+        question: In plain words, the same for every section that answers it: "As good as real?".
+        state: The answer in a word; "in doubt" if intervals or numbers do not tell.
+        sentence: One sentence with the figure and its yardstick; the reason if not measured.
+    """
+
+    question: str
+    state: State
+    sentence: str
+
+
 @dataclass(frozen=True)
 class Section:
     """A measurement and all that it found.
@@ -54,7 +77,10 @@ class Section:
         figures: JSON values, dataclasses among them.
         tables: The figures for readers.
         pictures: Files beside the JSON.
-        remarks: Sentences that go with the figures: the verdict, what limits them.
+        remarks: Sentences that go with the figures: what was found, what limits it.
+        verdicts: Answers to the questions that a report opens with.
+        missing: What could not be measured, a sentence each with its reason. A section without
+            figures is all missing, see `not_measured`.
     """
 
     name: str
@@ -64,19 +90,38 @@ class Section:
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
     remarks: Sequence[str] = field(default=())
+    verdicts: Sequence[Verdict] = ()
+    missing: Sequence[str] = ()
 
     def markdown(self) -> str:
-        """Write remarks and tables as Markdown."""
-        parts = [f"## {self.title}", *self.remarks, *(table.markdown() for table in self.tables)]
-        return "\n\n".join(parts)
+        """Write verdicts, what is missing, remarks and tables as Markdown."""
+        verdicts = [f"{v.question} {v.state.upper()}: {v.sentence}" for v in self.verdicts]
+        missing = [f"Not measured: {reason}" for reason in self.missing]
+        tables = [table.markdown() for table in self.tables]
+        return "\n\n".join([f"## {self.title}", *verdicts, *missing, *self.remarks, *tables])
 
     def json(self) -> dict[str, Any]:
-        """Return protocol, figures and remarks as JSON values; NaN becomes null."""
+        """Return protocol, figures and words as JSON values; NaN becomes null."""
         return {
             "protocol": self.protocol,
             "figures": _plain(self.figures),
             "remarks": list(self.remarks),
+            "verdicts": _plain(list(self.verdicts)),
+            "missing": list(self.missing),
         }
+
+
+def not_measured(name: str, title: str, reason: str, *, questions: Sequence[str]) -> Section:
+    """Return the section of a measurement that was not possible, with nothing but the reason.
+
+    Args:
+        name: Of the section.
+        title: For readers.
+        reason: A sentence, without patients and file names.
+        questions: What it would have answered, each now "not measured".
+    """
+    verdicts = [Verdict(question, "not measured", reason) for question in questions]
+    return Section(name, title, {}, {}, verdicts=verdicts, missing=[reason])
 
 
 def write_section(section: Section, folder: Path) -> Path:
