@@ -7,7 +7,6 @@ during an epoch no source file is opened.
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from diffct.atomic import atomic_file
 from diffct.data import dicom
+from diffct.data.patients import patient_in_path
 from diffct.data.splits import Split, check_patients_apart, check_split, load_split, make_split
 from diffct.data.transforms import (
     Augmentation,
@@ -280,13 +280,7 @@ def _check_config(config: CTDataConfig) -> None:
 def _patient(key: str, path: Path, pattern: str | None) -> str:
     """Tell whose scan it is."""
     if pattern is not None:
-        match = re.search(pattern, key)
-        if re.compile(pattern).groups != 1 or match is None or not match[1]:
-            raise ValueError(
-                f"{path}: data.patient_pattern {pattern!r} finds no patient in {key!r}. Give a "
-                "regular expression whose one (group) matches the patient's part of every path."
-            )
-        return match[1]
+        return patient_in_path(key, path, pattern, setting="data.patient_pattern")
     return (dicom.patient_key(path) if path.is_dir() else None) or key
 
 

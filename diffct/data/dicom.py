@@ -126,13 +126,14 @@ def patient_key(folder: Path) -> str | None:
     could find the matching one, so it belongs in no file.
 
     Args:
-        folder: A folder holding one DICOM series.
+        folder: A folder holding one DICOM series, or a single file; others have no patient.
 
     Returns:
         The first 16 hexadecimal digits of the SHA-256 of the PatientID, or None when the files
         carry none.
     """
-    for file in filter(is_dicom, visible_files(folder)):
+    files = visible_files(folder) if folder.is_dir() else [folder]
+    for file in filter(is_dicom, files):
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID"])
             identifier = str(header.get("PatientID") or "").strip()

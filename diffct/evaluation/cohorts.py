@@ -9,8 +9,10 @@ from diffusers import DiffusionPipeline
 from omegaconf import OmegaConf
 
 from diffct.data.ct import CTDataConfig, CTDataset, prepare_cohort
+from diffct.data.dicom import patient_key
 from diffct.data.image_folder import find_images
 from diffct.data.manifest import read_manifest
+from diffct.data.patients import patient_in_path
 from diffct.data.transforms import to_hounsfield
 from diffct.evaluation.image_sets import (
     ImageSet,
@@ -46,6 +48,7 @@ def load_cohort(
     split: str | None = None,
     train: Path | None = None,
     window_hu: Sequence[float] | None = None,
+    patient_pattern: str | None = None,
     cache_dir: Path,
 ) -> Cohort:
     """Read the images that a pipeline is measured against.
@@ -56,16 +59,23 @@ def load_cohort(
         pipeline: What is measured, if it is a pipeline.
         split: Which split of a manifest is held out; None for "test", or "validation" if there is
             no test image.
-        train: A folder of training images, each of a patient of its own.
+        train: A folder of training images.
         window_hu: For folders of CT; None for the pipeline's.
+        patient_pattern: Finds the patient in each path of folders of images; None for DICOM's
+            PatientID, and for a patient of its own for each other image.
         cache_dir: Where prepared scans are kept if the run's own are gone.
 
     Raises:
         FileNotFoundError: There is no such run or manifest.
-        ValueError: A split is empty, or the scans do not fit.
+        ValueError: A split is empty, the scans do not fit, or a patient is in both parts.
     """
     if train is not None:
-        return _folders(data, train, pipeline, window_hu)
+        return _folders(data, train, pipeline, window_hu, patient_pattern)
+    if patient_pattern is not None:
+        raise ValueError(
+            f"--patient-pattern names the patients of two folders of images (--train and --data);"
+            f" {data} knows its patients."
+        )
     if isinstance(pipeline, CT3DPipeline) or (data / "split.json").is_file():
         return _ct_cohort(data, cache_dir)
     manifest = read_manifest(data)
@@ -85,18 +95,53 @@ def _folders(
     train: Path,
     pipeline: DiffusionPipeline | None,
     window_hu: Sequence[float] | None,
+    patient_pattern: str | None,
 ) -> Cohort:
     """Read two folders as they are: pictures, or CT of the pipeline's spacing."""
-    parts = ((train, "training"), (held_out, "held-out"))
-    if find_images(held_out).kind == "pictures":
-        return Cohort(*(pictures_of_folder(f, title=title) for f, title in parts), False)
     config = {} if pipeline is None else pipeline.config
-    window = window_hu or config.get("window_hu") or _WINDOW_HU
-    sets = (
-        volumes_of_folder(f, title=t, window_hu=window, spacing_mm=config.get("spacing_mm"))
-        for f, t in parts
+    pictures = find_images(held_out).kind == "pictures"
+    sets = []
+    for folder, title in ((train, "training"), (held_out, "held-out")):
+        if pictures:
+            images = pictures_of_folder(folder, title=title)
+        else:
+            images = volumes_of_folder(
+                folder,
+                title=title,
+                window_hu=window_hu or config.get("window_hu") or _WINDOW_HU,
+                spacing_mm=config.get("spacing_mm"),
+            )
+        sets.append(replace(images, patients=_patients(images, folder, patient_pattern)))
+    return _apart(*sets)
+
+
+def _patients(images: ImageSet, folder: Path, pattern: str | None) -> tuple[str, ...]:
+    """Tell whose images those of a folder are."""
+    if pattern is None:
+        # What has no PatientID is a patient of its own.
+        return tuple(
+            patient_key(path) or own
+            for path, own in zip(images.files, images.patients, strict=True)
+        )
+    return tuple(
+        patient_in_path(
+            path.relative_to(folder).as_posix(), path, pattern, setting="--patient-pattern"
+        )
+        for path in images.files
     )
-    return Cohort(*sets, False)
+
+
+def _apart(train: ImageSet, held_out: ImageSet) -> Cohort:
+    """Put two folders together, unless they have a patient in common."""
+    common = len(set(train.patients) & set(held_out.patients))
+    if common:
+        raise ValueError(
+            f"{common} of {len(set(held_out.patients))} held-out patients have training images,"
+            " too, so they are not held out. Patients are told by --patient-pattern, or else by"
+            " the PatientID of DICOM; if that is the same in all files, name patients by their"
+            " paths: --patient-pattern REGEX with one (group)."
+        )
+    return Cohort(train, held_out, synthetic=False)
 
 
 def _ct_cohort(run: Path, cache_dir: Path) -> Cohort:

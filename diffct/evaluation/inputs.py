@@ -105,6 +105,7 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
         split=options.split,
         train=options.train,
         window_hu=options.window_hu,
+        patient_pattern=options.patient_pattern,
         cache_dir=options.out / "cache",
     )
     return Inputs(options.source, pipeline, cohort, device, options)
@@ -138,6 +139,13 @@ def add_input_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
     )
     parser.add_argument(
         "--train", type=Path, help="folder of training images, if --data is a folder of images"
+    )
+    parser.add_argument(
+        "--patient-pattern",
+        metavar="REGEX",
+        help="whose image each file of --data and --train is: a regular expression with one (group)"
+        " found in each path inside its folder, as in data.patient_pattern (DICOM's PatientID, or"
+        " else every image is a patient of its own)",
     )
     parser.add_argument(
         "--split", choices=SPLITS[1:], help="which split of a manifest is held out (test)"
