@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from diffct.atomic import atomic_file
+from diffct.data.missing_values import is_missing, is_no_sentence
 
 MANIFEST_NAME = "manifest.jsonl"
 SplitName = Literal["train", "validation", "test"]
@@ -145,6 +146,11 @@ def _parse(line: bytes, where: str) -> ManifestRow:
     for key in ("image", "patient", "split"):
         if not isinstance(values.get(key), str) or not values[key]:
             raise ValueError(f"{where}: lacks the key {key!r}, or it is no text.")
+    if is_missing(values["patient"]):
+        raise ValueError(
+            f"{where}: the patient is {values['patient']!r}, which stands for no value. Say whose "
+            "image it is, or leave the line out."
+        )
     if values["split"] not in SPLITS:
         raise ValueError(
             f"{where}: the split is {values['split']!r}; it must be one of {', '.join(SPLITS)}."
@@ -152,6 +158,9 @@ def _parse(line: bytes, where: str) -> ManifestRow:
     sentences = values.get("sentences", [])
     if not isinstance(sentences, list) or not all(isinstance(text, str) for text in sentences):
         raise ValueError(f"{where}: 'sentences' is not a list of texts.")
+    empty = [text for text in sentences if is_no_sentence(text)]
+    if empty:
+        raise ValueError(f"{where}: the sentence {empty[0]!r} says nothing. Leave it out.")
     if not isinstance(values.get("study", ""), str) or not isinstance(
         values.get("facts", {}), dict
     ):

@@ -9,6 +9,8 @@ import difflib
 import re
 from typing import Literal
 
+from diffct.data.missing_values import is_no_sentence
+
 SectionName = Literal["findings", "impression"]
 
 # Words that tell the kind of a heading. A heading with none of them, such as "LUNGS:", belongs to
@@ -88,13 +90,13 @@ def split_sentences(text: str) -> list[str]:
         text: Any text; wrapped lines are joined, empty lines and marks of a list end a sentence.
 
     Returns:
-        The sentences in their order with single spaces, without marks of lists; what has no letter
-        is left out.
+        The sentences in their order with single spaces, without marks of lists; what has no letter,
+        or is a missing value that was pasted in ("nan", "N/A"), is left out.
     """
     text = _CONTROL.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
     blocks = re.split(r"\n\s*\n", _cut_list(_BULLET.sub("\n\n", text)))
     sentences = [sentence for block in blocks for sentence in _split_line(" ".join(block.split()))]
-    return [sentence for sentence in sentences if _LETTER.search(sentence)]
+    return [s for s in sentences if _LETTER.search(s) and not is_no_sentence(s)]
 
 
 def report_sentences(text: str) -> list[str]:

@@ -55,7 +55,8 @@ def _add_radiographs(data_sets: "argparse._SubParsersAction") -> None:
         "--csv",
         type=Path,
         required=True,
-        help="table with the columns image, text, patient and optionally study and split",
+        help="table in UTF-8 with the columns image, text, patient and optionally study and split, "
+        "divided by commas, semicolons or tabs; nan, N/A and None stand for no value",
     )
     parser.add_argument(
         "--one-patient-per-image",

@@ -31,7 +31,7 @@ class Film:
     """A row of a data set's list.
 
     Args:
-        csv_row: Its number in the list, where the header is row 1.
+        csv_row: Its number in the list as a spreadsheet counts: the header is row 1.
         source: The file of the image.
         image: Where the picture goes, relative to the output folder.
         patient: Whose it is.
@@ -131,17 +131,22 @@ def prepare_films(
 
 
 def _drop_contradictions(films: Iterable[Film]) -> list[Film]:
-    """Drop patients with rows in two splits, and the second row of an image."""
+    """Drop patients with rows in two splits, images of two patients, and second rows of images."""
     films = list(films)
     splits: dict[str, set[SplitName]] = {}
+    owners: dict[str, set[str]] = {}
     for film in films:
         if film.split is not None:
             splits.setdefault(film.patient, set()).add(film.split)
+        if film.dropped is None:
+            owners.setdefault(film.image, set()).add(film.patient)
     images: set[str] = set()
     checked = []
     for film in films:
         if film.dropped is None and len(splits.get(film.patient, ())) > 1:
             film = replace(film, dropped="patient in two splits")
+        elif film.dropped is None and len(owners[film.image]) > 1:
+            film = replace(film, dropped="image of two patients")
         elif film.dropped is None and film.image in images:
             film = replace(film, dropped="image listed twice")
         images.add(film.image)

@@ -39,7 +39,8 @@ def prepare_radiographs(
         images: The folder of the images.
         table: CSV in UTF-8 with the columns `image` (path in the folder), `text` (a report with
             headings, of which Findings and Impression are used, or plain sentences), and optionally
-            `patient`, `study` and `split` (train, validation or test).
+            `patient`, `study` and `split` (train, validation or test). Cells such as `nan`, `N/A`
+            and `None` say nothing, see `is_missing`.
         out: The folder to write; see `prepare_films`.
         size: Pixels of the shorter side.
         seed: Seed of the split by patient (80, 10 and 10 %) when the table has none.
@@ -54,8 +55,8 @@ def prepare_radiographs(
 
     Raises:
         FileNotFoundError: The folder or the table is missing.
-        ValueError: The table is damaged or lacks a column, a setting is wrong, `out` holds
-            something else, or nothing is left.
+        ValueError: The table is damaged, lacks a column or has a row of another length, a setting
+            is wrong, `out` holds something else, or nothing is left.
         OSError: The disk is full.
     """
     images, table = Path(images), Path(table)
@@ -64,15 +65,16 @@ def prepare_radiographs(
     if not 8 <= bits <= 16:
         raise ValueError(f"bits is {bits}; 16-bit files use 8 to 16 bits.")
     rows = read_table(table, needed=("image", "text"), optional=("patient", "study", "split"))
-    if "patient" in rows[0] and one_patient_per_image:
+    columns = next(iter(rows.values())).keys()
+    if "patient" in columns and one_patient_per_image:
         raise ValueError(f"{table}: has a column 'patient'; leave out one_patient_per_image.")
-    if "patient" not in rows[0] and not one_patient_per_image:
+    if "patient" not in columns and not one_patient_per_image:
         raise ValueError(
             f"{table}: lacks the column 'patient', without which one person could be in two "
             "splits. Add it; if no two images are of one person, say --one-patient-per-image."
         )
-    films = [_film(row, f"{table}, row {n}", n, images) for n, row in enumerate(rows, start=2)]
-    given = "split" in rows[0]
+    films = [_film(row, f"{table}, row {n}", n, images) for n, row in rows.items()]
+    given = "split" in columns
     settings = {
         "data_set": "radiographs",
         "size": size,

@@ -75,7 +75,7 @@ def prepare_mimic_cxr(
         )
     metadata = read_table(_table(images, "metadata"), needed=(*_IDENTIFIERS, "ViewPosition"))
     splits = _official_splits(images) if split == "official" else None
-    films = [_film(row, csv_row, images, splits) for csv_row, row in enumerate(metadata, start=2)]
+    films = [_film(row, csv_row, images, splits) for csv_row, row in metadata.items()]
     films = _with_sentences(
         sorted(films, key=lambda film: film.image), Path(reports), show_progress
     )
@@ -106,7 +106,7 @@ def _official_splits(images: Path) -> dict[tuple[str, ...], SplitName]:
     """Read the official split of every (patient, study, image)."""
     path = _table(images, "split")
     splits = {}
-    for csv_row, row in enumerate(read_table(path, needed=(*_IDENTIFIERS, "split")), start=2):
+    for csv_row, row in read_table(path, needed=(*_IDENTIFIERS, "split")).items():
         if row["split"] not in _SPLITS:
             raise ValueError(
                 f"{path}, row {csv_row}: the split is {row['split']!r}; known are "

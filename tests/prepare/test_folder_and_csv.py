@@ -138,6 +138,25 @@ def test_rows_that_say_too_little_are_counted(films, tmp_path):
     }
 
 
+def test_missing_values_are_no_reports_and_no_patients(films, tmp_path):
+    good = rows_of(films)[1]
+    other = rows_of(films)[2]
+    rows = [good, good | {"image": "b.png", "text": "nan"}, other | {"patient": "NaN"}]
+    report = prepare(films, tmp_path / "out", write_table(tmp_path / "films.csv", *rows))
+    assert report.dropped == {"no patient named": 1, "no text": 1}
+    (row,) = read_manifest(tmp_path / "out").rows
+    assert row.patient == good["patient"]
+    assert row.sentences == tuple(good["text"].replace(". ", ".|").split("|"))
+    assert "4,no patient named" in (tmp_path / "out" / "dropped.csv").read_text()
+
+
+def test_an_image_of_two_patients_is_nobodys(films, tmp_path):
+    good, other = rows_of(films)[1:3]
+    rows = [good, other, other | {"patient": good["patient"]}]
+    report = prepare(films, tmp_path / "out", write_table(tmp_path / "films.csv", *rows))
+    assert report.dropped == {"image of two patients": 2} and report.rows == 3
+
+
 def test_reports_and_plain_text_are_both_read(films, tmp_path):
     rows = rows_of(films)[1:3]
     rows[0]["text"] = "INDICATION: Cough.\nFINDINGS: Clear.\nIMPRESSION: Normal."
