@@ -1,7 +1,8 @@
 """Label maps: arrays that say of each voxel what it belongs to, told apart from images.
 
 A label map holds few different whole numbers, none below zero, and neighbours mostly agree. CT has
-air below zero and noise; MR and 8-bit exports have noise.
+air below zero and noise; MR and 8-bit exports have noise. In smooth images neighbours agree, too,
+but where they differ they are next to each other in value, as those of many labels are not.
 """
 
 from pathlib import Path
@@ -13,6 +14,9 @@ from diffct.data.scan_formats import read_first_slices, read_stored_values
 
 MAX_LABELS = 256
 _LEAST_AGREEMENT = 0.5  # of neighbouring voxels that are both labelled
+_FEW_LABELS = 32  # may be numbered in the order in which they lie, as vertebrae are
+_SMALL_STEP = 2  # most neighbours that differ do so by this at most, in smooth images of 8 bits
+_LARGE_AREAS = 0.95  # of neighbouring voxels agree in label maps of many labels
 
 
 def is_label_array(array: np.ndarray) -> bool:
@@ -23,13 +27,21 @@ def is_label_array(array: np.ndarray) -> bool:
     """
     if not _may_be_labels(array):
         return False
-    agreeing = pairs = 0
+    agreeing = pairs = small_steps = 0
     for axis in range(array.ndim):
         first, second = array.swapaxes(0, axis)[:-1], array.swapaxes(0, axis)[1:]
         both = (first > 0) & (second > 0)
         pairs += np.count_nonzero(both)
         agreeing += np.count_nonzero(both & (first == second))
-    return agreeing >= _LEAST_AGREEMENT * pairs
+        # Unsigned numbers are never below zero, so the smaller is taken from the larger.
+        apart = np.maximum(first, second) - np.minimum(first, second)
+        small_steps += np.count_nonzero(both & (apart <= _SMALL_STEP))
+    if agreeing < _LEAST_AGREEMENT * pairs:
+        return False
+    smooth = 2 * (small_steps - agreeing) > pairs - agreeing
+    if not smooth or agreeing >= _LARGE_AREAS * pairs:
+        return True
+    return len(np.unique(array)) <= _FEW_LABELS
 
 
 def is_label_volume(path: Path) -> bool:

@@ -27,7 +27,9 @@ _COLOUR_STEPS = 16
 _COLOUR_SHARE = 1e-3
 
 
-def read_radiograph(path: str | Path, *, bits: int = 16, smallest_side: int = 64) -> np.ndarray:
+def read_radiograph(
+    path: str | Path, *, bits: int = 16, smallest_side: int = 64, dark: bool = False
+) -> np.ndarray:
     """Read one film from PNG, JPEG, TIFF or DICOM, upright and with bright as dense.
 
     EXIF orientation, DICOM's PatientOrientation, MONOCHROME1 and display windows are honoured; RGB
@@ -37,6 +39,7 @@ def read_radiograph(path: str | Path, *, bits: int = 16, smallest_side: int = 64
         path: The file.
         bits: How many bits of 16-bit PNG and TIFF files are used; DICOM files say it themselves.
         smallest_side: Shortest side in pixels that is accepted.
+        dark: Whether a film may show nothing, or use a small part of its bits, as samples may.
 
     Returns:
         Gray values in [0, 1], float32 with shape (rows, columns).
@@ -49,13 +52,13 @@ def read_radiograph(path: str | Path, *, bits: int = 16, smallest_side: int = 64
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
-    film = read_dicom_film(path) if is_dicom(path) else _read_picture(path, bits)
+    film = read_dicom_film(path) if is_dicom(path) else _read_picture(path, bits, dark)
     if min(film.shape) < smallest_side:
         height, width = film.shape
         raise UnusableFilmError(
             path, "too small", f"has {height}x{width} pixels, fewer than {smallest_side} on a side"
         )
-    if np.ptp(film) < _SMALLEST_CONTRAST:
+    if not dark and np.ptp(film) < _SMALLEST_CONTRAST:
         raise UnusableFilmError(path, "constant", "shows nothing: all pixels have the same value")
     return film
 
@@ -129,7 +132,7 @@ def read_notes(path: str | Path) -> dict[str, str]:
         return {}
 
 
-def _read_picture(path: Path, bits: int) -> np.ndarray:
+def _read_picture(path: Path, bits: int, dark: bool) -> np.ndarray:
     """Read a PNG, JPEG or TIFF file."""
     try:
         with Image.open(path, formats=_FORMATS) as opened:
@@ -148,7 +151,7 @@ def _read_picture(path: Path, bits: int) -> np.ndarray:
             raise  # the disk or the permissions are at fault, not the file
         raise UnusableFilmError(path, "unreadable", f"is damaged or cut off ({error})") from error
     if image.mode.startswith("I"):
-        film = _scale_16_bit(np.asarray(image), path, bits)
+        film = _scale_16_bit(np.asarray(image), path, bits, dark)
         # Pillow inverts such TIFF files only when they have 8 bits.
         return 1 - film if photometric == _WHITE_IS_ZERO else film
     if image.mode == "F":
@@ -160,7 +163,7 @@ def _read_picture(path: Path, bits: int) -> np.ndarray:
     return gray.astype(np.float32) / np.float32(255)
 
 
-def _scale_16_bit(stored: np.ndarray, path: Path, bits: int) -> np.ndarray:
+def _scale_16_bit(stored: np.ndarray, path: Path, bits: int, dark: bool) -> np.ndarray:
     """Scale integers to [0, 1], refusing a film that uses other bits than it should."""
     if not 8 <= bits <= 16:
         raise ValueError(f"bits is {bits}; 16-bit files use 8 to 16 bits.")
@@ -170,7 +173,7 @@ def _scale_16_bit(stored: np.ndarray, path: Path, bits: int) -> np.ndarray:
             path, "bit depth", f"has gray values up to {highest}, more than {bits} bits hold"
         )
     # The lowest sixteenth of the range is no film, but one of 12 bits taken for one of 16.
-    if 0 < highest < 2 ** (bits - 4):
+    if not dark and 0 < highest < 2 ** (bits - 4):
         raise UnusableFilmError(
             path, "bit depth", f"uses {highest.bit_length()} of {bits} bits; state the bits in use"
         )

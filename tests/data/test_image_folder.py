@@ -111,3 +111,11 @@ def test_grey_values_are_no_labels(ct):
     assert not is_label_array(rng.integers(0, 255, (9, 9, 9)))
     assert not is_label_array(rng.random((9, 9, 9)))
     assert is_label_array(np.kron(rng.integers(0, 90, (4, 4, 4)), np.ones((4, 4, 4), int)))
+
+
+def test_smooth_pictures_of_8_bits_are_no_labels():
+    rows, columns = np.mgrid[:300, :300]
+    smooth = np.rint(20 + (rows + columns) / 2.6).astype(np.uint8)  # most neighbours are equal
+    assert not is_label_array(smooth)
+    # Vertebrae are numbered in their order, so that neighbours differ by one, too.
+    assert is_label_array(np.repeat(np.arange(1, 25), 12)[:, None] * np.ones(40, np.uint8))
