@@ -4,11 +4,11 @@ Blocks of both geometries (see `layers_3d`) take and return (batch, channels, de
 so they can follow one another in any order and share skip connections; an in-slice block folds its
 slices into the batch for as long as it works.
 
-A block that halves rounds sizes up (`n → ⌈n/2⌉`), the up block opposite doubles the same axes and
-so hands on at most one voxel too many, and the next one narrows to its skip connection: any size
-works.
+A block that halves rounds sizes up (`n → ⌈n/2⌉`), and the up block opposite enlarges to the size of
+the skip connection that the next one takes, so any size works.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -191,7 +191,7 @@ class UNetMidBlock3D(_Block3D):
 
 
 class UpBlock3D(_Block3D):
-    """Residual blocks that take skip connections, with attention if asked for, then a doubling.
+    """Residual blocks that take skip connections, with attention if asked for, then enlargement.
 
     Args:
         in_channels: Channels of the skip connection that the last residual block takes.
@@ -201,8 +201,7 @@ class UpBlock3D(_Block3D):
         num_layers: Number of residual blocks.
         attention: Follow each residual block by attention.
         head_dim: Channels per attention head.
-        upsample: Double height and width at the end.
-        double_depth: Double the depth with them.
+        upsample: Enlarge at the end.
         in_slice: Work inside each slice.
     """
 
@@ -217,7 +216,6 @@ class UpBlock3D(_Block3D):
         attention: bool,
         head_dim: int,
         upsample: bool,
-        double_depth: bool,
         in_slice: bool,
     ) -> None:
         super().__init__(in_slice=in_slice)
@@ -232,28 +230,28 @@ class UpBlock3D(_Block3D):
         )
         self.upsamplers = nn.ModuleList()
         if upsample:
-            self.upsamplers.append(
-                Upsample3D(out_channels, in_slice=in_slice, double_depth=double_depth)
-            )
+            self.upsamplers.append(Upsample3D(out_channels, in_slice=in_slice))
 
     def forward(
-        self, hidden_states: Tensor, res_hidden_states_tuple: tuple[Tensor, ...], temb: Tensor
+        self,
+        hidden_states: Tensor,
+        res_hidden_states_tuple: tuple[Tensor, ...],
+        temb: Tensor,
+        upsample_size: Sequence[int] | None,
     ) -> Tensor:
-        """Return the output, doubled if this block does so.
+        """Return the output, enlarged if this block does so.
 
         Args:
-            hidden_states: (B, prev_output_channel, D, H, W), at most one voxel larger than the
-                skip connections along each axis.
-            res_hidden_states_tuple: The skip connections, the last one taken first.
+            hidden_states: (B, prev_output_channel, D, H, W).
+            res_hidden_states_tuple: The skip connections, of the same size, the last taken first.
             temb: (B, temb_channels).
+            upsample_size: The size (D', H', W') to enlarge to; None for the last block.
 
         Returns:
             (B, out_channels, D', H', W').
         """
-        batch_size = hidden_states.shape[0]
-        depth, height, width = res_hidden_states_tuple[-1].shape[2:]
-        hidden_states = self._fold(hidden_states[:, :, :depth, :height, :width])
-        temb = self._temb(temb, depth)
+        batch_size, _, depth = hidden_states.shape[:3]
+        hidden_states, temb = self._fold(hidden_states), self._temb(temb, depth)
         for i, resnet in enumerate(self.resnets):
             skip = self._fold(res_hidden_states_tuple[-1 - i])
             hidden_states = self._residual(resnet, hidden_states, temb, skip)
@@ -261,7 +259,7 @@ class UpBlock3D(_Block3D):
                 hidden_states = self.attentions[i](hidden_states)
         hidden_states = self._unfold(hidden_states, batch_size)
         for upsampler in self.upsamplers:
-            hidden_states = upsampler(hidden_states)
+            hidden_states = upsampler(hidden_states, upsample_size)
         return hidden_states
 
 

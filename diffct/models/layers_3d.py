@@ -7,6 +7,7 @@ Each takes (batch, channels, depth, height, width) and exists in two geometries 
   so that each one is normalised, convolved and attended to alone, exactly as a 2D network would.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -225,14 +226,15 @@ class Upsample3D(nn.Module):
     Args:
         channels: Channels of the input and the output.
         in_slice: Convolve inside each slice.
-        double_depth: Double the depth too, not only height and width.
     """
 
-    def __init__(self, channels: int, *, in_slice: bool, double_depth: bool) -> None:
+    def __init__(self, channels: int, *, in_slice: bool) -> None:
         super().__init__()
-        self.scale = (2.0 if double_depth else 1.0, 2.0, 2.0)
         self.conv = same_conv(channels, channels, in_slice=in_slice)
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """Enlarge (B, C, D, H, W)."""
-        return self.conv(F.interpolate(hidden_states, scale_factor=self.scale, mode="nearest"))
+    def forward(self, hidden_states: Tensor, size: Sequence[int]) -> Tensor:
+        """Enlarge (B, C, D, H, W) to (B, C, *size).
+
+        The size comes first, so that the convolution sees the border of the result where it is.
+        """
+        return self.conv(F.interpolate(hidden_states, size=tuple(size), mode="nearest"))

@@ -13,6 +13,7 @@ from diffusers.models.attention_processor import (
     FusedAttnProcessor2_0,
 )
 from diffusers.models.embeddings import GaussianFourierProjection, TimestepEmbedding, Timesteps
+from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
 from diffct.models.blocks_3d import DOWN_BLOCKS, MID_BLOCKS, UP_BLOCKS
@@ -38,10 +39,6 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
     order. The first convolution follows the first down block, the last normalisation and
     convolution follow the last up block. Any depth, height and width work, even or odd.
 
-    `forward` is `UNet2DModel.forward`: `sample` is (batch, channel, depth, height, width),
-    `timestep` a number or (batch,), `class_labels` (batch,) when classes are configured; it returns
-    a `UNet2DOutput` whose `sample` has the input's batch and size and `out_channels` channels.
-
     Args:
         sample_size: Size of the training volumes (D, H, W); recorded, not enforced.
         in_channels: Channels of the input.
@@ -53,7 +50,7 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         flip_sin_to_cos: Put the cosines of the positional embedding first.
         down_block_types: Keys of `DOWN_BLOCKS`, from the highest resolution down.
         mid_block_type: A key of `MID_BLOCKS`, or None for no mid block.
-        up_block_types: Keys of `UP_BLOCKS`, from the lowest resolution up. Each doubles the axes
+        up_block_types: Keys of `UP_BLOCKS`, from the lowest resolution up. Each enlarges the axes
             that the down block between the same two levels halved.
         block_out_channels: Channels of each down block, multiples of `norm_num_groups`.
         layers_per_block: Residual blocks per down block; up blocks have one more.
@@ -123,7 +120,7 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         num_class_embeds: int | None = None,
         num_train_timesteps: int | None = None,
     ) -> None:
-        # UNet2DModel's constructor would build the 2D network; only its forward is inherited.
+        # UNet2DModel's constructor would build the 2D network.
         super(UNet2DModel, self).__init__()
         _check_choice("time_embedding_type", time_embedding_type, TIME_EMBEDDINGS)
         _check_choice("class_embed_type", class_embed_type, CLASS_EMBEDDINGS)
@@ -212,8 +209,6 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
                 num_layers=layers_per_block + 1,
                 head_dim=attention_head_dim or output_channel,
                 upsample=i != last,
-                # What the down block between the same two levels halved.
-                double_depth=i != last and down_block_types[last - 1 - i].endswith("3D"),
             )
             self.up_blocks.append(block)
 
@@ -223,6 +218,71 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         self.conv_norm_out = norm(norm_num_groups, block_out_channels[0], norm_eps)
         self.conv_act = nn.SiLU()
         self.conv_out = same_conv(block_out_channels[0], out_channels, in_slice=in_slice)
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float | int,
+        class_labels: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> UNet2DOutput | tuple[Tensor]:
+        """Denoise, as `UNet2DModel.forward` does.
+
+        Args:
+            sample: Noisy volumes, (batch, in_channels, depth, height, width).
+            timestep: One number, or one per volume, (batch,).
+            class_labels: Classes (batch,), when the network has some.
+            return_dict: Return a `UNet2DOutput`, not a tuple of its field.
+
+        Returns:
+            The prediction, (batch, out_channels, depth, height, width).
+
+        Raises:
+            ValueError: Class labels are missing, or the network has no classes.
+        """
+        # 0. centre
+        if self.config.center_input_sample:
+            sample = 2 * sample - 1
+
+        # 1. time and class
+        timesteps = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
+        temb = self.time_embedding(self.time_proj(timesteps).to(self.dtype))
+        if (class_labels is None) != (self.class_embedding is None):
+            raise ValueError(
+                "This network has classes: give class_labels."
+                if class_labels is None
+                else "This network has no classes: class_labels must be None."
+            )
+        if class_labels is not None:
+            if self.config.class_embed_type == "timestep":
+                class_labels = self.time_proj(class_labels)
+            temb = temb + self.class_embedding(class_labels).to(self.dtype)
+
+        # 2. input
+        sample = self.conv_in(sample)
+
+        # 3. down
+        skips = (sample,)
+        for down_block in self.down_blocks:
+            sample, states = down_block(sample, temb)
+            skips += states
+
+        # 4. mid
+        if self.mid_block is not None:
+            sample = self.mid_block(sample, temb)
+
+        # 5. up
+        for up_block in self.up_blocks:
+            skips, taken = skips[: -len(up_block.resnets)], skips[-len(up_block.resnets) :]
+            upsample_size = skips[-1].shape[2:] if skips else None
+            sample = up_block(sample, taken, temb, upsample_size)
+
+        # 6. output
+        sample = self.conv_out(self.conv_act(self.conv_norm_out(sample)))
+        if self.config.time_embedding_type == "fourier":
+            # The noise level itself; the network learns what is to be divided by it.
+            sample = sample / timesteps.reshape(-1, 1, 1, 1, 1)
+        return UNet2DOutput(sample=sample) if return_dict else (sample,)
 
     def set_default_attn_processor(self) -> None:
         """Attend by `AttnProcessor`, without PyTorch's fused kernel (N×N matrix in memory)."""

@@ -75,10 +75,15 @@ def test_halving_rounds_up_and_in_slice_keeps_the_depth(size, padding):
     assert in_slice(volumes).shape == (2, 4, depth, *half[1:])
 
 
-@pytest.mark.parametrize(("double_depth", "depth"), [(True, 6), (False, 3)])
-def test_enlarging_doubles_height_and_width_and_depth_only_if_asked(double_depth, depth):
-    block = Upsample3D(4, in_slice=True, double_depth=double_depth)
-    assert block(noise(1, 4, 3, 5, 7)).shape == (1, 4, depth, 10, 14)
+def test_enlarging_repeats_voxels_up_to_any_size_and_then_convolves():
+    block = Upsample3D(4, in_slice=True)
+    volumes = noise(1, 4, 3, 5, 7)
+    doubled = volumes
+    for axis in (2, 3, 4):
+        doubled = doubled.repeat_interleave(2, dim=axis)
+    # A convolution of the cut volume, not a cut of the convolved one: its border is zeros.
+    expected = block.conv(doubled[:, :, :5, :9, :14])
+    assert torch.equal(block(volumes, (5, 9, 14)), expected)
 
 
 def test_attention_treats_the_voxels_of_all_axes_alike():

@@ -263,9 +263,9 @@ def test_class_label_changes_the_output():
 
 
 def test_class_labels_are_demanded_when_configured_and_refused_when_not():
-    with pytest.raises(ValueError, match="class_labels should be provided"):
+    with pytest.raises(ValueError, match="has classes: give class_labels"):
         predict(tiny(num_class_embeds=3), noise(1, 1, 3, 8, 8))
-    with pytest.raises(ValueError, match="class_embedding needs to be initialized"):
+    with pytest.raises(ValueError, match="no classes: class_labels must be None"):
         predict(tiny(), noise(1, 1, 3, 8, 8), class_labels=torch.tensor([0]))
 
 
