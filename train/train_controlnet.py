@@ -23,7 +23,6 @@ import torch
 from accelerate import Accelerator
 from diffusers import ControlNetModel
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from diffct import __version__
 from diffct.atomic import atomic_folder
@@ -379,20 +378,19 @@ def draw_preview(
     pipeline.set_progress_bar_config(desc="preview", leave=False)
     number = min(config.preview.images, len(pairs))
     # From all over the split, as neighbouring rows are neighbouring slices.
-    batch = default_collate([pairs[index * len(pairs) // number] for index in range(number)])
+    chosen = [index * len(pairs) // number for index in range(number)]
+    conditions = torch.stack([pairs.second[index]["condition"] for index in chosen])
+    images = pairs.first.images if config.data.cache_latents else pairs.first
+    truths = torch.stack([images[index]["image"] for index in chosen])
     generated = pipeline(
-        batch["condition"],
+        conditions,
         num_inference_steps=config.preview.steps,
         guidance_scale=config.preview.guidance_scale,
         generator=[torch.Generator().manual_seed(config.seed) for _ in range(number)],
         output_type="pt",
     ).images
-    truths = batch.get("image")
-    if truths is None:  # cached latents stand for them
-        with torch.no_grad():
-            truths = pipeline.vae.decode(batch["latent_mean"].to(pipeline.device)).sample
     names = list(config.data.conditions)
-    save_translation(batch["condition"], generated, to_film(truths), path, names=names)
+    save_translation(conditions, generated, to_film(truths), path, names=names)
 
 
 if __name__ == "__main__":

@@ -42,10 +42,12 @@ class CachedLatents(Dataset):
 
     Args:
         moments: (N, 2, C, h, w) float32: mean and standard deviation.
+        images: What was encoded; the latents show only what the autoencoder keeps of it.
     """
 
-    def __init__(self, moments: np.ndarray) -> None:
+    def __init__(self, moments: np.ndarray, images: Dataset) -> None:
         self.moments = moments
+        self.images = images
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing changes: the step draws from the moments."""
@@ -84,7 +86,7 @@ def cache_latents(
         loader = DataLoader(images, batch_size=batch_size, num_workers=workers)
         batches = (torch.stack(encode(batch["image"]), dim=1) for batch in loader)
         _write(batches, path, count=len(images), total=len(loader), show_progress=show_progress)
-    return CachedLatents(np.load(path, mmap_mode="r"))
+    return CachedLatents(np.load(path, mmap_mode="r"), images)
 
 
 def encode_ahead(

@@ -4,12 +4,18 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel
+from PIL import Image
 from safetensors.torch import load_file
+from skimage.feature import match_template
+from skimage.transform import resize
 
 import diffct
+from diffct.data.contact_sheet import _DOTS_PER_INCH, _TILE_INCHES
+from diffct.data.radiograph import read_radiograph
 from diffct.models.fingerprint import is_base_unet
 from diffct.train.train_controlnet import main
 from tests.train.brains import PROMPT, TINY, write_base, write_pairs
@@ -55,6 +61,22 @@ def test_a_run_leaves_a_pipeline_that_translates(tmp_path, sources):
     assert (pipeline.config.plane, pipeline.config.spacing_mm) == ("axial", [3.0, 2.0])
     card = (output / "pipeline" / "README.md").read_text()
     assert "s0" not in card.split() and "T1w.png" not in card
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_preview_shows_the_true_image_and_not_its_reconstruction(tmp_path, sources, cached):
+    plain = ["augmentation.probability=0", "augmentation.flip_probability=0"]
+    words = [f"data.cache_latents={str(cached).lower()}", *plain, "train.preview_every=4"]
+    output = train(tmp_path, *sources, *words)
+    with Image.open(output / "previews" / "update-00000004.png") as opened:
+        sheet = np.asarray(opened.convert("L")).astype(float)
+    pairs = Path(sources[0].removeprefix("data.manifest="))
+    truth = read_radiograph(pairs / "7-T1w.png", smallest_side=1)[1:65, 1:49]
+    # The autoencoder of this test is untrained: its reconstruction is like nothing.
+    tile = _TILE_INCHES * _DOTS_PER_INCH
+    enlarged = resize(truth, (round(tile), round(tile * 48 / 64)), order=0)
+    # 0.88 for the truth, drawn a fraction of a pixel off; 0.1 for anything else.
+    assert match_template(sheet, enlarged).max() > 0.7
 
 
 def test_only_the_controlnet_learns_and_is_saved(tmp_path, sources):

@@ -37,7 +37,7 @@ def pairs_and_encoder(films: int = 64):
     prompts = Prompts(
         reports, PromptConfig(), tokenize=lambda texts: tokenize(tokenizer, texts), seed=0
     )
-    return (CachedLatents(moments), prompts), tokenizer, encoder
+    return (CachedLatents(moments, images=latents), prompts), tokenizer, encoder
 
 
 def space() -> LatentSpace:
