@@ -1,6 +1,6 @@
 """One projection radiograph from a DICOM file, as it is meant to be displayed.
 
-Source: DICOM PS3.3, C.7.6.1.1.1 (Patient Orientation), C.11.1 (Modality LUT) and C.11.2 (VOI LUT).
+Source: DICOM PS3.3, C.7.6.1.1.1 (Patient Orientation); `film_display` for the gray values.
 """
 
 from pathlib import Path
@@ -8,14 +8,12 @@ from typing import Literal
 
 import numpy as np
 import pydicom
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
+from pydicom.pixels import get_decoder
 
 from diffct.data.dicom import DICOM_DAMAGE, is_dicom
+from diffct.data.film_display import NothingShownError, displayed
 
 _MODALITIES = ("CR", "DX", "RG", "RF")
-# Without a window of the maker, these percentiles of the gray values become black and white: many
-# films use only part of the bits that they store.
-_PERCENTILES = (0.1, 99.9)
 
 UnusableReason = Literal[
     "unreadable", "too small", "constant", "in colour", "several frames", "bit depth", "no film"
@@ -45,7 +43,7 @@ def read_dicom_film(path: Path) -> np.ndarray:
     """Read a CR, DX, RG or RF image: bright is dense, upright, patient's left on the right.
 
     Args:
-        path: The file. Its first window or VOI LUT is applied; without any, the 0.1st and 99.9th
+        path: The file. Its first VOI LUT or window is applied; without any, the 0.1st and 99.9th
             percentile of the gray values become black and white.
 
     Returns:
@@ -53,7 +51,8 @@ def read_dicom_film(path: Path) -> np.ndarray:
 
     Raises:
         UnusableFilmError: A ValueError with a `reason`: the file is damaged, of another modality,
-            raw detector data, in colour, or has several frames.
+            raw detector data, in colour, has several frames, or tables and windows that cannot be
+            used or leave nothing to be seen.
         ValueError: Its pixels are compressed in a way that needs another package.
     """
     try:
@@ -75,9 +74,12 @@ def read_dicom_film(path: Path) -> np.ndarray:
             raise  # the disk or the permissions are at fault, not the file
         raise UnusableFilmError(path, "unreadable", "is damaged or cut off") from error
     try:
-        film = _displayed(stored, dataset)
+        film = displayed(stored, dataset)
+    except NothingShownError as error:
+        raise UnusableFilmError(path, "constant", str(error)) from error
     except DICOM_DAMAGE as error:
-        raise UnusableFilmError(path, "unreadable", f"has no usable window ({error})") from error
+        detail = f"cannot be displayed as it says ({error})"
+        raise UnusableFilmError(path, "unreadable", detail) from error
     return _upright(film, dataset)
 
 
@@ -122,39 +124,6 @@ def _check_kind(dataset: pydicom.Dataset, path: Path) -> None:
     if dataset.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
         kind = dataset.PhotometricInterpretation
         raise UnusableFilmError(path, "in colour", f"is {kind}, not MONOCHROME1 or MONOCHROME2")
-
-
-def _displayed(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    """Scale the gray values to [0, 1] by the file's own tables, bright as dense."""
-    values = apply_modality_lut(stored, dataset)
-    padding = _padding(stored, dataset)
-    if dataset.get("VOILUTSequence"):
-        low, high = 0.0, 2.0 ** dataset.VOILUTSequence[0].LUTDescriptor[2] - 1
-        values = apply_voi_lut(values, dataset)
-    elif dataset.get("WindowWidth") and dataset.get("WindowCenter") is not None:
-        # What lies far outside the window comes back as the ends of the displayed range.
-        with np.errstate(over="ignore"):  # of a sigmoid
-            low, high = apply_voi_lut(np.array([-1e6, 1e6]), dataset, prefer_lut=False).tolist()
-        values = apply_voi_lut(values, dataset, prefer_lut=False)
-    else:
-        low, high = np.percentile(values[~padding], _PERCENTILES).tolist()
-    # A negative rescale slope puts the low end above the high one. Equal ends: nothing to see.
-    film = np.clip((values - low) / ((high - low) or 1.0), 0, 1).astype(np.float32)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        film = 1 - film
-    film[padding] = 0
-    return film
-
-
-def _padding(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    """Mark the pixels outside the film that the file declares as such."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None:
-        return np.zeros(stored.shape, dtype=bool)
-    limit = dataset.get("PixelPaddingRangeLimit")
-    low, high = sorted((value, value if limit is None else limit))
-    padding = (stored >= low) & (stored <= high)
-    return padding if not padding.all() else np.zeros_like(padding)
 
 
 def _directions(dataset: pydicom.Dataset) -> tuple[str, str]:

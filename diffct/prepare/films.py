@@ -22,7 +22,7 @@ from diffct.prepare.resumption import claim_folder, source_stamp
 from diffct.prepare.worker_pool import open_results
 
 # Raise it whenever the same settings would give other pictures or sentences.
-_FORMAT = 1
+_FORMAT = 2
 _TASKS_AT_ONCE = 8
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -185,6 +186,145 @@ def test_signed_pixels_and_a_sigmoid_window_are_read(tmp_path):
     assert np.abs(film - 1 / (1 + np.exp(-4 * stored / 1000))).max() < 1e-3
 
 
+def lookup_table(entries: np.ndarray, bits: int, *, first: int = 0, count: int = 0) -> Dataset:
+    """A table of 16-bit words that says it has `bits`, and `count` entries if that is given."""
+    table = Dataset()
+    table.LUTDescriptor = [count or len(entries) % 65536, first, bits]
+    table.LUTData = entries.astype(np.uint16).tobytes()
+    table.ModalityLUTType = "US"
+    return table
+
+
+@pytest.mark.parametrize("declared", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("kind", ["VOILUTSequence", "ModalityLUTSequence"])
+def test_a_lookup_table_of_12_bits_is_bright_whatever_it_declares(tmp_path, declared, kind):
+    table = lookup_table(np.arange(4096), declared)
+    path = write_dicom(tmp_path / "film", stored_12_bit(ramp()), **{kind: [table]})
+    # Without a VOI LUT or window, the 0.1st and 99.9th percentiles are black and white.
+    assert np.abs(read_radiograph(path) - ramp()).max() < (2e-3 if kind[0] == "V" else 2e-2)
+
+
+def test_a_modality_table_comes_before_the_window(tmp_path):
+    stored = stored_12_bit(ramp())
+    tags = {"ModalityLUTSequence": [lookup_table(np.arange(4096) // 2, 12)]}
+    tags |= {"WindowCenter": 512, "WindowWidth": 1024, "VOILUTFunction": "LINEAR_EXACT"}
+    film = read_radiograph(write_dicom(tmp_path / "film", stored, **tags))
+    assert np.abs(film - np.clip(stored // 2 / 1024, 0, 1)).max() < 1e-3
+
+
+def test_a_table_of_65536_entries_says_0(tmp_path):
+    stored = np.rint(ramp() * 65535).astype(np.uint16)
+    path = write_dicom(
+        tmp_path / "film", stored, bits=16, VOILUTSequence=[lookup_table(np.arange(65536), 16)]
+    )
+    assert pydicom.dcmread(path).VOILUTSequence[0].LUTDescriptor[0] == 0
+    assert np.abs(read_radiograph(path) - ramp()).max() < 1e-3
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("count", [256, 255])
+def test_a_table_of_8_bits_is_read_from_bytes_and_from_words(tmp_path, packed, count):
+    entries = np.arange(count)
+    table = lookup_table(entries, 8)
+    if packed:
+        table.LUTData = entries.astype(np.uint8).tobytes() + bytes(count % 2)
+    stored = np.rint(ramp() * (count - 1)).astype(np.uint16)
+    path = write_dicom(tmp_path / "film", stored, bits=8, VOILUTSequence=[table])
+    assert np.abs(read_radiograph(path) - ramp()).max() < 8e-3
+
+
+@pytest.mark.parametrize("first", [-1024, 64512])
+def test_a_table_starts_where_it_says_also_below_zero(tmp_path, first):
+    stored = stored_12_bit(ramp())
+    table = lookup_table(np.arange(4096), 12)
+    table.add_new("LUTDescriptor", "SS" if first < 0 else "US", [4096, first, 12])
+    tags = {"RescaleSlope": 1, "RescaleIntercept": -1024, "VOILUTSequence": [table]}
+    assert np.abs(
+        read_radiograph(write_dicom(tmp_path / "film", stored, **tags)) - ramp()
+    ).max() < (2e-3)
+
+
+def test_a_table_shorter_than_it_says_is_refused_and_one_longer_is_cut(tmp_path):
+    stored = stored_12_bit(ramp())
+    short = lookup_table(np.arange(1024) * 4, 12, count=4096)
+    path = write_dicom(tmp_path / "film", stored, VOILUTSequence=[short])
+    assert reason_of(path) == "unreadable"
+    with pytest.raises(ValueError, match="VOI LUT has 1024 entries, not the 4096 it says"):
+        read_radiograph(path)
+    long = lookup_table(np.arange(4097).clip(0, 4095), 12, count=4096)
+    path = write_dicom(tmp_path / "film", stored, VOILUTSequence=[long])
+    assert np.abs(read_radiograph(path) - ramp()).max() < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "inverted"),
+    [
+        ("MONOCHROME2", "", False),
+        ("MONOCHROME2", "IDENTITY", False),
+        ("MONOCHROME2", "INVERSE", True),
+        ("MONOCHROME1", "", True),
+        ("MONOCHROME1", "IDENTITY", True),
+        ("MONOCHROME1", "INVERSE", True),  # as the DX module demands: one inversion, not two
+    ],
+)
+@pytest.mark.parametrize("by", ["window", "table", "percentiles"])
+def test_polarity_is_honoured_once_however_it_is_said(tmp_path, kind, shape, inverted, by):
+    stored = stored_12_bit(1 - ramp() if inverted else ramp())
+    tags = {"PhotometricInterpretation": kind, "PresentationLUTShape": shape}
+    tags |= FULL_WINDOW if by == "window" else {}
+    tags |= {"VOILUTSequence": [lookup_table(np.arange(4096), 16)]} if by == "table" else {}
+    film = read_radiograph(write_dicom(tmp_path / "film", stored, **tags))
+    assert np.abs(film - ramp()).max() < 0.03
+
+
+def test_a_negative_slope_turns_the_values_before_the_window(tmp_path):
+    stored = stored_12_bit(1 - ramp())
+    tags = {"RescaleSlope": -1, "RescaleIntercept": 4095}
+    for name, more in (("window", FULL_WINDOW), ("none", {})):
+        film = read_radiograph(write_dicom(tmp_path / name, stored, **tags, **more))
+        assert np.abs(film - ramp()).max() < 0.03
+
+
+def test_of_several_windows_the_first_that_can_be_used_counts(tmp_path):
+    stored = stored_12_bit(ramp())
+    tags = {"WindowCenter": [2048, 1024], "WindowWidth": [4096, 2048]}
+    first = read_radiograph(write_dicom(tmp_path / "first", stored, **tags))
+    assert np.abs(first - ramp()).max() < 2e-3
+    tags["WindowWidth"] = [0, 2048]
+    second = read_radiograph(write_dicom(tmp_path / "second", stored, **tags))
+    assert np.abs(second - np.clip(2 * ramp(), 0, 1)).max() < 2e-3
+
+
+def test_padding_of_signed_pixels_may_be_written_without_a_sign(tmp_path):
+    stored = stored_12_bit(ramp()).astype(np.int16) - 2048
+    stored[60:, :30] = -2000
+    path = write_dicom(tmp_path / "film", stored, WindowCenter=0, WindowWidth=4096)
+    dataset = pydicom.dcmread(path)
+    dataset.add_new("PixelPaddingValue", "US", 65536 - 2000)
+    dataset.save_as(path)
+    assert (read_radiograph(path)[60:, :30] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"WindowCenter": 9000, "WindowWidth": 100}, r"window \(centre 9000, width 100\)"),
+        # 12 bits in a window of 16: nearly black.
+        ({"WindowCenter": 32768, "WindowWidth": 65536}, r"window .* from 0 to 4"),
+        # A threshold: black and white only.
+        ({"WindowCenter": 2048, "WindowWidth": 1}, r"window .*width 1"),
+        ({"VOILUTSequence": [lookup_table(np.zeros(4096), 12)]}, "VOI LUT"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_film_is_never_read_as_darkness(tmp_path, tags, message, kind):
+    stored = stored_12_bit(ramp())
+    path = write_dicom(tmp_path / "film", stored, PhotometricInterpretation=kind, **tags)
+    with pytest.raises(UnusableFilmError, match="shows nothing: its " + message) as caught:
+        read_radiograph(path)
+    assert caught.value.reason == "constant"
+
+
 def test_a_lookup_table_is_scaled_by_its_own_depth(tmp_path):
     table = pydicom.Dataset()
     table.LUTDescriptor = [4096, 0, 10]
@@ -233,6 +373,9 @@ def test_a_film_is_turned_upright_when_the_file_tells_its_direction(tmp_path, to
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "in colour"),
         ({"NumberOfFrames": 2}, "several frames"),
         ({"WindowCenter": 100, "WindowWidth": 0.5}, "unreadable"),
+        ({"WindowCenter": 100, "WindowWidth": 0}, "unreadable"),
+        ({"RescaleSlope": 0, "RescaleIntercept": 0}, "unreadable"),
+        ({"PresentationLUTShape": "LIN OD"}, "unreadable"),
         ({"WindowCenter": 9000, "WindowWidth": 100}, "constant"),
     ],
 )
