@@ -1,5 +1,11 @@
 """diffct: generative medical imaging on Hugging Face diffusers."""
 
+import os
+
+# OpenMP reads this once, when torch is loaded. Threads that spin while they wait take the cores
+# from whoever has work to do: beside other programs, training was several times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 __version__ = "0.1.0"
 
 # diffusers' loader looks for the model classes and their base, ModelMixin, here.

@@ -9,6 +9,7 @@ import torch
 from diffct.commands.inspect import add_inspect
 from diffct.commands.sample import add_sample
 from diffct.commands.translate import add_translate
+from diffct.cores import share_cores
 from diffct.evaluation.command import add_evaluate
 from diffct.evaluation.compare import add_compare
 from diffct.prepare.command import add_arguments
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_compare(commands)
     add_arguments(commands.add_parser("prepare", help="make a data set ready for training"))
     options = parser.parse_args(arguments)
+    share_cores()
     try:
         options.run(options)
     except (ValueError, OSError) as error:

@@ -28,6 +28,7 @@ from scipy.stats import spearmanr
 from tqdm.auto import tqdm
 
 from diffct.atomic import atomic_file
+from diffct.cores import share_cores
 from diffct.data.contact_sheet import save_contact_sheet
 from diffct.data.manifest import Manifest, ManifestRow, read_manifest
 from diffct.data.radiograph import read_radiograph, resize_shorter_side
@@ -70,6 +71,7 @@ Judged = list[tuple[Request, Reading | None]]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Sample, read, compare, and write the report."""
     options = _parse(arguments)
+    share_cores()
     manifest = read_manifest(options.manifest)
     known = [*manifest.split("validation"), *manifest.split("test")]
     _check_truth([*manifest.split("train"), *known], options.manifest)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from diffct import FlairToT1Pipeline
+from diffct.cores import share_cores
 from diffct.data.comparison import save_translation
 from diffct.data.intensity import foreground, robust_range, to_unit_range
 from diffct.data.slices import turn_to_plane
@@ -40,6 +41,7 @@ _REGION_PX = 4.0
 def main(arguments: Sequence[str] | None = None) -> None:
     """Translate, measure, print and write."""
     options = _parse(arguments)
+    share_cores()
     pipeline = load_pipeline(options.pipeline, device=options.device)
     if not isinstance(pipeline, FlairToT1Pipeline):
         raise SystemExit(

@@ -10,6 +10,7 @@ FLOORS = {
     "diffct": 2,  # the front door itself: it opens onto the pipelines and the loader
     "diffct.atomic": 1,
     "diffct.config": 1,
+    "diffct.cores": 1,
     "diffct.models": 1,
     "diffct.data": 1,
     "diffct.training": 1,
@@ -29,8 +30,9 @@ GROUND = {
     "diffct.atomic": set(),
     "diffct.config": set(),
     "diffct.models": set(),
-    "diffct.data": {"diffct.atomic"},
-    "diffct.training": {"diffct.atomic", "diffct.config", "diffct.models"},
+    "diffct.cores": set(),
+    "diffct.data": {"diffct.atomic", "diffct.cores"},
+    "diffct.training": {"diffct.atomic", "diffct.config", "diffct.cores", "diffct.models"},
     "diffct.metrics": set(),
 }
 # On the first floor, which neighbours a room may enter.

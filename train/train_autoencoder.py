@@ -15,6 +15,8 @@ interrupted. When training ends, the latents of the training images are measured
 factor is written into the autoencoder's config.json: nothing downstream has to be told.
 """
 
+import diffct  # isort: skip # noqa: F401 - before torch: it tells how threads wait
+
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence

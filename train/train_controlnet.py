@@ -14,6 +14,8 @@ end both are put together in <output_dir>/pipeline. After a crash, the same comm
 gives the same weights as a run that was never interrupted.
 """
 
+import diffct  # isort: skip - before torch: it tells how threads wait
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +26,6 @@ from accelerate import Accelerator
 from diffusers import ControlNetModel
 from torch import Tensor
 
-from diffct import __version__
 from diffct.atomic import atomic_folder
 from diffct.config import read_command_line
 from diffct.data.brain import (
@@ -362,7 +363,7 @@ def training_facts(
         "license": config.license or ("apache-2.0" if synthetic else "other"),
         "cohort": counts | {"subjects": len({row.patient for row in manifest.rows})},
         "min_snr_gamma": config.objective.min_snr_gamma,
-        "diffct_version": __version__,
+        "diffct_version": diffct.__version__,
     }
 
 

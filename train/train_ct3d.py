@@ -11,8 +11,9 @@ Another experiment: --config train/configs/ct3d_thesis.yaml. After a crash, the 
 --resume gives the same weights as a run that was never interrupted.
 """
 
+import diffct  # isort: skip - before torch: it tells how threads wait
+
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +24,9 @@ import torch
 from accelerate import Accelerator
 from diffusers import SchedulerMixin
 
-from diffct import __version__
 from diffct.atomic import atomic_folder
 from diffct.config import check_arguments, read_command_line
+from diffct.cores import count_cores
 from diffct.data.ct import CTCohort, CTDataConfig, prepare_cohort
 from diffct.data.montage import save_montage
 from diffct.data.phantoms.pelvis import write_pelvis_cohort
@@ -266,7 +267,7 @@ def load_cohort(config: CT3DConfig, accelerator: Accelerator) -> CTCohort:
             data,
             folder=Path(folder),
             cache_dir=Path(data.cache_dir or output / "cache"),
-            workers=min(4, os.cpu_count() or 1),
+            workers=min(4, count_cores()),
             seed=config.seed,
             show_progress=accelerator.is_main_process,
         )
@@ -286,7 +287,7 @@ def training_facts(
         "license": config.license or ("apache-2.0" if synthetic else "other"),
         "cohort": cohort.describe(),
         "min_snr_gamma": config.objective.min_snr_gamma,
-        "diffct_version": __version__,
+        "diffct_version": diffct.__version__,
     }
 
 

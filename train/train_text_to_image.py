@@ -14,6 +14,8 @@ lora.rank=16. After a crash, the same command with --resume gives the same weigh
 never interrupted.
 """
 
+import diffct  # isort: skip - before torch: it tells how threads wait
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +26,6 @@ from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from diffct import __version__
 from diffct.atomic import atomic_folder
 from diffct.config import check_arguments, read_command_line
 from diffct.data.contact_sheet import save_contact_sheet
@@ -146,12 +147,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train(config: TextToImageConfig, *, resume: bool) -> None:
     """Train as configured; see `main`."""
-    # 1. the run
     check_settings(config)
+    # 1. the run, films and components
     accelerator = start_run(config, resume=resume)
     folder = Path(config.output_dir)
-
-    # 2. films and components
     with accelerator.main_process_first():
         manifest = load_image_manifest(
             config.data, output=folder, seed=config.seed, main=accelerator.is_main_process
@@ -163,7 +162,7 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
     teach_words(config, parts, pairs["train"], space)
     loader = make_loader(config, pairs["train"], accelerator=accelerator)
 
-    # 3. the step
+    # 2. the step
     model, loader = accelerator.prepare(network, loader)
     losses = TextToImageLosses(
         DiffusionObjective(parts.scheduler, **vars(config.objective)),
@@ -175,7 +174,7 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
     step = make_gradient_step(config, accelerator=accelerator, model=model, losses=losses)
     progress, checkpoints = restore_run(config, accelerator=accelerator, step=step)
 
-    # 4. train
+    # 3. train
     events = make_events(
         config,
         accelerator=accelerator,
@@ -213,7 +212,7 @@ def check_settings(config: TextToImageConfig) -> None:
             "data.cache_latents needs augmentation.probability=0 and .flip_probability=0."
         )
     if augmentation.flip_probability and config.prompt.constant is None:
-        raise ValueError("augmentation.flip_probability must be 0: reports tell left from right.")
+        raise ValueError("augmentation.flip_probability must be 0: reports tell sides.")
     if config.data.cache_prompts and config.text_encoder.train:
         raise ValueError(
             "data.cache_prompts needs a frozen text encoder: set text_encoder.train=false."
@@ -375,7 +374,7 @@ def training_facts(
         "license": config.license or ("apache-2.0" if synthetic else "other"),
         "cohort": counts | {"patients": len({row.patient for row in manifest.rows})},
         "min_snr_gamma": config.objective.min_snr_gamma,
-        "diffct_version": __version__,
+        "diffct_version": diffct.__version__,
     }
 
 

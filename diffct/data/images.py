@@ -5,7 +5,6 @@ chance changes depends on (seed, epoch, index) alone: the number of workers and 
 nothing. Films are never scaled here; `diffct prepare` has done that once, with antialiasing.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from torch.nn.functional import affine_grid, grid_sample
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from diffct.cores import count_cores
 from diffct.data.manifest import Manifest, ManifestRow, read_manifest
 from diffct.data.phantoms.chest import write_chest_cohort
 from diffct.data.radiograph import read_radiograph
@@ -233,7 +233,7 @@ def check_images(dataset: ImageDataset, *, show_progress: bool) -> None:
             return str(error)
         return None
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, count_cores())) as pool:
         found = pool.map(problem, range(len(dataset)))
         bar = tqdm(found, "Checking images", len(dataset), leave=False, disable=not show_progress)
         problems = [text for text in bar if text is not None]

@@ -23,6 +23,7 @@ from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from diffct.atomic import atomic_folder
+from diffct.cores import count_cores
 from diffct.data.cohort_folder import holds_cohort, sign_cohort
 from diffct.data.manifest import MANIFEST_NAME, ManifestRow, write_manifest
 from diffct.data.radiograph import write_png
@@ -203,7 +204,7 @@ def write_projected_cohort(
         films: How many.
         seed: Source of the positions, at least 0.
         size: Pixels along (height, width).
-        workers: Threads; None for as many as Python finds fit.
+        workers: Threads; None for one per core.
         show_progress: Whether to show a progress bar.
 
     Returns:
@@ -238,7 +239,7 @@ def write_projected_cohort(
             sentences = tuple(_describe(position))
             return ManifestRow(name, "ct", "train", "1", sentences, facts=position)
 
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(workers or count_cores()) as pool:
             made = pool.map(write, range(films))
             rows = list(tqdm(made, total=films, desc="Films", disable=not show_progress))
         write_manifest(rows, partial / MANIFEST_NAME)

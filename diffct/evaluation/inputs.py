@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
+from diffct.cores import share_cores
 from diffct.data.manifest import SPLITS
 from diffct.evaluation.cohorts import Cohort, load_cohort
 from diffct.evaluation.image_sets import ImageSet, pictures_of_folder, volumes_of_folder
@@ -125,6 +126,7 @@ def parse_inputs(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_input_arguments(parser, out=out)
+    share_cores()
     return parser.parse_args(arguments)
 
 

@@ -1,8 +1,9 @@
 """What the commands that prepare real data sets have in common."""
 
 import argparse
-import os
 from pathlib import Path
+
+from diffct.cores import count_cores
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +19,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=int,
-        default=min(os.cpu_count() or 1, 8),
+        default=min(count_cores(), 8),
         help="processes (one per core, at most 8), each of which needs about 1 GB of memory",
     )

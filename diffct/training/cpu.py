@@ -1,10 +1,11 @@
-"""What makes a run on CPUs fast: all cores, and memory that is not handed back in between."""
+"""What makes a run on CPUs fast: its cores, and memory that is not handed back in between."""
 
 import ctypes
 import os
 import platform
 
-import torch
+from diffct.cores import share_cores
+from diffct.training.launcher import find_launcher, user_environment
 
 # glibc's names for parameters of mallopt, and the largest values that it takes.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -15,13 +16,13 @@ def use_cpus_well(processes: int) -> None:
     """Set up this process for training on CPUs.
 
     Args:
-        processes: How many train on this machine; they share its cores.
+        processes: How many train; those on this machine share its cores.
     """
-    if torch.get_num_threads() == 1:
-        # `accelerate launch` pins processes to one thread where it does not know of the CPU.
-        # The cores that this process may use, which a cluster or container may have limited.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        torch.set_num_threads(max(1, (cores or 1) // processes))
+    share_cores(
+        int(os.environ.get("LOCAL_WORLD_SIZE", processes)),
+        environment=user_environment(),
+        pinned=find_launcher() is not None,
+    )
     if platform.libc_ver()[0] == "glibc":
         # By default every freed tensor of some MB goes back to the system, and the next one is
         # zeroed page by page: a quarter of the time of the small autoencoder went into that.

@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffct.atomic import atomic_folder
+from diffct.cores import count_cores
 from diffct.data.cohort_folder import holds_cohort, sign_cohort
 from diffct.data.phantoms.brain_anatomy import add_lesions, draw_tissue_map
 from diffct.data.phantoms.brain_signal import SEQUENCES, acquire
@@ -148,7 +149,7 @@ def write_brain_cohort(
         return folder
     with atomic_folder(folder) as partial:
         make = bind(_write_subject, folder=partial, parameters=parameters)
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers or count_cores()) as pool:
             # One worker needs no process of its own.
             made = map(make, range(subjects)) if workers == 1 else pool.map(make, range(subjects))
             for _ in tqdm(made, total=subjects, desc="Brains", disable=not show_progress):

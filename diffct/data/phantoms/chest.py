@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from diffct.atomic import atomic_folder
+from diffct.cores import count_cores
 from diffct.data.cohort_folder import holds_cohort, sign_cohort
 from diffct.data.manifest import MANIFEST_NAME, ManifestRow, SplitName, write_manifest
 from diffct.data.projection import WATER_PER_MM, average_pixels, develop, expose
@@ -192,7 +193,7 @@ def write_chest_cohort(
         return folder
     with atomic_folder(folder) as partial:
         make = bind(_write_film, folder=partial, seed=seed, size=tuple(size))
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers or count_cores()) as pool:
             # One worker needs no process of its own.
             made = map(make, range(films)) if workers == 1 else pool.map(make, range(films))
             rows = list(tqdm(made, total=films, desc="Films", disable=not show_progress))
