@@ -20,6 +20,11 @@ from pydicom.uid import (
 )
 
 from diffct.atomic import atomic_file
+from diffct.data.dicom_film import (
+    MAX_PIXEL_SPACING_MM,
+    MIN_PIXEL_SPACING_MM,
+    is_pixel_spacing_mm,
+)
 
 SYNTHETIC = "SYNTHETIC X-RAY, NOT A PATIENT"
 """Description of the study and of the series."""
@@ -44,10 +49,10 @@ def write_dx(
         prompt: What the film was to show, for the image comments; a reader of the file needs it,
             but do not give words of a real report when the file leaves your house.
         pixel_spacing_mm: Distance of pixels at the detector, if known. DICOM demands one, so a
-            longer side of 430 mm is assumed else, and the file says that it is nominal.
+            longer side of 430 mm is assumed otherwise, and the file says that it is nominal.
 
     Raises:
-        ValueError: The film has another shape or values outside [0, 1].
+        ValueError: The film has another shape or values outside [0, 1], or the spacing cannot be.
         OSError: The disk is full.
     """
     path = Path(path)
@@ -55,18 +60,35 @@ def write_dx(
         raise ValueError(f"{path}: a film has the shape (rows, columns), not {film.shape}.")
     if not (film.min() >= 0 and film.max() <= 1):  # also true of NaN
         raise ValueError(f"{path}: a film has values in [0, 1].")
+    if pixel_spacing_mm is None:
+        spacing_mm = _FIELD_MM / max(film.shape)
+    else:
+        spacing_mm = check_pixel_spacing(pixel_spacing_mm)
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     _identify(dataset)
     _describe(dataset, prompt=prompt, nominal=pixel_spacing_mm is None)
-    spacing_mm = pixel_spacing_mm or _FIELD_MM / max(film.shape)
     dataset.ImagerPixelSpacing = [round(spacing_mm, 6)] * 2
     _show(dataset)
     stored = np.rint(film.astype(np.float64) * (_FULL_RANGE - 1)).astype(np.uint16)
     dataset.set_pixel_data(stored, photometric_interpretation="MONOCHROME2", bits_stored=16)
     with atomic_file(path) as partial:
         dataset.save_as(partial, enforce_file_format=True)
+
+
+def check_pixel_spacing(spacing_mm: float) -> float:
+    """Return a distance of pixels in millimetres that can be, and refuse any other, also NaN.
+
+    Raises:
+        ValueError: It is not within the bounds of films.
+    """
+    if not is_pixel_spacing_mm(spacing_mm):
+        raise ValueError(
+            f"The pixel spacing is {spacing_mm:g} mm; give {MIN_PIXEL_SPACING_MM:g} to "
+            f"{MAX_PIXEL_SPACING_MM:g} mm, or none."
+        )
+    return spacing_mm
 
 
 def _identify(dataset: Dataset) -> None:

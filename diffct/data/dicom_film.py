@@ -3,6 +3,7 @@
 Source: DICOM PS3.3, C.7.6.1.1.1 (Patient Orientation); `film_display` for the gray values.
 """
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,12 @@ from diffct.data.dicom import DICOM_DAMAGE, is_dicom
 from diffct.data.film_display import NothingShownError, displayed
 
 _MODALITIES = ("CR", "DX", "RG", "RF")
+# Between the pixels of dental films and those of thumbnails of whole bodies.
+MIN_PIXEL_SPACING_MM = 0.01
+MAX_PIXEL_SPACING_MM = 20.0
+# What the header of a frontal film of the chest says, if it says anything.
+_CHEST = re.compile(r"CHEST|THORAX|TORAX|LUNG|HEART|\bRIBS?\b")
+_FRONTAL = re.compile(r"\b(PA|AP|FRONTAL|POSTERO-?ANTERIOR|ANTERO-?POSTERIOR)\b(?!.*OBLIQUE)")
 
 UnusableReason = Literal[
     "unreadable", "too small", "constant", "in colour", "several frames", "bit depth", "no film"
@@ -90,8 +97,8 @@ def read_pixel_spacing_mm(path: str | Path) -> tuple[float, float] | None:
         path: The file.
 
     Returns:
-        Millimetres between rows and between columns, at the patient when known and else at the
-        detector; None when the file does not say, or says [0, 0].
+        Millimetres between rows and between columns, at the patient when known and otherwise at the
+        detector; None when the file does not say, or says what cannot be, such as [0, 0].
     """
     if not is_dicom(Path(path)):
         return None
@@ -100,12 +107,51 @@ def read_pixel_spacing_mm(path: str | Path) -> tuple[float, float] | None:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
         for tag in tags[:2]:
             values = [float(value) for value in dataset.get(tag) or ()]
-            if len(values) == 2 and min(values) > 0 and np.isfinite(values).all():
+            if len(values) == 2 and all(map(is_pixel_spacing_mm, values)):
                 swapped = _directions(dataset)[0] in ("H", "F")
                 return (values[1], values[0]) if swapped else (values[0], values[1])
     except DICOM_DAMAGE:
         return None  # reported by read_radiograph, which reads the whole file
     return None
+
+
+def is_pixel_spacing_mm(value: float) -> bool:
+    """Say whether a number can be the distance of a film's pixels in millimetres."""
+    return MIN_PIXEL_SPACING_MM <= value <= MAX_PIXEL_SPACING_MM  # not true of NaN
+
+
+def header_remarks(path: str | Path) -> list[str]:
+    """Say what in a film's header speaks against a frontal view of a chest.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Short phrases such as "body part TIBIA" and "view LATERAL"; none for other formats, and for
+        a header that does not say.
+    """
+    if not is_dicom(Path(path)):
+        return []
+    tags = ["BodyPartExamined", "ViewPosition", "ViewCodeSequence", "AnatomicRegionSequence"]
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        part = _told(dataset, "BodyPartExamined", "AnatomicRegionSequence")
+        view = _told(dataset, "ViewPosition", "ViewCodeSequence")
+    except DICOM_DAMAGE:
+        return []  # reported by read_radiograph, which reads the whole file
+    remarks = []
+    if part and not _CHEST.search(part):
+        remarks.append(f"body part {part}")
+    if view and not _FRONTAL.search(view):
+        remarks.append(f"view {view}")
+    return remarks
+
+
+def _told(dataset: pydicom.Dataset, tag: str, sequence: str) -> str:
+    """Return a term in capitals, or else the meaning of its code."""
+    codes = [item.get("CodeMeaning") for item in dataset.get(sequence) or ()]
+    words = str(dataset.get(tag) or (codes and codes[0]) or "")
+    return re.sub(r"[^A-Z0-9-]+", " ", words.upper()).strip()
 
 
 def _check_kind(dataset: pydicom.Dataset, path: Path) -> None:

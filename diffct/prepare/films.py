@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from diffct.data.dicom_film import UnusableFilmError, read_pixel_spacing_mm
+from diffct.data.dicom_film import UnusableFilmError, header_remarks, read_pixel_spacing_mm
 from diffct.data.manifest import MANIFEST_NAME, ManifestRow, SplitName, write_manifest
 from diffct.data.radiograph import read_notes, read_radiograph, resize_shorter_side, write_png
 from diffct.prepare.patient_splits import draw_splits
@@ -174,5 +174,8 @@ def _prepare(task: tuple[str, str, int, int]) -> _Outcome:
     if spacing is not None:
         scales = np.divide(film.shape, resized.shape)
         facts["pixel_spacing_mm"] = np.round(scales * spacing, 6).tolist()
+    remarks = header_remarks(source)
+    if remarks:
+        facts["header"] = remarks
     write_png(resized, target, notes={"source": stamp, "facts": json.dumps(facts)})
     return _Outcome(facts=facts)

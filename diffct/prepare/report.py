@@ -41,6 +41,7 @@ class PreparationReport:
         sentences: Sentences in each split.
         dropped: Rows left out, by reason, the most frequent first.
         enlarged: Images that were smaller than the size they were brought to.
+        unlike_chest: Images whose header speaks against a frontal view of a chest, by what it says.
         settings: What was asked for.
     """
 
@@ -50,6 +51,7 @@ class PreparationReport:
     sentences: dict[SplitName, int]
     dropped: dict[str, int]
     enlarged: int
+    unlike_chest: dict[str, int]
     settings: Mapping[str, Any]
 
     def format(self) -> str:
@@ -68,6 +70,12 @@ class PreparationReport:
         lines += [f"{count:>9}  {reason}" for reason, count in self.dropped.items()]
         if self.enlarged:
             lines.append(f"{self.enlarged} images were smaller than asked and have been enlarged.")
+        if self.unlike_chest:
+            told = ", ".join(f"{what} ({count})" for what, count in self.unlike_chest.items())
+            lines.append(
+                f"WARNING: by their headers some images are no frontal views of a chest: {told}. "
+                "They are kept; 'header' in the manifest names them."
+            )
         return "\n".join(lines)
 
 
@@ -100,6 +108,7 @@ def summarize(
         },
         dropped=reasons,
         enlarged=enlarged,
+        unlike_chest=count_reasons(told for row in rows for told in row.facts.get("header", ())),
         settings=settings,
     )
 

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from diffct.data.dicom_film import UnusableFilmError, read_pixel_spacing_mm
+from diffct.data.dicom_film import UnusableFilmError, header_remarks, read_pixel_spacing_mm
 from diffct.data.radiograph import read_notes, read_radiograph, resize_shorter_side, write_png
 
 
@@ -397,14 +397,53 @@ def test_dicom_cut_off_anywhere_is_unreadable(tmp_path):
         ({}, None),
         ({"PixelSpacing": [0, 0]}, None),
         ({"PixelSpacing": [0.14, 0.15]}, (0.14, 0.15)),
+        ({"PixelSpacing": [-1, -1]}, None),
+        ({"PixelSpacing": [0.2, 0]}, None),
+        ({"PixelSpacing": ["nan", "0.2"]}, None),
+        ({"PixelSpacing": ["0.2", "inf"]}, None),
+        ({"PixelSpacing": [0.003, 0.003]}, None),
+        ({"PixelSpacing": [3000, 3000]}, None),
+        ({"PixelSpacing": [0.003, 0.003], "ImagerPixelSpacing": [0.1, 0.1]}, (0.1, 0.1)),
         ({"PixelSpacing": [0, 0], "ImagerPixelSpacing": [0.2, 0.2]}, (0.2, 0.2)),
     ],
 )
 def test_spacing_is_told_only_when_it_is_known(tmp_path, tags, spacing):
-    path = write_dicom(tmp_path / "film", stored_12_bit(ramp()), **tags)
-    assert read_pixel_spacing_mm(path) == spacing
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pydicom, about "nan" as a number
+        path = write_dicom(tmp_path / "film", stored_12_bit(ramp()), **tags)
+        assert read_pixel_spacing_mm(path) == spacing
     write_png(ramp(), tmp_path / "film.png")
     assert read_pixel_spacing_mm(tmp_path / "film.png") is None
+
+
+@pytest.mark.parametrize(
+    ("tags", "remarks"),
+    [
+        ({}, []),
+        ({"BodyPartExamined": "", "ViewPosition": ""}, []),
+        ({"BodyPartExamined": "CHEST", "ViewPosition": "PA"}, []),
+        ({"BodyPartExamined": "THORAX", "ViewPosition": "AP SUPINE"}, []),
+        ({"BodyPartExamined": "TIBIA", "ViewPosition": "AP"}, ["body part TIBIA"]),
+        ({"BodyPartExamined": "TSPINE"}, ["body part TSPINE"]),
+        ({"ViewPosition": "LL"}, ["view LL"]),
+        ({"ViewPosition": "PA OBLIQUE"}, ["view PA OBLIQUE"]),
+    ],
+)
+def test_what_the_header_says_against_a_chest_film_is_told(tmp_path, tags, remarks):
+    path = write_dicom(tmp_path / "film", stored_12_bit(ramp()), **tags)
+    assert header_remarks(path) == remarks
+    write_png(ramp(), tmp_path / "film.png")
+    assert header_remarks(tmp_path / "film.png") == []
+
+
+def test_the_body_part_may_be_told_by_a_code(tmp_path):
+    for meaning, remarks in (("Chest", []), ("Lower leg", ["body part LOWER LEG"])):
+        region = Dataset()
+        region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "1", "SCT", meaning
+        path = write_dicom(
+            tmp_path / "film", stored_12_bit(ramp()), AnatomicRegionSequence=[region]
+        )
+        assert header_remarks(path) == remarks
 
 
 def test_shrinking_is_antialiased_and_keeps_the_sides():

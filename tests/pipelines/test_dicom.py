@@ -101,6 +101,13 @@ def test_a_spacing_that_is_not_known_is_declared_nominal(film, tmp_path):
     assert "PixelSpacing" not in known and "PixelSpacing" not in nominal
 
 
+@pytest.mark.parametrize("wrong", [0, 0.0, -1, float("nan"), float("inf"), 0.003, 3000])
+def test_a_spacing_that_cannot_be_is_refused_and_nothing_written(film, wrong, tmp_path):
+    with pytest.raises(ValueError, match=r"pixel spacing is .* mm; give 0\.01 to 20 mm"):
+        write_dx(film, tmp_path / "film.dcm", pixel_spacing_mm=wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "wrong", [np.zeros((4, 4, 1)), np.full((4, 4), 1.5), np.full((4, 4), np.nan), np.zeros((0, 4))]
 )

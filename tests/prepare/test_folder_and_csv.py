@@ -179,6 +179,22 @@ def test_drawn_split_keeps_patients_together(tmp_path, ramp):
     assert [row.facts["csv_row"] for row in read_manifest(tmp_path / "out").rows] == [*range(2, 42)]
 
 
+def test_a_tibia_is_not_taken_for_a_chest_without_a_word(films, tmp_path):
+    path = films / "Doe_Jane.dcm"
+    dataset = pydicom.dcmread(path)
+    dataset.BodyPartExamined, dataset.ViewPosition = "TIBIA", "LATERAL"
+    dataset.save_as(path)
+    for word in ("once", "again, from the finished pictures"):
+        report = prepare(films, tmp_path / "out", write_table(tmp_path / "a.csv", *rows_of(films)))
+        assert report.unlike_chest == {"body part TIBIA": 1, "view LATERAL": 1}, word
+    assert "WARNING" in report.format() and "body part TIBIA (1)" in report.format()
+    told = [row.facts.get("header") for row in read_manifest(tmp_path / "out").rows]
+    assert sorted(filter(None, told)) == [["body part TIBIA", "view LATERAL"]]
+    others = [row for row in rows_of(films) if not row["image"].endswith(".dcm")]
+    rest = prepare(films, tmp_path / "rest", write_table(tmp_path / "b.csv", *others))
+    assert rest.unlike_chest == {} and "WARNING" not in rest.format()
+
+
 def test_small_films_are_enlarged_and_that_is_said(films, tmp_path):
     table = write_table(tmp_path / "films.csv", rows_of(films)[1])
     report = prepare(films, tmp_path / "out", table, size=200)
