@@ -1,7 +1,20 @@
-"""Whose image a file is, as a pattern finds it in the path."""
+"""Who is who among images: whose each one is, and which are the same under another name."""
 
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from diffct.data import dicom
+
+_NAMED_AT_MOST = 3
+# A few scans of one person are a course of treatment; most scans of a folder are not.
+_SUSPICIOUS_SCANS = 3
+_SUSPICIOUS_SHARE = 0.5
+_NAME_BY_PATH = (
+    'If they are of different people, name these by the paths, e.g. "data.patient_pattern=^([^/]+)"'
+    " where each has a folder."
+)
 
 
 def patient_in_path(key: str, path: Path, pattern: str, *, setting: str) -> str:
@@ -26,3 +39,124 @@ def patient_in_path(key: str, path: Path, pattern: str, *, setting: str) -> str:
             "regular expression whose one (group) matches the patient's part of every path."
         )
     return match[1]
+
+
+def name_patients(scans: Mapping[str, Path], pattern: str | None) -> dict[str, str]:
+    """Name the patient of each scan.
+
+    Args:
+        scans: Paths by key; a key is the path relative to the data folder.
+        pattern: Regular expression with one group, searched in the keys; None for the DICOM
+            PatientID, hashed, or for a patient of its own for each file without one.
+
+    Returns:
+        The patient of each key, the key itself for a scan that does not name its patient.
+
+    Raises:
+        ValueError: The pattern finds no patient in a path.
+    """
+    if pattern is None:
+        return {
+            key: (dicom.patient_key(path) if path.is_dir() else None) or key
+            for key, path in scans.items()
+        }
+    return {
+        key: patient_in_path(key, path, pattern, setting="data.patient_pattern")
+        for key, path in scans.items()
+    }
+
+
+def check_two_patients(patients: Mapping[str, str], *, pattern: str | None, folder: Path) -> None:
+    """Refuse a cohort of one patient, which cannot be divided, and say why it is one.
+
+    Args:
+        patients: As returned by `name_patients`.
+        pattern: The pattern that named them.
+        folder: Where the scans lie.
+
+    Raises:
+        ValueError: All scans are of one patient.
+    """
+    if len(set(patients.values())) > 1:
+        return
+    if len(patients) == 1:
+        cause, way_out = "holds 1 scan", "Add scans of other patients."
+    elif pattern is not None:
+        cause = f"data.patient_pattern {pattern!r} finds the same patient in {len(patients)} paths"
+        way_out = "Give a regular expression whose (group) differs from patient to patient."
+    else:
+        cause = f"its {len(patients)} scans all have the same PatientID, as anonymisers leave it"
+        way_out = _NAME_BY_PATH
+    raise ValueError(
+        f"{folder}: {cause}, so there is one patient, but to hold one out takes two. {way_out}"
+    )
+
+
+def shared_patient_note(patients: Mapping[str, str]) -> str | None:
+    """Say so if one PatientID stands for most scans of a folder, as anonymisers leave it."""
+    identified = [name for key, name in patients.items() if name != key]
+    if not identified:
+        return None
+    ((_, number),) = Counter(identified).most_common(1)
+    if number < _SUSPICIOUS_SCANS or number <= _SUSPICIOUS_SHARE * len(identified):
+        return None
+    return (
+        f"{number} of {len(identified)} scans have the same PatientID and count as one patient. "
+        + _NAME_BY_PATH
+    )
+
+
+def find_copies(voxels: Mapping[str, str]) -> list[list[str]]:
+    """Group the scans that hold the same voxels.
+
+    Args:
+        voxels: A hash of the voxels of each scan.
+
+    Returns:
+        Groups of two or more keys, sorted.
+    """
+    groups: dict[str, list[str]] = {}
+    for key in sorted(voxels):
+        groups.setdefault(voxels[key], []).append(key)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def join_patients(patients: Mapping[str, str], copies: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Make one patient of those who share a scan, with all their other scans.
+
+    Args:
+        patients: The patient of each scan.
+        copies: Groups of scans that are the same.
+
+    Returns:
+        The patient of each scan.
+    """
+    joined: dict[str, str] = {}
+
+    def first_name(name: str) -> str:
+        while name in joined:
+            name = joined[name]
+        return name
+
+    for group in copies:
+        for key in group[1:]:
+            one, other = first_name(patients[group[0]]), first_name(patients[key])
+            if one != other:
+                joined[other] = one
+    return {key: first_name(name) for key, name in patients.items()}
+
+
+def copies_note(left_out: Mapping[str, str]) -> str | None:
+    """Say which scans are left out as copies.
+
+    Args:
+        left_out: For each of them, the scan that is read in its place.
+    """
+    if not left_out:
+        return None
+    named = [f"{copy} (= {kept})" for copy, kept in list(left_out.items())[:_NAMED_AT_MOST]]
+    more = ", ..." if len(left_out) > _NAMED_AT_MOST else ""
+    return (
+        f"left out: {len(left_out)} × copy, the same voxels under another name, so one patient"
+        f" ({', '.join(named)}{more})"
+    )

@@ -85,15 +85,15 @@ def test_window_and_padding_follow_the_config(tmp_path):
 
 
 def test_resampling_and_resizing_reach_the_asked_grid(tmp_path):
-    original = clip_window(scan(0), (-1000, 1000))
-    write_nifti(scan(0), tmp_path / "scans" / "a.nii")
-    write_nifti(scan(0), tmp_path / "scans" / "b.nii")
-    for settings, expected in (
-        ({"spacing_mm": [5.0, 2.5, 2.5]}, resample(original, (5, 2.5, 2.5))),
-        ({"fit": "resize"}, resize(original, (8, 16, 16))),
+    write_nifti(scan(0), tmp_path / "scans" / "0.nii")
+    write_nifti(scan(1), tmp_path / "scans" / "1.nii")
+    for settings, bring in (
+        ({"spacing_mm": [5.0, 2.5, 2.5]}, lambda original: resample(original, (5, 2.5, 2.5))),
+        ({"fit": "resize"}, lambda original: resize(original, (8, 16, 16))),
     ):
         cohort = prepare(tmp_path, replace(PLAIN, **settings))
-        expected = crop_or_pad(expected, (8, 16, 16), -1000)
+        original = scan(int(cohort.split.validation[0].removesuffix(".nii")))
+        expected = crop_or_pad(bring(clip_window(original, (-1000, 1000))), (8, 16, 16), -1000)
         hu = to_hounsfield(cohort.validation[0]["image"][0], (-1000, 1000))
         np.testing.assert_allclose(hu, expected.array, atol=0.51)  # int16 in the cache
         np.testing.assert_allclose(cohort.validation.affine(0), expected.affine)
@@ -202,7 +202,7 @@ def cache_times(tmp_path: Path) -> dict[str, int]:
 def test_prepared_scans_are_used_again_until_something_changes(tmp_path):
     prepare(tmp_path)
     times = cache_times(tmp_path)
-    assert len(times) == 12  # six scans, HU and affine
+    assert len(times) == 12  # six scans, HU and facts
     prepare(tmp_path, replace(AUGMENTED, validation_fraction=0.5), seed=5)
     assert cache_times(tmp_path) == times
     write_nifti(scan(77), tmp_path / "scans" / "patient0" / "0.nii.gz")
@@ -219,7 +219,7 @@ def test_prepared_scans_are_used_again_until_something_changes(tmp_path):
 
 def test_half_a_cache_entry_is_completed(tmp_path):
     before = images(prepare(tmp_path).train)
-    for file in (tmp_path / "cache").glob("*.affine.npy"):
+    for file in (tmp_path / "cache").glob("*.json"):
         file.unlink()
     np.testing.assert_array_equal(images(prepare(tmp_path).train), before)
 
@@ -364,6 +364,7 @@ def test_description_counts_and_names_nobody(tmp_path):
 
 WRONG = {
     "size": [8, 16],
+    "validation_fraction": 1.0,
     "fit": "stretch",
     "window_hu": [1000, -1000],
     "spacing_mm": [1, 0, 1],
@@ -420,12 +421,14 @@ def test_padding_of_the_real_ct_becomes_the_floor_of_the_window(tmp_path):
     source = Path(spec.submodule_search_locations[0], "data", "cxr.nii.gz")
     sha256 = "b1c29dfa53ea82a1a1588eeeffdef9da0440d5f8a478879f646206b9ba4a325c"
     assert hashlib.sha256(source.read_bytes()).hexdigest() == sha256
-    stored = np.asarray(nibabel.load(source).dataobj)[::4, ::-4, 40:80].transpose(2, 1, 0)
+    whole = np.asarray(nibabel.load(source).dataobj)[::4, ::-4].transpose(2, 1, 0)
+    parts = {"chest.nii": whole[40:80], "belly.nii": whole[80:120]}
     affine = np.array([[0, 0, -2.8125, 0], [0, -2.8125, 0, 0], [2.5, 0, 0, 0], [0, 0, 0, 1]])
-    for name in "ab":
-        write_nifti(Volume(stored, affine), tmp_path / "scans" / f"{name}.nii")
+    for name, part in parts.items():
+        write_nifti(Volume(part, affine), tmp_path / "scans" / name)
     config = replace(PLAIN, size=[20, 64, 64], spacing_mm=[5.0, 5.625, 5.625])
     cohort = prepare(tmp_path, config)
+    stored = parts[cohort.split.validation[0]]
     hu = to_hounsfield(cohort.validation[0]["image"][0], (-1000, 1000)).numpy()
     assert 0.2 < (stored == -2048).mean() < 0.25
     clipped = np.clip(stored, -1000, 1000).astype(np.float64)

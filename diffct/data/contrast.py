@@ -1,0 +1,16 @@
+"""Contrast: whether an image shows anything that could be learned or measured."""
+
+import numpy as np
+
+SMALLEST_CONTRAST = 2 / 255
+"""Of the full range; what differs by less is one shade of gray on a display."""
+
+
+def is_blank(array: np.ndarray, full_range: float = 1.0) -> bool:
+    """Say whether an image shows nothing.
+
+    Args:
+        array: Finite values, of any shape.
+        full_range: What lies between black and white.
+    """
+    return float(array.max()) - float(array.min()) < SMALLEST_CONTRAST * full_range
