@@ -56,10 +56,7 @@ def name_patients(scans: Mapping[str, Path], pattern: str | None) -> dict[str, s
         ValueError: The pattern finds no patient in a path.
     """
     if pattern is None:
-        return {
-            key: (dicom.patient_key(path) if path.is_dir() else None) or key
-            for key, path in scans.items()
-        }
+        return {key: dicom.patient_key(path) or key for key, path in scans.items()}
     return {
         key: patient_in_path(key, path, pattern, setting="data.patient_pattern")
         for key, path in scans.items()
