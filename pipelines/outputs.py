@@ -1,5 +1,6 @@
 """What the pipelines return."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +33,19 @@ class CT3DPipelineOutput(BaseOutput):
     affine: np.ndarray
     spacing_mm: tuple[float, float, float]
 
-    def save(self, folder: str | Path, *, first_index: int = 0) -> list[Path]:
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        first_index: int = 0,
+        window_hu: Sequence[float] | None = None,
+    ) -> list[Path]:
         """Write each volume as NIfTI (int16 HU) and as a PNG montage, atomically.
 
         Args:
             folder: Created if missing.
             first_index: Number of the first file.
+            window_hu: The HU that pictures show black and white; None for what the volumes hold.
 
         Returns:
             The paths of the NIfTI files; each has a PNG of the same name beside it.
@@ -47,7 +55,7 @@ class CT3DPipelineOutput(BaseOutput):
             path = Path(folder) / f"sample-{index:04d}.nii.gz"
             write_nifti(Volume(volume, self.affine), path, description=SYNTHETIC)
             picture = path.with_name(f"sample-{index:04d}.png")
-            save_montage([volume], picture, spacing_mm=self.spacing_mm)
+            save_montage([volume], picture, spacing_mm=self.spacing_mm, window_hu=window_hu)
             paths.append(path)
         return paths
 

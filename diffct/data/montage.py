@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from diffct.atomic import atomic_file
+from diffct.data.windows import fitting_window
 
 _TILE_INCHES = 1.9  # of the longest side of any view
 _GAP_INCHES = 0.06
@@ -21,7 +22,7 @@ def save_montage(
     volumes: Sequence[np.ndarray],
     path: str | Path,
     *,
-    window_hu: Sequence[float] = (-160.0, 240.0),
+    window_hu: Sequence[float] | None = None,
     spacing_mm: Sequence[float] | None = None,
     columns: int = 4,
     titles: Sequence[str] | None = None,
@@ -31,7 +32,7 @@ def save_montage(
     Args:
         volumes: HU with shape (depth, height, width), in orientation "SPL".
         path: The PNG to write.
-        window_hu: The HU shown black and white; the default shows soft tissue.
+        window_hu: The HU shown black and white; None for those of `fitting_window`.
         spacing_mm: Spacing (depth, height, width) of all volumes; None draws cubic voxels and says
             so.
         columns: How many axial slices to show, evenly spaced from the lowest to the highest part.
@@ -51,6 +52,7 @@ def save_montage(
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: a montage is a PNG; let its name end in .png.")
+    window_hu = fitting_window(volumes) if window_hu is None else window_hu
     with atomic_file(path) as partial:
         _draw(volumes, partial, window_hu, spacing_mm, columns, titles)
 

@@ -60,6 +60,14 @@ def test_window_maps_hounsfield_to_grey(tmp_path):
         assert image[image.shape[0] // 2, 100] == pytest.approx(grey, abs=2)
 
 
+def test_without_a_window_a_narrow_model_is_not_one_gray(tmp_path):
+    ramp = np.tile(np.linspace(0, 80, 40), (4, 40, 1))
+    save_montage([ramp], tmp_path / "m.png")
+    image = picture(tmp_path / "m.png")
+    row = image[image.shape[0] // 2]
+    assert row.min() < 10 and row.max() > 245
+
+
 def test_every_volume_and_title_adds_a_row(tmp_path):
     volumes = [np.zeros((4, 16, 16), dtype=np.float32), np.zeros((6, 12, 16), dtype=np.int16)]
     save_montage(volumes[:1], tmp_path / "one.png")
