@@ -7,6 +7,7 @@ import numpy as np
 
 from diffct.commands.loading import add_pipeline_arguments, load_chosen
 from diffct.data.contact_sheet import save_contact_sheet
+from diffct.destination import prove_writable, refuse_earlier_samples, replace_samples
 from diffct.pipelines import (
     CT3DPipeline,
     CXRTextToImagePipeline,
@@ -41,6 +42,9 @@ def add_sample(commands: "argparse._SubParsersAction") -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first sample (0)")
     parser.add_argument("--out", type=Path, default=Path("samples"), help="folder (samples)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace all earlier samples in --out"
+    )
     volumes = parser.add_argument_group("volumes of a CT3DPipeline")
     volumes.add_argument(
         "--size", type=int, nargs=3, metavar=("D", "H", "W"), help="voxels (the training size)"
@@ -65,6 +69,9 @@ def add_sample(commands: "argparse._SubParsersAction") -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     """Load a pipeline and sample from it."""
+    prove_writable(options.out)
+    if not options.overwrite:
+        refuse_earlier_samples(options.out)
     pipeline = load_chosen(options, counts=["num"])
     for name, kind in _FITTING.items():
         if getattr(options, name) not in (None, False) and not isinstance(pipeline, kind):
@@ -92,7 +99,7 @@ def _sample_volumes(pipeline: CT3DPipeline, options: argparse.Namespace) -> None
         size=options.size,
         class_label=options.class_label,
     )
-    for first_index, output in made:
+    for first_index, output in replace_samples(made, options.out):
         output.save(options.out, first_index=first_index)
     print(f"{options.num} volume(s) as NIfTI (HU) and pictures (PNG) in {options.out}")
 
@@ -114,7 +121,7 @@ def _sample_images(pipeline: TextToImagePipeline, options: argparse.Namespace) -
         width=options.width,
     )
     shown: list[np.ndarray] = []
-    for indices, output in made:
+    for indices, output in replace_samples(made, options.out):
         paths = output.save(options.out, first_index=indices[0])
         films = output.films()
         if options.dicom:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import DiffusionPipeline
 
 from diffct.cores import share_cores
 from diffct.data.manifest import SPLITS
+from diffct.destination import prove_writable
+from diffct.device import find_device
 from diffct.evaluation.cohorts import Cohort, load_cohort
 from diffct.evaluation.image_sets import ImageSet, pictures_of_folder, volumes_of_folder
 from diffct.evaluation.samples import add_sampling_arguments, default_number, make_samples
@@ -95,11 +96,16 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
         given = getattr(options, name)
         if given is not None and given < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1.")
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = str(find_device(options.device))
+    prove_writable(options.out)
     folder = Path(options.source)
     # A folder of samples, or an autoencoder alone, has no pipeline's index.
     samples_only = folder.is_dir() and not (folder / _INDEX).is_file()
-    pipeline = None if samples_only else load_pipeline(options.source, device=device)
+    pipeline = None
+    if not samples_only:
+        pipeline = load_pipeline(
+            options.source, device=device, variant=options.variant, revision=options.revision
+        )
     cohort = load_cohort(
         options.data,
         pipeline,
@@ -133,6 +139,8 @@ def parse_inputs(
 def add_input_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
     """Describe what all evaluation commands take."""
     parser.add_argument("source", help="pipeline (folder or Hub id), or a folder of samples")
+    parser.add_argument("--variant", help="of the pipeline's weights, e.g. fp16 (none)")
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub (main)")
     parser.add_argument(
         "--data",
         type=Path,
