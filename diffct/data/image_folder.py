@@ -13,15 +13,31 @@ from typing import Literal
 
 from diffct.data import dicom
 from diffct.data.label_maps import is_label_picture, is_label_volume
-from diffct.data.scan_formats import NIFTI_ENDINGS, NRRD_ENDINGS, UNREAD_ENDINGS
+from diffct.data.metaimage import METAIMAGE_ENDINGS, METAIMAGE_INSTALL, can_read_metaimage
+from diffct.data.scan_formats import (
+    PAIR_HEADERS,
+    PAIR_IMAGES,
+    SCAN_ENDINGS,
+    UNREAD_ENDINGS,
+    pair_files,
+    read_description,
+)
 
 Kind = Literal["volumes", "pictures"]
 
-VOLUME_ENDINGS = (*NIFTI_ENDINGS, *NRRD_ENDINGS)
+VOLUME_ENDINGS = SCAN_ENDINGS
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-ACCEPTED_VOLUMES = "a .nii, .nii.gz, .nrrd or .nhdr file, or a folder holding one DICOM series"
+ACCEPTED_VOLUMES = (
+    "a .nii, .nii.gz, .img with .hdr, .nrrd, .nhdr, .mha or .mhd file, a folder holding one DICOM "
+    "series, or a multi-frame DICOM file"
+)
 ACCEPTED_PICTURES = "a PNG, JPEG, TIFF or DICOM file"
 
+SPREAD_DESCRIPTION = "Synthetic: standard deviation of samples of a diffusion model"
+"""What a NIfTI file says in its header that is a map of uncertainty, and no scan."""
+
+_DATA_ENDINGS = (".raw", ".zraw", ".raw.gz", ".bin", ".dat")
+_HEADER_ENDINGS = (".nhdr", ".mhd")
 _NAMED_AT_MOST = 3
 # Of one film in several formats the one that says most is read: DICOM has the maker's window.
 _BEST_FIRST = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -80,7 +96,8 @@ def find_images(
     """Find the images of a folder and of the folders below it.
 
     Links are followed. Left out are hidden files and folders, label maps (few whole numbers in
-    large areas), pictures beside volumes, second copies of a picture in another format, and contact
+    large areas), maps of uncertainty, DICOM files of other classes than images, formats that are
+    not read, pictures beside volumes, second copies of a picture in another format, and contact
     sheets.
 
     Args:
@@ -127,10 +144,15 @@ class _Search:
         """Sort every file."""
         for files in _walk(self.folder):
             wanted = [file for file in files if self._wanted(file)]
-            plain = [file for file in wanted if _ending(file, VOLUME_ENDINGS + PICTURE_ENDINGS)]
-            for file in plain:
-                self._sort(file)
-            self._sort_dicom([file for file in wanted if file not in set(plain)])
+            others = []
+            for file in wanted:
+                if _ending(file, VOLUME_ENDINGS):
+                    self._sort_volume(file)
+                elif _ending(file, PICTURE_ENDINGS):
+                    self._sort_picture(file)
+                elif not _belongs_to_a_header(file, files):
+                    others.append(file)
+            self._sort_dicom(others)
 
     def result(self, kind: Kind) -> FoundImages:
         """Return what was found of a kind; the other kind is left out."""
@@ -160,14 +182,28 @@ class _Search:
             return False
         return True
 
-    def _sort(self, file: Path) -> None:
-        """Sort a file that is named like an image."""
-        if _ending(file, VOLUME_ENDINGS):
-            if is_label_volume(file):
-                self.left_out.append(LeftOut(file, "label map"))
-            else:
-                self.volumes.append(file)
-        elif file.name == "contact-sheet.png":
+    def _sort_volume(self, file: Path) -> None:
+        """Sort a file that is named like a scan."""
+        if _ending(file, METAIMAGE_ENDINGS) and not can_read_metaimage():
+            reason = f"MetaImage, which needs SimpleITK ({METAIMAGE_INSTALL})"
+        elif _ending(file, PAIR_HEADERS) and len(pair_files(file)) > 1:
+            return  # the other half stands for both
+        elif _ending(file, PAIR_HEADERS):
+            reason = ".hdr file without its .img"
+        elif _ending(file, PAIR_IMAGES) and len(pair_files(file)) < 2:
+            reason = ".img file without its .hdr"
+        elif read_description(file) == SPREAD_DESCRIPTION:
+            reason = "map of uncertainty"
+        elif is_label_volume(file):
+            reason = "label map"
+        else:
+            self.volumes.append(file)
+            return
+        self.left_out.append(LeftOut(file, reason))
+
+    def _sort_picture(self, file: Path) -> None:
+        """Sort a file that is named like a picture."""
+        if file.name == "contact-sheet.png":
             self.left_out.append(LeftOut(file, "contact sheet"))
         elif is_label_picture(file):
             self.left_out.append(LeftOut(file, "label map"))
@@ -175,19 +211,23 @@ class _Search:
             self.pictures.append(file)
 
     def _sort_dicom(self, files: Sequence[Path]) -> None:
-        """Sort the other files of one folder: slices of volumes, films, and no images at all."""
+        """Sort the other files of one folder: slices, whole scans, films, and no images at all."""
         series = None
         for file in files:
-            kind = None if series and file.suffix == ".dcm" else dicom.image_kind(file)
-            if kind == "slice":
-                series = file.parent
-            elif kind == "film":
-                self.pictures.append(file)
-            elif series is None or file.suffix != ".dcm":
+            kind = dicom.kind_of(file)
+            if kind is None:
                 reason = f"{file.suffix.lower() or 'file without ending'}"
                 unread = _ending(file, UNREAD_ENDINGS)
                 words = f"{reason} scan, a format that is not read" if unread else f"{reason} file"
                 self.left_out.append(LeftOut(file, words))
+            elif kind.role == "slice":
+                series = file.parent
+            elif kind.role == "frames":
+                self.volumes.append(file)
+            elif kind.role == "film":
+                self.pictures.append(file)
+            else:
+                self.left_out.append(LeftOut(file, kind.name))
         if series is not None:
             self.volumes.append(series)
 
@@ -203,6 +243,14 @@ def _walk(folder: Path) -> Iterator[list[Path]]:
         visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield [Path(parent, name) for name in sorted(names)]
+
+
+def _belongs_to_a_header(file: Path, siblings: Sequence[Path]) -> bool:
+    """Say whether a file holds the data of a `.nhdr` or `.mhd` file beside it, which names it."""
+    if not _ending(file, _DATA_ENDINGS):
+        return False
+    headers = (sibling for sibling in siblings if _ending(sibling, _HEADER_ENDINGS))
+    return any(file.name.encode() in header.read_bytes() for header in headers)
 
 
 def _ending(file: Path, endings: Sequence[str]) -> bool:

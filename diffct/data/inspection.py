@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffct.data.volume import NRRD_ENDINGS, check_hounsfield, find_scans, read_stored, upright
+from diffct.data.scan_formats import NRRD_ENDINGS
+from diffct.data.volume import check_hounsfield, find_scans, read_stored, upright
 
 
 @dataclass(frozen=True)

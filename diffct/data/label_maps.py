@@ -45,10 +45,13 @@ def is_label_array(array: np.ndarray) -> bool:
 
 
 def is_label_volume(path: Path) -> bool:
-    """Say whether a NIfTI or NRRD file is a label map; a damaged one is none.
+    """Say whether a file of a scan is a label map; a damaged one is none.
 
-    A scan is told by its first slices, so that only label maps are read whole.
+    A scan is told by its first slices, so that of NIfTI only label maps are read whole. What 3D
+    Slicer names `.seg.nrrd` is one in any case.
     """
+    if path.name.lower().endswith(".seg.nrrd"):
+        return True
     try:
         return _may_be_labels(read_first_slices(path)) and is_label_array(read_stored_values(path))
     except ValueError:

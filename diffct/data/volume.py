@@ -12,7 +12,7 @@ patient.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,14 +22,28 @@ from nibabel import orientations
 
 from diffct.atomic import atomic_file
 from diffct.data import dicom
+from diffct.data.dicom_series import Modality, read_series
 from diffct.data.image_folder import ACCEPTED_VOLUMES as ACCEPTED
 from diffct.data.image_folder import find_images
-from diffct.data.scan_formats import NIFTI_ENDINGS, NRRD_ENDINGS, read_nifti, read_nrrd
+from diffct.data.nifti_space import WorldSpace
+from diffct.data.scan_formats import (
+    NIFTI_ENDINGS,
+    PAIR_HEADERS,
+    PAIR_IMAGES,
+    SCAN_ENDINGS,
+    pair_files,
+    read_scan_file,
+)
 
 # A scan of a body holds air around it, or at least fat (-50 to -150 HU) in it.
 _FAT_BELOW_HU = -50.0
 _LEAST_FAT_OR_AIR = 0.001
 _SHEAR_TOLERANCE = 2e-3  # cosine between two axes; 0.1 degrees
+# What scanners of people do, with room on both sides: a cone-beam CT of teeth has 0.08 mm, slices
+# of an old series lie 10 mm apart; a scan shows a tooth or the whole body. What is beyond has
+# another unit of length than its file says.
+_SPACING_BOUNDS_MM = (0.05, 20.0)
+_FIELD_OF_VIEW_BOUNDS_MM = (10.0, 3000.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +53,13 @@ class Volume:
     Attributes:
         array: HU as float32 with shape (depth, height, width), or uint8 labels.
         affine: Takes indices (d, h, w, 1) to RAS+ millimetres, float64 with shape (4, 4).
+        space: Which worlds these millimetres are of: the scanner's, or a template's. Reading,
+            turning and writing keep it.
     """
 
     array: np.ndarray
     affine: np.ndarray
+    space: WorldSpace = field(default_factory=WorldSpace)
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3:
@@ -88,12 +105,14 @@ def canonical_affine(size: Sequence[int], spacing_mm: Sequence[float]) -> np.nda
     return affine
 
 
-def read_volume(path: str | Path) -> Volume:
-    """Read one CT scan upright.
+def read_volume(path: str | Path, *, modality: Modality | None = "CT") -> Volume:
+    """Read one scan upright.
 
     Args:
-        path: A `.nii`, `.nii.gz`, `.nrrd` or `.nhdr` file, or a folder holding exactly one DICOM
-            CT series.
+        path: A `.nii`, `.nii.gz`, `.img` with `.hdr`, `.nrrd`, `.nhdr`, `.mha` or `.mhd` file; a
+            folder holding exactly one DICOM series; or a multi-frame DICOM file.
+        modality: Which series of a DICOM folder: "CT", "MR", or None for the only one. Other
+            formats do not say what they hold.
 
     Returns:
         The scan in orientation "SPL" with its stored values scaled by slope and intercept. Whether
@@ -101,16 +120,18 @@ def read_volume(path: str | Path) -> Volume:
 
     Raises:
         FileNotFoundError: There is nothing at `path`.
-        ValueError: The file is damaged, not three-dimensional, or does not say where it lies.
+        ValueError: The file is damaged, not three-dimensional, does not say where it lies, or says
+            two things of that, or its size is not that of an image of a person.
     """
-    return upright(read_stored(path))
+    return upright(read_stored(path, modality=modality))
 
 
-def read_stored(path: str | Path) -> Volume:
-    """Read one CT scan with its axes as they are stored, for inspection.
+def read_stored(path: str | Path, *, modality: Modality | None = None) -> Volume:
+    """Read one scan with its axes as they are stored, for inspection.
 
     Args:
         path: As for `read_volume`.
+        modality: As for `read_volume`.
 
     Returns:
         The scan with its axes in the order of the file (for DICOM: column, row, slice), so that
@@ -123,16 +144,15 @@ def read_stored(path: str | Path) -> Volume:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file or folder. Give {ACCEPTED}.")
-    if path.is_dir():
-        array, affine = dicom.read_series(path)
-    elif path.name.lower().endswith(NIFTI_ENDINGS):
-        array, affine = read_nifti(path)
-    elif path.name.lower().endswith(NRRD_ENDINGS):
-        array, affine = read_nrrd(path)
+    space = WorldSpace()
+    if path.name.lower().endswith(SCAN_ENDINGS) and path.is_file():
+        array, affine, space = read_scan_file(path)
+    elif path.is_dir() or dicom.is_dicom(path):
+        array, affine = read_series(path, modality=modality)
     else:
         raise ValueError(f"{path}: not a known kind of scan. Give {ACCEPTED}.")
     _check_grid(array, affine, path)
-    return Volume(array, affine)
+    return Volume(array, affine, space)
 
 
 def upright(volume: Volume) -> Volume:
@@ -157,7 +177,7 @@ def reorient(volume: Volume, codes: str) -> Volume:
     )
     array = orientations.apply_orientation(volume.array, turn)
     affine = volume.affine @ orientations.inv_ornt_aff(turn, volume.size)
-    return Volume(np.ascontiguousarray(array), affine)
+    return replace(volume, array=np.ascontiguousarray(array), affine=affine)
 
 
 def check_hounsfield(volume: Volume, path: str | Path) -> None:
@@ -223,7 +243,7 @@ def write_nifti(
         OSError: The disk is full.
     """
     path = Path(path)
-    if not path.name.endswith(NIFTI_ENDINGS):
+    if not path.name.lower().endswith(NIFTI_ENDINGS):
         raise ValueError(f"{path}: a NIfTI file ends in .nii or .nii.gz.")
     stored = volume.array
     if stored.dtype != np.uint8:
@@ -237,9 +257,9 @@ def write_nifti(
     image = nibabel.Nifti1Image(stored.transpose(2, 1, 0), volume.affine[:, [2, 1, 0, 3]])
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = description.encode("ascii")
-    # Code 1, "scanner": the qform holds the same matrix for readers that look only there.
-    image.set_sform(image.affine, code=1)
-    image.set_qform(image.affine, code=1)
+    # The qform mostly holds the same matrix, for readers that look only there.
+    image.set_sform(image.affine, code=volume.space.sform_code)
+    image.set_qform(volume.space.to_qform @ image.affine, code=volume.space.qform_code)
     with atomic_file(path) as partial:
         nibabel.save(image, partial)
 
@@ -256,11 +276,14 @@ def source_files(path: Path) -> list[Path]:
         path: A scan, as found by `find_scans`.
 
     Returns:
-        The file itself; for a DICOM folder, and for a `.nhdr` header whose data lie in other files
-        beside it, every visible file of the folder.
+        The file itself; both files of a NIfTI pair; for a DICOM folder, and for a `.nhdr` or
+        `.mhd` header whose data lie in other files beside it, every visible file of the folder.
     """
-    if path.is_dir() or path.name.lower().endswith(".nhdr"):
+    name = path.name.lower()
+    if path.is_dir() or name.endswith((".nhdr", ".mhd")):
         return dicom.visible_files(path if path.is_dir() else path.parent)
+    if name.endswith((*PAIR_IMAGES, *PAIR_HEADERS)):
+        return pair_files(path)
     return [path]
 
 
@@ -276,9 +299,26 @@ def _check_grid(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
     spacing = np.linalg.norm(columns, axis=0)
     if not np.isfinite(affine).all() or (spacing < 1e-6).any():
         raise ValueError(f"{path}: its affine is not usable: {affine.tolist()}. Export it again.")
+    extents = spacing * array.shape
+    _check_bounds(spacing, extents.max(), path)
     cosines = (columns / spacing).T @ (columns / spacing) - np.eye(3)
     if np.abs(cosines).max() > _SHEAR_TOLERANCE:
         raise ValueError(
             f"{path}: its axes are not at right angles (as after a gantry tilt). Resample it to a "
             "rectangular grid, e.g. with dcm2niix or 3D Slicer."
         )
+
+
+def _check_bounds(spacing: np.ndarray, extent: float, path: Path) -> None:
+    """Refuse what is too fine, too coarse, too small or too large for an image of a person."""
+    found = {
+        "spacing": (" x ".join(f"{mm:.4g}" for mm in spacing), spacing, _SPACING_BOUNDS_MM),
+        "field of view": (f"{extent:.4g}", np.array([extent]), _FIELD_OF_VIEW_BOUNDS_MM),
+    }
+    for name, (words, lengths, (low, high)) in found.items():
+        if lengths.min() < low or lengths.max() > high:
+            raise ValueError(
+                f"{path}: its {name} is {words} mm, but images of people have {low:g} to {high:g} "
+                "mm. Its unit of length or its spacing is wrong: set it right in the header, or "
+                "convert the scan again."
+            )

@@ -214,7 +214,7 @@ BAD = {
     "uneven": (series_at(0, 1, 2.3, 3.3, 4.3), "not evenly spaced"),
     "tilted": (lambda folder: write_series(folder, step=(0, 0.7, 4.0)), "gantry tilt"),
     "one slice": (series_at(0), "2D image"),
-    "structures only": (structures_only, r"no CT slice \(found 1 RTSTRUCT\)"),
+    "structures only": (structures_only, r"no CT slice \(found 1 RTSTRUCT: RT Struc"),
     "MR": (lambda folder: write_series(folder, Modality="MR"), r"no CT slice \(found 9 MR\)"),
     "no slope": (change_one("RescaleSlope", None), "RescaleSlope is missing"),
     "no intercept": (change_one("RescaleIntercept", None), "RescaleIntercept is missing"),

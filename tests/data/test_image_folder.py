@@ -49,7 +49,7 @@ def test_scans_are_told_from_masks_previews_and_foreign_formats(tmp_path, ct, fi
     write_scan(tmp_path / "a b [1]/segmentations/absent.nii.gz", 0 * mask)
     write_scan(tmp_path / "a b [1]/float.nii", mask.astype(np.float32))
     write_picture(tmp_path / "a b [1]/ct.png", film)
-    (tmp_path / "c.mha").write_bytes(b"ObjectType = Image")
+    (tmp_path / "c.mgz").write_bytes(b"x")
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "._ct.nii.gz").write_bytes(b"x")
     found = find_images(tmp_path)
@@ -59,7 +59,7 @@ def test_scans_are_told_from_masks_previews_and_foreign_formats(tmp_path, ct, fi
         "a b [1]/segmentations/absent.nii.gz": "label map",
         "a b [1]/float.nii": "label map",
         "a b [1]/ct.png": "picture, not a volume",
-        "c.mha": ".mha scan, a format that is not read",
+        "c.mgz": ".mgz scan, a format that is not read",
         "notes.txt": ".txt file",
         "._ct.nii.gz": "hidden file",
     }

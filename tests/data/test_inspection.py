@@ -16,7 +16,7 @@ def folder(tmp_path):
     write_nifti(Volume(hu, AFFINE), tmp_path / "good.nii.gz")
     write_nifti(Volume(hu + 1000, AFFINE), tmp_path / "mr.nii")
     (tmp_path / "broken.nii.gz").write_bytes(b"\x1f\x8b nothing")
-    image = nibabel.Nifti1Image(np.full((4, 5, 6), np.nan, np.float32), np.eye(4))
+    image = nibabel.Nifti1Image(np.full((4, 5, 6), np.nan, np.float32), np.diag([2, 2, 2, 1]))
     nibabel.save(image, tmp_path / "nan.nii")
     (tmp_path / "series").mkdir()
     (tmp_path / "series" / "1.dcm").write_bytes(b"\0" * 128 + b"DICM")

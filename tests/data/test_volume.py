@@ -98,7 +98,9 @@ def test_oblique_scan_keeps_its_place_and_spacing(tmp_path):
 
 @pytest.mark.parametrize("stored", [np.uint8, np.int16, np.int32, np.float32, np.float64])
 def test_slope_and_intercept_are_applied(tmp_path, stored):
-    image = nibabel.Nifti1Image(np.arange(60).reshape(3, 4, 5).astype(stored), np.eye(4))
+    image = nibabel.Nifti1Image(
+        np.arange(60).reshape(3, 4, 5).astype(stored), np.diag([4, 4, 4, 1])
+    )
     image.header.set_slope_inter(2.5, -1024)
     nibabel.save(image, tmp_path / "scaled.nii")
     expected = nibabel.load(tmp_path / "scaled.nii").get_fdata()
@@ -117,10 +119,10 @@ def test_intercept_in_a_real_header_gives_hounsfield(tmp_path):
 
 
 def test_units_of_the_header_become_millimetres(tmp_path):
-    image = nibabel.Nifti1Image(body(), np.diag([500.0, 500.0, 750.0, 1]))
+    image = nibabel.Nifti1Image(body(), np.diag([1000.0, 1000.0, 1500.0, 1]))
     image.header.set_xyzt_units("micron")
     nibabel.save(image, tmp_path / "small.nii")
-    assert read_volume(tmp_path / "small.nii").spacing_mm == pytest.approx((0.75, 0.5, 0.5))
+    assert read_volume(tmp_path / "small.nii").spacing_mm == pytest.approx((1.5, 1, 1))
 
 
 def test_single_fourth_axis_is_dropped(tmp_path):
