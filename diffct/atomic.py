@@ -1,6 +1,8 @@
 """Atomic writing: a file or folder appears under its name only when it is whole.
 
-Everything is first written beside its destination, flushed to the disk, and then renamed.
+Everything is first written beside its destination, flushed to the disk, and then renamed. Where a
+file system cannot flush (VirtualBox, some network shares and FUSE; folders on Windows), the rename
+alone must do: a program that is killed leaves nothing half-written, a power failure may.
 """
 
 import errno
@@ -8,12 +10,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 PARTIAL_MARK = ".partial-"
+
+_CANNOT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_CANNOT_OPEN_FOLDER = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBADF}
 
 
 @contextmanager
@@ -76,7 +81,8 @@ def publish_folder(partial: Path, path: Path) -> None:
     for file in partial.rglob("*"):
         _flush(file)
     _flush(partial)
-    partial.chmod(0o755)
+    with suppress(PermissionError):  # where the file system has no permissions to give
+        partial.chmod(0o755)
     if path.exists():
         replaced = Path(tempfile.mkdtemp(prefix=f".{path.name}{PARTIAL_MARK}", dir=path.parent))
         os.replace(path, replaced / path.name)
@@ -94,12 +100,18 @@ def remove_partials(folder: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Ask the operating system to put a file or folder entry on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Ask the operating system to put a file or folder entry on the disk, if it can."""
+    harmless = _CANNOT_FLUSH | (_CANNOT_OPEN_FOLDER if path.is_dir() else set())
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        # Windows flushes only what may be written to.
+        descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in harmless:
+            raise
 
 
 @contextmanager

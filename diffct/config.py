@@ -1,21 +1,32 @@
 """Experiments as typed YAML: dataclass schema, file, `key=value` overrides.
 
 A key that the schema does not know, or a value of the wrong type, is an error that names it and the
-nearest key that exists.
+nearest key that exists. The schema also says how an override is read: what a text's key is given is
+taken as it stands, character by character, and only numbers, lists and the like are YAML. In a
+setting that is a path (its field has `metadata=PATH`), ~ and environment variables are expanded.
 """
 
 import argparse
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+import re
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeVar
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 Schema = TypeVar("Schema")
+
+PATH = {"path": True}
+"""The metadata of a field that is a path: `field(default=None, metadata=PATH)`."""
 
 
 def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ()) -> Schema:
@@ -24,38 +35,161 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
     Args:
         schema: A dataclass, its fields typed, nested dataclasses as sections.
         path: A YAML file.
-        overrides: `section.key=value` strings, as typed on a command line; the last one wins.
+        overrides: `section.key=value` strings, as typed on a command line; the last one wins. A
+            text is taken as it stands ("null" is none, where none is allowed), all else is YAML.
 
     Returns:
         An instance of `schema`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A key is unknown, a value has the wrong type, or the YAML cannot be parsed.
+        ValueError: A key is unknown, a value has the wrong type, the YAML cannot be parsed, or a
+            path names an environment variable that is not set.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no configuration file {path}.")
-    for override in overrides:
-        if "=" not in override:
-            raise ValueError(f"{override!r} is not an override; write section.key=value.")
-    base = OmegaConf.structured(schema)
     try:
         from_file = OmegaConf.load(path)
     except Exception as error:  # PyYAML's errors share no public base with OmegaConf's
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(from_file, DictConfig):
         raise ValueError(f"{path} must hold sections and keys, not a list or a single value.")
+    with _mistakes_named(schema, f"{path}: "):
+        merged = OmegaConf.merge(OmegaConf.structured(schema), from_file)
+    for override in overrides:
+        changes = _read_override(schema, override)
+        with _mistakes_named(schema, f"{override}: "):
+            merged = OmegaConf.merge(merged, changes)
+    with _mistakes_named(schema, f"{path}: "):
+        config = OmegaConf.to_object(merged)
+    _expand_paths(config)
+    return config
+
+
+@contextmanager
+def _mistakes_named(schema: type, place: str) -> Iterator[None]:
+    """Turn OmegaConf's errors into ValueErrors that name the key; `place` begins them."""
     try:
-        merged = OmegaConf.merge(base, from_file, OmegaConf.from_dotlist(list(overrides)))
-        return OmegaConf.to_object(merged)
+        yield
     except ConfigKeyError as error:
         known = _keys(schema)
         wrong = error.full_key or str(error)
-        raise ValueError(f"Unknown configuration key {wrong!r}.{_nearest(wrong, known)}") from error
+        raise ValueError(
+            f"{place}Unknown configuration key {wrong!r}.{_nearest(wrong, known)}"
+        ) from error
     except ValidationError as error:
-        raise ValueError(f"Configuration key {error.full_key!r}: {error.msg}") from error
-    except OmegaConfBaseException as error:
-        raise ValueError(f"The configuration cannot be read: {error}") from error
+        reason = (error.msg or str(error)).splitlines()[0]
+        raise ValueError(f"{place}Configuration key {error.full_key!r}: {reason}") from error
+    except (OmegaConfBaseException, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{place}The configuration cannot be read: {reason}") from error
+
+
+def _read_override(schema: type, override: str) -> DictConfig:
+    """Read `section.key=value` by the type of the key."""
+    key, equals, text = override.partition("=")
+    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+        raise ValueError(f"{override!r} is not an override; write section.key=value.")
+    kind, may_be_none = _field_type(schema, key)
+    if dataclasses.is_dataclass(kind) and not text.startswith("{"):
+        first = dataclasses.fields(kind)[0].name
+        raise ValueError(f"{override!r}: {key} is a section; set its keys, e.g. {key}.{first}=...")
+    if may_be_none and text in ("", "null", "Null", "NULL"):
+        value = None
+    elif kind is str:
+        value = _without_interpolation(text)
+    elif typing.get_origin(kind) in (list, tuple) and str in typing.get_args(kind):
+        value = [_without_interpolation(item) for item in _read_texts(key, text)]
+    else:
+        try:
+            return OmegaConf.from_dotlist([override])
+        except yaml.YAMLError as error:
+            raise ValueError(f"{override!r} is not valid YAML: {error}") from error
+        except OmegaConfBaseException as error:
+            raise ValueError(f"{override!r} cannot be read: {error}") from error
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return OmegaConf.create(value)
+
+
+def _field_type(schema: type, key: str) -> tuple[Any, bool]:
+    """Return the type of a dotted key and whether None is allowed; (None, False) if unknown.
+
+    Keys within free-form sections have no type of their own.
+    """
+    kind: Any = schema
+    for name in key.split("."):
+        if not dataclasses.is_dataclass(kind):
+            return None, False
+        kind = typing.get_type_hints(kind).get(name)
+    kinds = [each for each in typing.get_args(kind) if each is not NoneType]
+    may_be_none = NoneType in typing.get_args(kind)
+    return (kinds[0] if may_be_none and len(kinds) == 1 else kind), may_be_none
+
+
+def _read_texts(key: str, text: str) -> list[str]:
+    """Read a list of texts, [a, "b, with a comma"]; none of them becomes a number or a boolean."""
+    try:
+        items = yaml.load(text, yaml.BaseLoader)
+    except yaml.YAMLError:
+        items = None
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise ValueError(
+            f"Configuration key {key!r} is a list of texts, and {text!r} is none: write"
+            f' \'{key}=["first", "second"]\', quotes included.'
+        )
+    return items
+
+
+def _without_interpolation(text: str) -> str:
+    """Return a text that OmegaConf takes as it stands, where ${...} would stand for another key."""
+    return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", text)
+
+
+def path_argument(text: str) -> Path:
+    """Read a path from a command line: the `type` of an argument; see `expand_path`."""
+    return Path(folder_or_id(text))
+
+
+def folder_or_id(text: str) -> str:
+    """Read a folder or Hub id from a command line: the `type` of an argument."""
+    try:
+        return expand_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _expand_paths(config: object, prefix: str = "") -> None:
+    """Expand ~ and environment variables in the settings that are paths."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            _expand_paths(value, f"{prefix}{field.name}.")
+        elif "path" in field.metadata and value is not None:
+            try:
+                setattr(config, field.name, expand_path(value))
+            except ValueError as error:
+                raise ValueError(f"{prefix}{field.name}: {error}") from error
+
+
+def expand_path(text: str) -> str:
+    """Expand ~ and environment variables in a path, as a shell does where it is not quoted.
+
+    Args:
+        text: The path; what exists under just this name is left alone.
+
+    Raises:
+        ValueError: The path is empty, or a variable is not set.
+    """
+    if not text:
+        raise ValueError("the path is empty; write . for the current folder.")
+    if Path(text).exists():
+        return text
+    expanded = os.path.expandvars(os.path.expanduser(text))
+    unset = re.search(r"\$(\w+|\{\w+\})", expanded)
+    if unset:
+        raise ValueError(f"{text}: the environment variable {unset[1].strip('{}')} is not set.")
+    return expanded
 
 
 def check_arguments(section: str, arguments: Mapping[str, Any], target: Callable[..., Any]) -> None:
@@ -76,22 +210,33 @@ def check_arguments(section: str, arguments: Mapping[str, Any], target: Callable
 
 def save_config(config: object, path: Path) -> None:
     """Write a configuration as YAML, complete with defaults."""
-    OmegaConf.save(OmegaConf.structured(config), path)
+    path.write_text(_as_yaml(config), encoding="utf-8")
 
 
 def config_differences(saved: Path, config: object) -> list[str]:
     """Return the keys whose values differ between a saved configuration and `config`, sorted."""
-    old = _flatten(OmegaConf.to_container(OmegaConf.load(saved)))
-    # Through YAML as well, which knows lists but no tuples.
-    as_saved = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.structured(config)))
-    new = _flatten(OmegaConf.to_container(as_saved))
+    texts = saved.read_text(encoding="utf-8"), _as_yaml(config)
+    old, new = (_flatten(OmegaConf.to_container(OmegaConf.create(text))) for text in texts)
     return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
 
 
 def flat_config(config: object) -> dict[str, str]:
     """Return a configuration as {"section.key": "value"}, as trackers accept it."""
-    values = _flatten(OmegaConf.to_container(OmegaConf.structured(config)))
-    return {key: str(value) for key, value in values.items()}
+    return {key: str(value) for key, value in _flatten(dataclasses.asdict(config)).items()}
+
+
+def _as_yaml(config: object) -> str:
+    """Return a configuration as YAML that `load_config` reads as the same."""
+    return OmegaConf.to_yaml(OmegaConf.create(_texts_as_they_stand(dataclasses.asdict(config))))
+
+
+def _texts_as_they_stand(values: Any) -> Any:  # noqa: ANN401 - YAML is untyped
+    """Return nested values with `_without_interpolation` in all texts."""
+    if isinstance(values, dict):
+        return {key: _texts_as_they_stand(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_texts_as_they_stand(value) for value in values]
+    return _without_interpolation(values) if isinstance(values, str) else values
 
 
 def read_command_line(
@@ -111,7 +256,9 @@ def read_command_line(
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, default=default, help=f"YAML file ({default.name})")
+    parser.add_argument(
+        "--config", type=path_argument, default=default, help=f"YAML file ({default.name})"
+    )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint, if there is one"
     )

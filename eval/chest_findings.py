@@ -28,6 +28,7 @@ from scipy.stats import spearmanr
 from tqdm.auto import tqdm
 
 from diffct.atomic import atomic_file
+from diffct.config import folder_or_id, path_argument
 from diffct.cores import share_cores
 from diffct.data.contact_sheet import save_contact_sheet
 from diffct.data.manifest import Manifest, ManifestRow, read_manifest
@@ -43,7 +44,6 @@ from diffct.metrics.chest_requests import (
     balanced_requests,
     every_request,
 )
-from diffct.training.run import plain_errors
 
 QUESTIONS = {
     "present": "asked finding there",
@@ -368,8 +368,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("pipeline", help="folder or Hub id of a text-to-image pipeline")
-    parser.add_argument("--manifest", type=Path, required=True, help="phantom films and reports")
+    parser.add_argument(
+        "pipeline", type=folder_or_id, help="folder or Hub id of a text-to-image pipeline"
+    )
+    parser.add_argument(
+        "--manifest", type=path_argument, required=True, help="phantom films and reports"
+    )
     parser.add_argument("--prompts", type=int, default=160, help="how many (160)")
     parser.add_argument("--guidance-scale", type=float, default=7.0, help="how strictly (7)")
     parser.add_argument("--steps", type=int, default=50, help="denoising steps (50)")
@@ -379,7 +383,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--calibration-films", type=int, default=2000, help="training films at most (2000)"
     )
     parser.add_argument("--device", help="cuda, cpu, ... (a GPU if there is one)")
-    parser.add_argument("--out", type=Path, default=Path("findings"), help="folder (findings)")
+    parser.add_argument(
+        "--out", type=path_argument, default=Path("findings"), help="folder (findings)"
+    )
     options = parser.parse_args(arguments)
     for name in ("prompts", "steps", "batch_size", "calibration_films"):
         if getattr(options, name) < 1:
@@ -388,5 +394,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    with plain_errors():
-        main()
+    main()

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from diffct.config import path_argument
 from diffct.data.volume import find_scans, read_volume
 from diffct.metrics.hounsfield import TissueStatistics, tissue_statistics
-from diffct.training.run import plain_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,8 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("samples", type=Path, help="folder of sampled volumes")
-    parser.add_argument("cohort", type=Path, help="folder of real or phantom scans")
+    parser.add_argument("samples", type=path_argument, help="folder of sampled volumes")
+    parser.add_argument("cohort", type=path_argument, help="folder of real or phantom scans")
     options = parser.parse_args(arguments)
     samples, cohort = measure(options.samples), measure(options.cohort)
     print(f"{'mean over volumes':<22}{'samples':>12}{'cohort':>12}{'difference':>12}")
@@ -46,5 +46,4 @@ def _mean(rows: Sequence[TissueStatistics], name: str) -> float:
 
 
 if __name__ == "__main__":
-    with plain_errors():
-        main()
+    main()

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from diffct import FlairToT1Pipeline
+from diffct.config import folder_or_id, path_argument
 from diffct.cores import share_cores
 from diffct.data.comparison import save_translation
 from diffct.data.intensity import foreground, robust_range, to_unit_range
@@ -33,7 +34,6 @@ from diffct.metrics.volumes import (
     slice_to_slice_difference,
     uncertainty_correlation,
 )
-from diffct.training.run import plain_errors
 
 _DRAWN = 5
 _REGION_PX = 4.0
@@ -175,19 +175,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("pipeline", help="folder or Hub id of a FlairToT1Pipeline")
-    parser.add_argument("flair", type=Path, help="the scan to translate")
-    parser.add_argument("t1w", type=Path, help="the true T1w, on the same grid")
+    parser.add_argument(
+        "pipeline", type=folder_or_id, help="folder or Hub id of a FlairToT1Pipeline"
+    )
+    parser.add_argument("flair", type=path_argument, help="the scan to translate")
+    parser.add_argument("t1w", type=path_argument, help="the true T1w, on the same grid")
     parser.add_argument("--num-samples", type=int, default=4, help="samples (4)")
     parser.add_argument("--steps", type=int, default=25, help="denoising steps (25)")
     parser.add_argument("--guidance-scale", type=float, default=1.0, help="of the prompt (1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first sample (0)")
     parser.add_argument("--batch-size", type=int, default=16, help="slices at once (16)")
     parser.add_argument("--device", help="cuda, cpu, ... (a GPU if there is one)")
-    parser.add_argument("--out", type=Path, default=Path("volume"), help="folder (volume)")
+    parser.add_argument("--out", type=path_argument, default=Path("volume"), help="folder (volume)")
     return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
-    with plain_errors():
-        main()
+    main()

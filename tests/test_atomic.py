@@ -99,6 +99,52 @@ def test_full_disk_is_named(tmp_path, write, error):
     assert list(tmp_path.iterdir()) == []
 
 
+def write_both(folder: Path) -> None:
+    with atomic_file(folder / "file.txt") as partial:
+        partial.write_text("whole")
+    with atomic_folder(folder / "pipeline") as partial:
+        (partial / "file.txt").write_text("whole")
+
+
+@pytest.mark.parametrize("function", ["fsync", "open"])
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM])
+def test_folders_that_cannot_be_flushed_can_be_written_to(tmp_path, monkeypatch, function, code):
+    real = getattr(os, function)
+
+    def refuse_folders(target: int | str, *arguments: int, **options: int) -> int | None:
+        # shutil opens folders, too, with options of its own.
+        if not options and stat.S_ISDIR(os.stat(target).st_mode):
+            raise OSError(code, os.strerror(code))
+        return real(target, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, refuse_folders)
+        write_both(tmp_path)
+    written = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*"))
+    assert written == ["file.txt", "pipeline", "pipeline/file.txt"]
+
+
+@pytest.mark.parametrize("of_folder", [False, True])
+def test_a_disk_that_fails_to_flush_is_an_error(tmp_path, monkeypatch, of_folder):
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == of_folder:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_both(tmp_path)
+
+
+def test_folders_of_a_file_system_without_permissions_can_be_written_to(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "chmod", refuse)
+        write_both(tmp_path)
+    assert (tmp_path / "pipeline" / "file.txt").read_text() == "whole"
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_really_full_device_is_named(tmp_path):
     with pytest.raises(OSError, match="The disk is full"), atomic_file(tmp_path / "model"):

@@ -1,12 +1,26 @@
 """Configuration files, overrides, and what is said about mistakes."""
 
-from dataclasses import dataclass, field
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from diffct.config import check_arguments, config_differences, load_config, save_config
+from diffct.config import (
+    PATH,
+    check_arguments,
+    config_differences,
+    expand_path,
+    load_config,
+    path_argument,
+    save_config,
+)
+from diffct.train.train_autoencoder import AutoencoderConfig
+from diffct.train.train_controlnet import ControlTrainingConfig
+from diffct.train.train_ct3d import CT3DConfig
+from diffct.train.train_text_to_image import TextToImageConfig
 
 
 @dataclass
@@ -17,8 +31,18 @@ class Optim:
 
 
 @dataclass
+class Data:
+    folder: str | None = field(default=None, metadata=PATH)
+    pattern: str | None = None
+    include: list[str] = field(default_factory=list)
+    size: list[int] | None = None
+
+
+@dataclass
 class Experiment:
     seed: int = 0
+    name: str = "try"
+    data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)
     unet: dict[str, Any] = field(default_factory=dict)
 
@@ -35,6 +59,129 @@ def test_file_and_overrides_are_typed(tmp_path):
     assert config == Experiment(seed=3, optim=Optim(lr=2e-4), unet={"layers": 3})
 
 
+TEXTS = [
+    "/data/scans #2",
+    "007",
+    "12:30",
+    "1e3",
+    "on",
+    "null and void",
+    "/data/CT: raw",
+    r"[a-z]+(\d+)",
+    "[1, 2]",
+    "{a: b}",
+    "@scans",
+    "%scans",
+    "*.nii.gz",
+    "& !x | > ` '",
+    '"quoted"',
+    "${seed}",
+    r"C:\${seed}\\${name}",
+    "a=b",
+    "  two spaces  ",
+    "größe",
+    "~",
+    "-",
+    "2026-11-28",
+    "0x10",
+    "1_000",
+    ".nan",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_is_taken_as_it_stands(tmp_path, text):
+    path = write(tmp_path, "")
+    overrides = [f"name={text}", f"data.pattern={text}"]
+    config = load_config(Experiment, path, overrides)
+    assert (config.name, config.data.pattern) == (text, text)
+    # And comes back from the run's own configuration.
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(Experiment, tmp_path / "saved.yaml") == config
+    assert config_differences(tmp_path / "saved.yaml", config) == []
+
+
+def test_what_is_no_text_is_read_by_its_type(tmp_path):
+    overrides = [
+        "data.pattern=null",
+        "data.folder=",
+        "data.size=[4, 16, 16]",
+        'data.include=[007, on, "a, b", \'*.nii\', null, "${seed}"]',
+        "unet.layers=[1, on, 007x]",
+        "optim.betas=[0.8, 0.9]",
+    ]
+    config = load_config(Experiment, write(tmp_path, "data: {pattern: x, folder: y}"), overrides)
+    assert config.data == Data(
+        size=[4, 16, 16], include=["007", "on", "a, b", "*.nii", "null", "${seed}"]
+    )
+    assert config.unet == {"layers": [1, True, "007x"]}
+    assert config.optim.betas == (0.8, 0.9)
+    sizeless = load_config(Experiment, write(tmp_path, "data: {size: [1]}"), ["data.size=null"])
+    assert sizeless.data.size is None
+
+
+def test_files_keep_the_rules_of_yaml(tmp_path):
+    text = 'name: "007"\ndata: {pattern: "${name}", include: [a # b\n]}'
+    config = load_config(Experiment, write(tmp_path, text), ["name=008"])
+    assert config.data == Data(pattern="008", include=["a"])
+
+
+def test_paths_may_begin_at_home_or_at_a_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SCANS", str(tmp_path / "CT [raw]"))
+    monkeypatch.delenv("NOWHERE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, "data: {folder: ~/scans}")
+    assert load_config(Experiment, path).data.folder == f"{tmp_path}/home/scans"
+    for given, meant in {
+        "~/a b": f"{tmp_path}/home/a b",
+        "$SCANS/2": f"{tmp_path}/CT [raw]/2",
+        "${SCANS}/2": f"{tmp_path}/CT [raw]/2",
+        "share$": "share$",
+    }.items():
+        assert load_config(Experiment, path, [f"data.folder={given}"]).data.folder == meant
+        # What is no path is left as it is.
+        assert load_config(Experiment, path, [f"name={given}"]).name == given
+    with pytest.raises(ValueError, match=r"data\.folder: .*NOWHERE is not set"):
+        load_config(Experiment, path, ["data.folder=$NOWHERE/scans"])
+    (tmp_path / "$NOWHERE").mkdir()
+    assert expand_path("$NOWHERE") == "$NOWHERE"
+    with pytest.raises(ValueError, match="empty"):
+        expand_path("")
+
+
+def test_paths_on_command_lines_may_begin_at_home(monkeypatch, capsys):
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=path_argument)
+    assert parser.parse_args(["--out=~/my samples"]).out == Path("/home/someone/my samples")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--out=$NOWHERE/x"])
+    assert "argument --out: $NOWHERE/x: the environment variable" in capsys.readouterr().err
+
+
+def test_every_path_of_a_schema_is_known_as_one():
+    for schema in (CT3DConfig, AutoencoderConfig, TextToImageConfig, ControlTrainingConfig):
+        assert {"output_dir"} < set(paths_of(schema))
+    assert set(paths_of(CT3DConfig)) == {
+        "output_dir",
+        "data.folder",
+        "data.split_file",
+        "data.cache_dir",
+        "initial_weights",
+    }
+
+
+def paths_of(schema: type, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of a schema's paths."""
+    for each in fields(schema):
+        if is_dataclass(each.type):
+            yield from paths_of(each.type, f"{prefix}{each.name}.")
+        elif "path" in each.metadata:
+            yield prefix + each.name
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [
@@ -44,6 +191,18 @@ def test_file_and_overrides_are_typed(tmp_path):
         ("optim: {lr: fast}", [], r"'optim.lr'.*fast"),
         ("seed: [1, 2]", [], "'seed'"),
         ("", ["seed"], "section.key=value"),
+        ("", ["seed=[a-z]+"], r"'seed=\[a-z\]\+'"),
+        ("", ["seed=on"], "'seed'.*on"),
+        ("", ["unet.a=${"], r"unet\.a"),
+        ("", ["unet.a=${b}"], "'b' not found"),
+        ("", ["data.include=[*.nii]"], r"'data\.include'.*list of texts.*quotes"),
+        ("", ["data.include=x"], r"'data\.include'.*list of texts"),
+        ("", ["=x"], "'=x'"),
+        ("", ["data=x"], r"data is a section.*data\.folder="),
+        ("", ["name.first=x"], "name"),
+        ("data: {size: [1]}", ["data.size.0=2"], r"data\.size\.0=2: "),
+        ("", ["data.size[0]=2"], "section.key=value"),
+        ("data: x", [], "experiment.yaml"),
         ("a: [", [], "not valid YAML"),
         ("- 1", [], "must hold sections"),
     ],

@@ -27,7 +27,7 @@ from diffusers import ControlNetModel
 from torch import Tensor
 
 from diffct.atomic import atomic_folder
-from diffct.config import read_command_line
+from diffct.config import PATH, read_command_line
 from diffct.data.brain import (
     BrainDataConfig,
     load_brain_pairs,
@@ -125,7 +125,7 @@ class ControlTrainingConfig(RunConfig):
 
     data: BrainDataConfig = field(default_factory=BrainDataConfig)
     augmentation: ImageAugmentationConfig = field(default_factory=ImageAugmentationConfig)
-    base: str = "outputs/brain/ldm/pipeline"
+    base: str = field(default="outputs/brain/ldm/pipeline", metadata=PATH)
     controlnet: ControlNetConfig = field(default_factory=ControlNetConfig)
     prompt: ControlPromptConfig = field(default_factory=ControlPromptConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)

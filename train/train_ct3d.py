@@ -25,7 +25,7 @@ from accelerate import Accelerator
 from diffusers import SchedulerMixin
 
 from diffct.atomic import atomic_folder
-from diffct.config import check_arguments, read_command_line
+from diffct.config import PATH, check_arguments, read_command_line
 from diffct.cores import count_cores
 from diffct.data.ct import CTCohort, CTDataConfig, prepare_cohort
 from diffct.data.montage import save_montage
@@ -93,7 +93,7 @@ class CT3DConfig(RunConfig):
     scheduler: dict[str, Any] = field(default_factory=dict)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
-    initial_weights: str | None = None
+    initial_weights: str | None = field(default=None, metadata=PATH)
     license: str | None = None
 
 

@@ -27,7 +27,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from diffct.atomic import atomic_folder
-from diffct.config import check_arguments, read_command_line
+from diffct.config import PATH, check_arguments, read_command_line
 from diffct.data.contact_sheet import save_contact_sheet
 from diffct.data.cxr import (
     Encoders,
@@ -120,12 +120,12 @@ class TextToImageConfig(RunConfig):
         default_factory=lambda: ImageAugmentationConfig(flip_probability=0.0)
     )
     prompt: PromptConfig = field(default_factory=PromptConfig)
-    autoencoder: str = "outputs/cxr-autoencoder/autoencoder"
+    autoencoder: str = field(default="outputs/cxr-autoencoder/autoencoder", metadata=PATH)
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     unet: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    initial_pipeline: str | None = None
+    initial_pipeline: str | None = field(default=None, metadata=PATH)
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
     pipeline: str = "CXRTextToImagePipeline"

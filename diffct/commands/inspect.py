@@ -2,8 +2,8 @@
 
 import argparse
 import sys
-from pathlib import Path
 
+from diffct.config import path_argument
 from diffct.data.inspection import format_reports, inspect_scans
 
 
@@ -12,7 +12,7 @@ def add_inspect(commands: "argparse._SubParsersAction") -> None:
     parser = commands.add_parser(
         "inspect", help="show what would be read: size, spacing, orientation, HU, problems"
     )
-    parser.add_argument("path", type=Path, help="a file, or a folder of scans")
+    parser.add_argument("path", type=path_argument, help="a file, or a folder of scans")
     parser.set_defaults(run=_inspect)
 
 

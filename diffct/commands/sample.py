@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from diffct.commands.loading import add_pipeline_arguments, load_chosen
+from diffct.config import path_argument
 from diffct.data.contact_sheet import save_contact_sheet
-from diffct.destination import prove_writable, refuse_earlier_samples, replace_samples
 from diffct.pipelines import (
     CT3DPipeline,
     CXRTextToImagePipeline,
@@ -41,9 +41,8 @@ def add_sample(commands: "argparse._SubParsersAction") -> None:
         help="samples drawn at once (1); 2 and more are much faster on a CPU",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first sample (0)")
-    parser.add_argument("--out", type=Path, default=Path("samples"), help="folder (samples)")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace all earlier samples in --out"
+        "--out", type=path_argument, default=Path("samples"), help="folder (samples)"
     )
     volumes = parser.add_argument_group("volumes of a CT3DPipeline")
     volumes.add_argument(
@@ -69,9 +68,6 @@ def add_sample(commands: "argparse._SubParsersAction") -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     """Load a pipeline and sample from it."""
-    prove_writable(options.out)
-    if not options.overwrite:
-        refuse_earlier_samples(options.out)
     pipeline = load_chosen(options, counts=["num"])
     for name, kind in _FITTING.items():
         if getattr(options, name) not in (None, False) and not isinstance(pipeline, kind):
@@ -99,7 +95,7 @@ def _sample_volumes(pipeline: CT3DPipeline, options: argparse.Namespace) -> None
         size=options.size,
         class_label=options.class_label,
     )
-    for first_index, output in replace_samples(made, options.out):
+    for first_index, output in made:
         output.save(options.out, first_index=first_index)
     print(f"{options.num} volume(s) as NIfTI (HU) and pictures (PNG) in {options.out}")
 
@@ -121,7 +117,7 @@ def _sample_images(pipeline: TextToImagePipeline, options: argparse.Namespace) -
         width=options.width,
     )
     shown: list[np.ndarray] = []
-    for indices, output in replace_samples(made, options.out):
+    for indices, output in made:
         paths = output.save(options.out, first_index=indices[0])
         films = output.films()
         if options.dicom:

@@ -55,7 +55,7 @@ class CTDataConfig:
         cache_dir: Where prepared scans are kept; None means a folder in the output.
     """
 
-    folder: str | None = None
+    folder: str | None = field(default=None, metadata={"path": True})
     include: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
     phantom_scans: int = 28
@@ -67,12 +67,12 @@ class CTDataConfig:
     crops_per_scan: int = 1
     validation_fraction: float = 0.2
     patient_pattern: str | None = None
-    split_file: str | None = None
+    split_file: str | None = field(default=None, metadata={"path": True})
     flip_axes: list[str] = field(default_factory=lambda: ["width"])
     flip_probability: float = 0.5
     zoom_range: list[float] = field(default_factory=lambda: [0.9, 1.1])
     zoom_probability: float = 0.5
-    cache_dir: str | None = None
+    cache_dir: str | None = field(default=None, metadata={"path": True})
 
 
 def check_settings(config: CTDataConfig) -> None:

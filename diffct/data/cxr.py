@@ -6,7 +6,7 @@ alone, so that runs repeat and any number of processes agree.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ class TextToImageDataConfig(ImageDataConfig):
 
     cache_latents: bool = False
     cache_prompts: int = 0
-    cache_dir: str | None = None
+    cache_dir: str | None = field(default=None, metadata={"path": True})
 
 
 @dataclass

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from diffct.config import path_argument
 from diffct.evaluation.protocol import differences
 
 _VALUE, _INTERVAL = "value", "interval"
@@ -15,8 +16,10 @@ def add_compare(commands: "argparse._SubParsersAction") -> None:
     parser = commands.add_parser(
         "compare", help="put two results side by side, if their protocols are the same"
     )
-    parser.add_argument("first", type=Path, help="metrics.json, or the JSON of one measurement")
-    parser.add_argument("second", type=Path, help="another one")
+    parser.add_argument(
+        "first", type=path_argument, help="metrics.json, or the JSON of one measurement"
+    )
+    parser.add_argument("second", type=path_argument, help="another one")
     parser.add_argument("--force", action="store_true", help="compare despite other protocols")
     parser.set_defaults(run=_compare)
 

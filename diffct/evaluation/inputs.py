@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline
 
+from diffct.config import folder_or_id, path_argument
 from diffct.cores import share_cores
 from diffct.data.manifest import SPLITS
-from diffct.destination import prove_writable
-from diffct.device import find_device
 from diffct.evaluation.cohorts import Cohort, load_cohort
 from diffct.evaluation.image_sets import ImageSet, pictures_of_folder, volumes_of_folder
 from diffct.evaluation.samples import add_sampling_arguments, default_number, make_samples
@@ -96,16 +96,11 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
         given = getattr(options, name)
         if given is not None and given < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1.")
-    device = str(find_device(options.device))
-    prove_writable(options.out)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder = Path(options.source)
     # A folder of samples, or an autoencoder alone, has no pipeline's index.
     samples_only = folder.is_dir() and not (folder / _INDEX).is_file()
-    pipeline = None
-    if not samples_only:
-        pipeline = load_pipeline(
-            options.source, device=device, variant=options.variant, revision=options.revision
-        )
+    pipeline = None if samples_only else load_pipeline(options.source, device=device)
     cohort = load_cohort(
         options.data,
         pipeline,
@@ -138,17 +133,19 @@ def parse_inputs(
 
 def add_input_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
     """Describe what all evaluation commands take."""
-    parser.add_argument("source", help="pipeline (folder or Hub id), or a folder of samples")
-    parser.add_argument("--variant", help="of the pipeline's weights, e.g. fp16 (none)")
-    parser.add_argument("--revision", help="branch, tag or commit on the Hub (main)")
+    parser.add_argument(
+        "source", type=folder_or_id, help="pipeline (folder or Hub id), or a folder of samples"
+    )
     parser.add_argument(
         "--data",
-        type=Path,
+        type=path_argument,
         required=True,
         help="manifest, output_dir of train_ct3d.py, or a folder of held-out images",
     )
     parser.add_argument(
-        "--train", type=Path, help="folder of training images, if --data is a folder of images"
+        "--train",
+        type=path_argument,
+        help="folder of training images, if --data is a folder of images",
     )
     parser.add_argument(
         "--patient-pattern",
@@ -177,8 +174,8 @@ def add_input_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
     )
     parser.add_argument("--lpips", choices=tuple(BACKBONES), default="squeeze", help="(squeeze)")
     parser.add_argument(
-        "--lpips-weights", type=Path, help="its ImageNet weights; without: no LPIPS"
+        "--lpips-weights", type=path_argument, help="its ImageNet weights; without: no LPIPS"
     )
     parser.add_argument("--most", type=int, help="use so many images of each set at most (all)")
     parser.add_argument("--device", help="cuda, cpu, ... (a GPU if there is one)")
-    parser.add_argument("--out", type=Path, default=Path(out), help=f"folder ({out})")
+    parser.add_argument("--out", type=path_argument, default=Path(out), help=f"folder ({out})")

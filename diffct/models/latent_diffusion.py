@@ -46,7 +46,7 @@ class TextEncoderConfig:
         small: How "small" is made.
     """
 
-    name: str = SD21_TEXT_ENCODER
+    name: str = field(default=SD21_TEXT_ENCODER, metadata={"path": True})
     train: bool = False
     small: SmallTextEncoderConfig = field(default_factory=SmallTextEncoderConfig)
 

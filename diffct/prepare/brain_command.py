@@ -2,8 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
+from diffct.config import path_argument
 from diffct.data.slices import PLANES
 from diffct.prepare.brain import prepare_brain
 from diffct.prepare.brain_pairs import find_bids, find_brats, find_by_patterns
@@ -21,9 +21,9 @@ def add_brain(data_sets: "argparse._SubParsersAction") -> None:
     """
     parser = data_sets.add_parser("brain", help="slices of brains, T1w beside FLAIR and others")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--bids", type=Path, metavar="FOLDER", help="root of a BIDS tree")
+    source.add_argument("--bids", type=path_argument, metavar="FOLDER", help="root of a BIDS tree")
     source.add_argument(
-        "--brats", type=Path, metavar="FOLDER", help="folder of BraTS (2018 or later)"
+        "--brats", type=path_argument, metavar="FOLDER", help="folder of BraTS (2018 or later)"
     )
     source.add_argument(
         "--target",

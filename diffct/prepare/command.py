@@ -1,8 +1,8 @@
 """`diffct prepare`: a data set, as it is downloaded, made ready for training."""
 
 import argparse
-from pathlib import Path
 
+from diffct.config import path_argument
 from diffct.prepare.brain_command import add_brain
 from diffct.prepare.folder_and_csv import prepare_radiographs
 from diffct.prepare.mimic_cxr import prepare_mimic_cxr
@@ -16,8 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: The parser of `diffct prepare`.
     """
-    parser.set_defaults(run=lambda options: parser.print_help())
-    data_sets = parser.add_subparsers(metavar="DATA_SET")
+    data_sets = parser.add_subparsers(required=True, metavar="DATA_SET")
     _add_mimic_cxr(data_sets)
     _add_radiographs(data_sets)
     add_brain(data_sets)
@@ -29,12 +28,15 @@ def _add_mimic_cxr(data_sets: "argparse._SubParsersAction") -> None:
     parser = data_sets.add_parser("mimic-cxr", help="PA films of MIMIC-CXR-JPG 2.x, with reports")
     parser.add_argument(
         "--images",
-        type=Path,
+        type=path_argument,
         required=True,
         help="folder of MIMIC-CXR-JPG: files/ beside mimic-cxr-2.0.0-metadata.csv.gz and -split",
     )
     parser.add_argument(
-        "--reports", type=Path, required=True, help="mimic-cxr-reports.zip, or its unpacked folder"
+        "--reports",
+        type=path_argument,
+        required=True,
+        help="mimic-cxr-reports.zip, or its unpacked folder",
     )
     parser.add_argument(
         "--split",
@@ -51,10 +53,10 @@ def _add_radiographs(data_sets: "argparse._SubParsersAction") -> None:
     parser = data_sets.add_parser(
         "radiographs", help="any frontal radiographs (PNG, JPEG, TIFF, DICOM) with text"
     )
-    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    parser.add_argument("--images", type=path_argument, required=True, help="folder of the images")
     parser.add_argument(
         "--csv",
-        type=Path,
+        type=path_argument,
         required=True,
         help="table in UTF-8 with the columns image, text, patient and optionally study and split, "
         "divided by commas, semicolons or tabs; nan, N/A and None stand for no value",

@@ -1,9 +1,9 @@
 """`diffct prepare phantom-cxr` and `phantom-brain`: synthetic data to try everything on."""
 
 import argparse
-from pathlib import Path
 from typing import get_args
 
+from diffct.config import path_argument
 from diffct.data.manifest import SPLITS, read_manifest
 from diffct.data.phantoms.brain import Anatomy, write_brain_cohort
 from diffct.data.phantoms.brain_signal import SEQUENCES
@@ -17,7 +17,7 @@ def add_phantoms(data_sets: "argparse._SubParsersAction") -> None:
         data_sets: The sub-commands of `diffct prepare`.
     """
     parser = data_sets.add_parser("phantom-cxr", help="synthetic chest films with reports")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=path_argument, required=True, help="folder to write")
     parser.add_argument("--films", type=int, required=True, help="how many, a patient each")
     parser.add_argument("--seed", type=int, default=0, help="which ones (0)")
     parser.add_argument(
@@ -28,7 +28,7 @@ def add_phantoms(data_sets: "argparse._SubParsersAction") -> None:
     parser = data_sets.add_parser(
         "phantom-brain", help="synthetic brains, T1w and FLAIR, as a BIDS tree"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=path_argument, required=True, help="folder to write")
     parser.add_argument("--subjects", type=int, required=True, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="which ones (0)")
     parser.add_argument(

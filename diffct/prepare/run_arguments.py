@@ -1,8 +1,8 @@
 """What the commands that prepare real data sets have in common."""
 
 import argparse
-from pathlib import Path
 
+from diffct.config import path_argument
 from diffct.cores import count_cores
 
 
@@ -13,7 +13,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         parser: The parser of one data set.
     """
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write; the same command goes on there"
+        "--out",
+        type=path_argument,
+        required=True,
+        help="folder to write; the same command goes on there",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of a drawn split (0)")
     parser.add_argument(

@@ -12,7 +12,7 @@ Source: Pinaya et al. 2022, "Brain Imaging Generation with Latent Diffusion Mode
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
 from diffct.atomic import atomic_file
-from diffct.config import check_arguments
+from diffct.config import PATH, check_arguments
 
 
 @dataclass
@@ -40,7 +40,7 @@ class ReconstructionConfig:
 
     kl_weight: float = 1e-8
     perceptual: str = "squeeze"
-    perceptual_backbone: str | None = None
+    perceptual_backbone: str | None = field(default=None, metadata=PATH)
     perceptual_weight: float = 0.002
     adversarial_weight: float = 0.005
     adversarial_start_updates: int = 0

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from diffct.config import PATH
 from diffct.training.loop import LoopConfig
 
 
@@ -70,7 +71,7 @@ class RunConfig:
         tracker: tensorboard, mlflow, wandb or none.
     """
 
-    output_dir: str = "outputs/run"
+    output_dir: str = field(default="outputs/run", metadata=PATH)
     seed: int = 0
     mixed_precision: str = "auto"
     tracker: str = "tensorboard"
