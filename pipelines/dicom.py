@@ -1,23 +1,13 @@
 """Sampled films as DICOM: Digital X-Ray images, for presentation, that say they are synthetic.
 
-Every file is a patient, a study and a series of its own, since a sampled film shows a person who
-does not exist. What marks it as synthetic is in the image type, the descriptions that viewers show,
-the patient's name, and DICOM's own attribute for it, Synthetic Data (0008,001C).
-
 Source: DICOM PS3.3, A.26 (Digital X-Ray Image IOD) and C.8.11 (its modules).
 """
 
-from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset, FileMetaDataset
-from pydicom.uid import (
-    DigitalXRayImageStorageForPresentation,
-    ExplicitVRLittleEndian,
-    generate_uid,
-)
+from pydicom import Dataset
+from pydicom.uid import DigitalXRayImageStorageForPresentation
 
 from diffct.atomic import atomic_file
 from diffct.data.dicom_film import (
@@ -25,6 +15,7 @@ from diffct.data.dicom_film import (
     MIN_PIXEL_SPACING_MM,
     is_pixel_spacing_mm,
 )
+from diffct.pipelines.synthetic_dicom import synthetic_dataset
 
 SYNTHETIC = "SYNTHETIC X-RAY, NOT A PATIENT"
 """Description of the study and of the series."""
@@ -64,11 +55,11 @@ def write_dx(
         spacing_mm = _FIELD_MM / max(film.shape)
     else:
         spacing_mm = check_pixel_spacing(pixel_spacing_mm)
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    _identify(dataset)
-    _describe(dataset, prompt=prompt, nominal=pixel_spacing_mm is None)
+    nominal = "The pixel spacing is nominal." if pixel_spacing_mm is None else ""
+    dataset = synthetic_dataset(
+        DigitalXRayImageStorageForPresentation, "DX", title=SYNTHETIC, remark=nominal
+    )
+    _describe(dataset, prompt=prompt)
     dataset.ImagerPixelSpacing = [round(spacing_mm, 6)] * 2
     _show(dataset)
     stored = np.rint(film.astype(np.float64) * (_FULL_RANGE - 1)).astype(np.uint16)
@@ -91,38 +82,10 @@ def check_pixel_spacing(spacing_mm: float) -> float:
     return spacing_mm
 
 
-def _identify(dataset: Dataset) -> None:
-    """Fill in patient, study, series, equipment and instance, all new."""
-    now = datetime.now()
-    date, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
-    dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8
-    dataset.SOPClassUID = DigitalXRayImageStorageForPresentation
-    for instance in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        setattr(dataset, instance, generate_uid())
-    dataset.PatientName = "SYNTHETIC^DIFFCT"
-    dataset.PatientID = f"SYNTHETIC-{dataset.StudyInstanceUID[-12:].replace('.', '')}"
-    for unknown in ("PatientBirthDate", "PatientSex", "ReferringPhysicianName", "AccessionNumber"):
-        setattr(dataset, unknown, "")
-    dataset.StudyDate = dataset.ContentDate = dataset.InstanceCreationDate = date
-    dataset.StudyTime = dataset.ContentTime = dataset.InstanceCreationTime = time
-    dataset.Modality = "DX"
-    dataset.StudyID, dataset.SeriesNumber, dataset.InstanceNumber = "1", 1, 1
-    dataset.Manufacturer = dataset.ManufacturerModelName = "diffct"
-    dataset.SoftwareVersions = version("diffct")
-
-
-def _describe(dataset: Dataset, *, prompt: str | None, nominal: bool) -> None:
-    """Say that the image is synthetic, and what it shows."""
-    dataset.SyntheticData = "YES"
-    dataset.ContentQualification = "RESEARCH"
-    dataset.ImageType = ["DERIVED", "PRIMARY"]
-    dataset.StudyDescription = dataset.SeriesDescription = SYNTHETIC
-    dataset.DerivationDescription = (
-        "Sampled from a generative diffusion model. No patient was examined; not for diagnosis."
-        + (" The pixel spacing is nominal." if nominal else "")
-    )
-    about = "" if prompt is None else f" Prompt: {prompt}"
-    dataset.ImageComments = f"{SYNTHETIC}.{about}"[:10240]  # the most that DICOM allows
+def _describe(dataset: Dataset, *, prompt: str | None) -> None:
+    """Say what the film shows."""
+    if prompt is not None:
+        dataset.ImageComments = f"{SYNTHETIC}. Prompt: {prompt}"[:10240]  # the most allowed
     dataset.BodyPartExamined = "CHEST"
     dataset.AnatomicRegionSequence = [_code("816094009", "SCT", "Chest")]
     dataset.ImageLaterality = "U"  # unpaired
@@ -142,8 +105,6 @@ def _show(dataset: Dataset) -> None:
     dataset.PresentationLUTShape = "IDENTITY"
     # C.11.2.1.2: these map 0 to black and 65535 to white.
     dataset.WindowCenter, dataset.WindowWidth = _FULL_RANGE // 2, _FULL_RANGE
-    dataset.BurnedInAnnotation = "NO"
-    dataset.LossyImageCompression = "00"
 
 
 def _code(value: str, scheme: str, meaning: str) -> Dataset:

@@ -12,6 +12,7 @@ from PIL import Image
 
 import diffct
 from diffct.cli import main
+from diffct.data.image_folder import find_images
 from diffct.data.manifest import read_manifest
 from diffct.data.phantoms.pelvis import pelvis_phantom
 from diffct.data.volume import write_nifti
@@ -52,6 +53,22 @@ def test_samples_are_numbered_by_seed_whatever_their_number(pipeline, tmp_path):
     assert len(list((tmp_path / "three").glob("*.png"))) == 3
 
 
+def test_a_volume_is_written_as_a_ct_series_in_the_window_that_was_asked_for(pipeline, tmp_path):
+    words = ["--dicom", "--num", "2", "--window", "-600", "1500"]
+    volumes = sample(pipeline, tmp_path, *words)
+    for number, volume in enumerate(volumes):
+        series = tmp_path / f"sample-{number:04d}"
+        assert np.array_equal(diffct.read_volume(series).array, volume)
+        image = pydicom.dcmread(series / "0001.dcm")
+        assert (image.WindowCenter, image.WindowWidth) == (-600, 1500)
+        assert image.SyntheticData == "YES" and list(image.PixelSpacing) == [2, 1]
+    assert len(find_images(tmp_path).images) == 2
+    plain = sample(pipeline, tmp_path / "plain", "--num", "2")
+    assert np.array_equal(plain[1], volumes[1])
+    pictures = [path / "sample-0000.png" for path in (tmp_path, tmp_path / "plain")]
+    assert not np.array_equal(*(np.asarray(Image.open(path)) for path in pictures))
+
+
 @pytest.mark.parametrize("name", [*SCHEDULERS, "EulerAncestralDiscreteScheduler"])
 def test_every_scheduler_name_samples_at_any_size(pipeline, tmp_path, name):
     (volume,) = sample(pipeline, tmp_path, "--scheduler", name, "--size", "3", "5", "7")
@@ -69,7 +86,11 @@ def test_every_scheduler_name_samples_at_any_size(pipeline, tmp_path, name):
         (["--scheduler", "FlowMatchEulerDiscreteScheduler"], "FlowMatch"),
         (["--size", "0", "8", "8"], "size"),
         (["--prompt", "left effusion"], "--prompt has no meaning for a CT3DPipeline"),
-        (["--dicom"], "--dicom has no meaning"),
+        (["--pixel-spacing", "0.2"], "--pixel-spacing has no meaning"),
+        (["--pixel-spacing", "nan"], "pixel spacing is nan mm; give 0.01 to 20 mm"),
+        (["--window", "liver"], "There is no window 'liver'. Give soft, lung, bone, brain"),
+        (["--window", "40"], "There is no window '40'"),
+        (["--window", "40", "0"], "positive width"),
     ],
 )
 def test_mistakes_end_in_one_line(pipeline, tmp_path, words, message):

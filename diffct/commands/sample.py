@@ -8,23 +8,26 @@ import numpy as np
 from diffct.commands.loading import add_pipeline_arguments, load_chosen
 from diffct.config import path_argument
 from diffct.data.contact_sheet import save_contact_sheet
+from diffct.data.volume import Volume
+from diffct.data.windows import WINDOWS, parse_window
 from diffct.pipelines import (
     CT3DPipeline,
     CXRTextToImagePipeline,
     FlairToT1Pipeline,
     TextToImagePipeline,
 )
-from diffct.pipelines.dicom import write_dx
+from diffct.pipelines.ct_series import write_ct_series
+from diffct.pipelines.dicom import check_pixel_spacing, write_dx
 from diffct.pipelines.sampling import sample_images, sample_volumes
 
 _MOST_SHOWN = 64  # films on a contact sheet
 # Options that mean something to one kind of pipeline only.
 _FITTING = (
-    dict.fromkeys(("size", "class_label"), CT3DPipeline)
+    dict.fromkeys(("size", "class_label", "window"), CT3DPipeline)
     | dict.fromkeys(
         ("prompt", "negative_prompt", "guidance_scale", "height", "width"), TextToImagePipeline
     )
-    | dict.fromkeys(("dicom", "pixel_spacing"), CXRTextToImagePipeline)
+    | {"dicom": (CT3DPipeline, CXRTextToImagePipeline), "pixel_spacing": CXRTextToImagePipeline}
 )
 
 
@@ -44,11 +47,24 @@ def add_sample(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--out", type=path_argument, default=Path("samples"), help="folder (samples)"
     )
+    parser.add_argument(
+        "--dicom",
+        action="store_true",
+        help="DICOM, too, marked synthetic: a folder with a CT series for each volume, a DX file "
+        "for each film, which holds the prompt",
+    )
     volumes = parser.add_argument_group("volumes of a CT3DPipeline")
     volumes.add_argument(
         "--size", type=int, nargs=3, metavar=("D", "H", "W"), help="voxels (the training size)"
     )
     volumes.add_argument("--class-label", type=int, help="class, for a class-conditional model")
+    volumes.add_argument(
+        "--window",
+        nargs="+",
+        metavar=("NAME|LEVEL", "WIDTH"),
+        help=f"of the pictures and of DICOM: {', '.join(WINDOWS)}, or level and width in HU "
+        "(what the volume holds)",
+    )
     films = parser.add_argument_group("films, or other images of a TextToImagePipeline")
     films.add_argument(
         "--prompt", action="append", help='what the image shows; give it again for more; "" for any'
@@ -58,9 +74,6 @@ def add_sample(commands: "argparse._SubParsersAction") -> None:
     films.add_argument("--height", type=int, help="pixels (the training height)")
     films.add_argument("--width", type=int, help="pixels (the training width)")
     films.add_argument(
-        "--dicom", action="store_true", help="DICOM DX files of films, too; they hold the prompt"
-    )
-    films.add_argument(
         "--pixel-spacing", type=float, metavar="MM", help="for --dicom (430 mm by the longer side)"
     )
     parser.set_defaults(run=_sample)
@@ -68,6 +81,9 @@ def add_sample(commands: "argparse._SubParsersAction") -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     """Load a pipeline and sample from it."""
+    window_hu = None if options.window is None else parse_window(options.window)
+    if options.pixel_spacing is not None:
+        check_pixel_spacing(options.pixel_spacing)
     pipeline = load_chosen(options, counts=["num"])
     for name, kind in _FITTING.items():
         if getattr(options, name) not in (None, False) and not isinstance(pipeline, kind):
@@ -75,7 +91,7 @@ def _sample(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} has no meaning for a {found}.")
     pipeline.set_progress_bar_config(leave=False)
     if isinstance(pipeline, CT3DPipeline):
-        _sample_volumes(pipeline, options)
+        _sample_volumes(pipeline, options, window_hu)
     elif isinstance(pipeline, TextToImagePipeline):
         _sample_images(pipeline, options)
     elif isinstance(pipeline, FlairToT1Pipeline):
@@ -84,7 +100,9 @@ def _sample(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.pipeline} is a {type(pipeline).__name__}, not one of diffct's.")
 
 
-def _sample_volumes(pipeline: CT3DPipeline, options: argparse.Namespace) -> None:
+def _sample_volumes(
+    pipeline: CT3DPipeline, options: argparse.Namespace, window_hu: tuple[float, float] | None
+) -> None:
     """Sample volumes: number i has the seed `seed + i`, whatever `num` and the batch size are."""
     made = sample_volumes(
         pipeline,
@@ -96,8 +114,13 @@ def _sample_volumes(pipeline: CT3DPipeline, options: argparse.Namespace) -> None
         class_label=options.class_label,
     )
     for first_index, output in made:
-        output.save(options.out, first_index=first_index)
-    print(f"{options.num} volume(s) as NIfTI (HU) and pictures (PNG) in {options.out}")
+        paths = output.save(options.out, first_index=first_index, window_hu=window_hu)
+        if options.dicom:
+            for path, array in zip(paths, output.volumes, strict=True):
+                folder = path.with_name(path.name.removesuffix(".nii.gz"))
+                write_ct_series(Volume(array, output.affine), folder, window_hu=window_hu)
+    kinds = "NIfTI (HU), DICOM series" if options.dicom else "NIfTI (HU)"
+    print(f"{options.num} volume(s) as {kinds} and pictures (PNG) in {options.out}")
 
 
 def _sample_images(pipeline: TextToImagePipeline, options: argparse.Namespace) -> None:

@@ -39,8 +39,9 @@ SPREAD_DESCRIPTION = "Synthetic: standard deviation of samples of a diffusion mo
 _DATA_ENDINGS = (".raw", ".zraw", ".raw.gz", ".bin", ".dat")
 _HEADER_ENDINGS = (".nhdr", ".mhd")
 _NAMED_AT_MOST = 3
-# Of one film in several formats the one that says most is read: DICOM has the maker's window.
-_BEST_FIRST = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+# Of one image in several formats the first is read: the DICOM file of a film holds its window. A
+# DICOM series comes last, since it says no more of a scan than the one file.
+_BEST_FIRST = (".dcm", ".png", ".tif", ".tiff", ".jpg", ".jpeg", *VOLUME_ENDINGS)
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def find_images(
 
     Links are followed. Left out are hidden files and folders, label maps (few whole numbers in
     large areas), maps of uncertainty, DICOM files of other classes than images, formats that are
-    not read, pictures beside volumes, second copies of a picture in another format, and contact
-    sheets.
+    not read, pictures beside volumes, second copies of an image in another format (`a.dcm` beside
+    `a.png`, the series in the folder `a` beside `a.nii.gz`), and contact sheets.
 
     Args:
         folder: Where to look.
@@ -161,9 +162,9 @@ class _Search:
         else:
             images, others, reason = self.pictures, self.volumes, "volume, not a picture"
         left_out = [*self.left_out, *(LeftOut(path, reason) for path in others)]
-        if kind == "pictures":
-            images, copies = _one_format_each(images)
-            left_out += [LeftOut(path, "picture there in another format") for path in copies]
+        images, copies = _one_format_each(images)
+        what = "scan" if kind == "volumes" else "picture"
+        left_out += [LeftOut(path, f"{what} there in another format") for path in copies]
         left_out.sort(key=lambda entry: (entry.reason, entry.path))
         return FoundImages(self.folder, kind, tuple(sorted(images)), tuple(left_out))
 
@@ -268,14 +269,24 @@ def _matches(parts: Sequence[str], patterns: Iterable[str]) -> bool:
 
 
 def _one_format_each(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Divide pictures into one of each name and folder, and the same ones in other formats."""
+    """Divide images into one of each name and folder, and the same ones in other formats."""
     named: dict[Path, list[Path]] = {}
     for file in files:
-        named.setdefault(file.with_suffix(""), []).append(file)
+        named.setdefault(_without_ending(file), []).append(file)
 
     def rank(file: Path) -> int:
-        ending = file.suffix.lower()
-        return _BEST_FIRST.index(ending) + 1 if ending in _BEST_FIRST else 0
+        if file.is_dir():
+            return len(_BEST_FIRST)
+        ending = file.name[len(_without_ending(file).name) :].lower()
+        return _BEST_FIRST.index(ending) if ending else 0  # DICOM files often have none
 
     ordered = [sorted(group, key=rank) for group in named.values()]
     return [group[0] for group in ordered], [file for group in ordered for file in group[1:]]
+
+
+def _without_ending(file: Path) -> Path:
+    """Return the name that the formats of an image share; of a DICOM series, its folder."""
+    for ending in _BEST_FIRST:
+        if file.name.lower().endswith(ending) and not file.is_dir():
+            return file.with_name(file.name[: -len(ending)])
+    return file

@@ -119,3 +119,19 @@ def test_smooth_pictures_of_8_bits_are_no_labels():
     assert not is_label_array(smooth)
     # Vertebrae are numbered in their order, so that neighbours differ by one, too.
     assert is_label_array(np.repeat(np.arange(1, 25), 12)[:, None] * np.ones(40, np.uint8))
+
+
+def test_files_named_by_a_number_with_points_are_images_of_their_own(tmp_path, film):
+    for name in ("1.2.840.10.png", "1.2.840.11.png", "1.2.840.11.tif"):
+        write_picture(tmp_path / name, film)
+    found = find_images(tmp_path)
+    assert named(found) == ["1.2.840.10.png", "1.2.840.11.png"]
+    assert reasons(found) == {"1.2.840.11.tif": "picture there in another format"}
+
+
+def test_a_scan_in_several_formats_is_one_scan(tmp_path, ct):
+    for name in ("a.nii", "a.nii.gz", "a b.nii.gz", "sub/a.nii"):
+        write_scan(tmp_path / name, ct)
+    found = find_images(tmp_path)
+    assert named(found) == ["a b.nii.gz", "a.nii", "sub/a.nii"]
+    assert reasons(found) == {"a.nii.gz": "scan there in another format"}
