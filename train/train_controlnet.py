@@ -361,6 +361,7 @@ def training_facts(
         "data": ("synthetic " if synthetic else "the publisher's own ") + "pairs of brain slices",
         "synthetic": synthetic,
         "license": config.license or ("apache-2.0" if synthetic else "other"),
+        "size": list(config.data.size),  # the base model's may be another
         "cohort": counts | {"subjects": len({row.patient for row in manifest.rows})},
         "min_snr_gamma": config.objective.min_snr_gamma,
         "diffct_version": diffct.__version__,

@@ -73,6 +73,11 @@ class FoundImages:
     images: tuple[Path, ...]
     left_out: tuple[LeftOut, ...]
 
+    def reasons(self) -> dict[str, int]:
+        """Count the files that were left out by reason; nothing in it names a file."""
+        reasons = [entry.reason for entry in self.left_out]
+        return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
+
     def left_out_lines(self) -> list[str]:
         """Say what was left out: a line for each reason, with the first files."""
         reasons: dict[str, list[str]] = {}
@@ -93,6 +98,7 @@ def find_images(
     kind: Kind | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    empty: bool = False,
 ) -> FoundImages:
     """Find the images of a folder and of the folders below it.
 
@@ -108,6 +114,8 @@ def find_images(
             pattern fits a path (relative to `folder`) as a whole, or any part of it from one slash
             to another; its `*` may stand for slashes.
         exclude: Patterns of paths that are not read, whatever `include` says.
+        empty: Whether volumes of zeros are images, as they may be among samples, and not label maps
+            of nothing.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -118,7 +126,7 @@ def find_images(
         raise FileNotFoundError(f"{folder}: there is no such folder. Give a folder of images.")
     if not folder.is_dir():
         raise ValueError(f"{folder}: not a folder. Give the folder that holds the images.")
-    search = _Search(folder, include, exclude)
+    search = _Search(folder, include, exclude, empty)
     search.run()
     kind = kind or ("volumes" if search.volumes or not search.pictures else "pictures")
     found = search.result(kind)
@@ -133,10 +141,13 @@ def find_images(
 class _Search:
     """One walk through a folder, sorting files into volumes, pictures and others."""
 
-    def __init__(self, folder: Path, include: Sequence[str], exclude: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, include: Sequence[str], exclude: Sequence[str], empty: bool
+    ) -> None:
         self.folder = folder
         self.include = include
         self.exclude = exclude
+        self.empty = empty
         self.volumes: list[Path] = []
         self.pictures: list[Path] = []
         self.left_out: list[LeftOut] = []
@@ -195,7 +206,7 @@ class _Search:
             reason = ".img file without its .hdr"
         elif read_description(file) == SPREAD_DESCRIPTION:
             reason = "map of uncertainty"
-        elif is_label_volume(file):
+        elif is_label_volume(file, empty=not self.empty):
             reason = "label map"
         else:
             self.volumes.append(file)

@@ -44,16 +44,23 @@ def is_label_array(array: np.ndarray) -> bool:
     return len(np.unique(array)) <= _FEW_LABELS
 
 
-def is_label_volume(path: Path) -> bool:
+def is_label_volume(path: Path, *, empty: bool = True) -> bool:
     """Say whether a file of a scan is a label map; a damaged one is none.
 
     A scan is told by its first slices, so that of NIfTI only label maps are read whole. What 3D
     Slicer names `.seg.nrrd` is one in any case.
+
+    Args:
+        path: The file.
+        empty: Whether a volume of one value may be a label map.
     """
     if path.name.lower().endswith(".seg.nrrd"):
         return True
     try:
-        return _may_be_labels(read_first_slices(path)) and is_label_array(read_stored_values(path))
+        if not _may_be_labels(read_first_slices(path)):
+            return False
+        values = read_stored_values(path)
+        return (empty or values.min() < values.max()) and is_label_array(values)
     except ValueError:
         return False  # whoever reads the scan says what is wrong with it
 

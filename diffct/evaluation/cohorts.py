@@ -6,20 +6,22 @@ from pathlib import Path
 
 import numpy as np
 from diffusers import DiffusionPipeline
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from diffct.data.ct import CTDataConfig, CTDataset, prepare_cohort
 from diffct.data.dicom import patient_key
-from diffct.data.image_folder import find_images
-from diffct.data.manifest import read_manifest
+from diffct.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from diffct.data.patients import patient_in_path
 from diffct.data.transforms import to_hounsfield
 from diffct.evaluation.image_sets import (
     ImageSet,
-    pictures_of_folder,
+    check_comparable,
+    images_of_folder,
     pictures_of_manifest,
     volumes_of_folder,
 )
+from diffct.evaluation.run_folder import CONFIG, SPLIT, locate, read_settings
+from diffct.evaluation.screening import Cut, screen
 from diffct.pipelines import CT3DPipeline
 
 _WORKERS = 2
@@ -31,12 +33,12 @@ class Cohort:
     """Real images, or phantoms, in two parts that share no patient.
 
     Attributes:
-        train: What the model was trained on.
+        train: What the model was trained on; None if nobody says.
         held_out: What it has never seen.
         synthetic: Whether all of them are known to be phantoms.
     """
 
-    train: ImageSet
+    train: ImageSet | None
     held_out: ImageSet
     synthetic: bool
 
@@ -49,42 +51,78 @@ def load_cohort(
     train: Path | None = None,
     window_hu: Sequence[float] | None = None,
     patient_pattern: str | None = None,
+    cut: Cut | None = None,
     cache_dir: Path,
 ) -> Cohort:
-    """Read the images that a pipeline is measured against.
+    """Read the images that a pipeline is measured against, and look at each of them.
 
     Args:
-        data: A manifest or the folder that holds it; for CT, the `output_dir` of the training run,
-            which knows its scans and their split; or a folder of held-out images, with `train`.
+        data: A manifest or the folder that holds it; the `output_dir` of a training run, which
+            knows its images and their split; or a folder of held-out images.
         pipeline: What is measured, if it is a pipeline.
         split: Which split of a manifest is held out; None for "test", or "validation" if there is
             no test image.
-        train: A folder of training images.
+        train: A folder of training images, if `data` is one of held-out images.
         window_hu: For folders of CT; None for the pipeline's.
         patient_pattern: Finds the patient in each path of folders of images; None for DICOM's
             PatientID, and for a patient of its own for each other image.
+        cut: What pictures are cut to; None for what the run in `data` cut, or for nothing.
         cache_dir: Where prepared scans are kept if the run's own are gone.
 
     Raises:
-        FileNotFoundError: There is no such run or manifest.
-        ValueError: A split is empty, the scans do not fit, or a patient is in both parts.
+        FileNotFoundError: There is no such run, manifest or folder.
+        ValueError: A split is empty, images cannot be used or do not fit each other, or a patient
+            is in both parts.
     """
-    if train is not None:
-        return _folders(data, train, pipeline, window_hu, patient_pattern)
-    if patient_pattern is not None:
+    if not data.exists():
+        raise FileNotFoundError(
+            f"{data}: there is no such file or folder. Give a manifest, the output_dir of a"
+            " training run, or a folder of held-out images."
+        )
+    settings = read_settings(data) if data.is_dir() else None
+    plain = settings is None and not data.is_file() and not (data / MANIFEST_NAME).is_file()
+    if train is not None or plain:
+        cohort = _folders(data, train, pipeline, window_hu, patient_pattern)
+    elif patient_pattern is not None:
         raise ValueError(
-            f"--patient-pattern names the patients of two folders of images (--train and --data);"
+            f"--patient-pattern names the patients of folders of images (--data and --train);"
             f" {data} knows its patients."
         )
-    if isinstance(pipeline, CT3DPipeline) or (data / "split.json").is_file():
-        return _ct_cohort(data, cache_dir)
-    manifest = read_manifest(data)
+    elif settings is not None and (data / SPLIT).is_file():
+        return _ct_cohort(data, settings, cache_dir)  # looked at when it was prepared
+    else:
+        manifest, size = _manifest(data, settings)
+        cohort = _splits(manifest, split)
+        cut = cut or (None if size is None else Cut(size))
+    held_out = screen(cohort.held_out, cut=cut)
+    seen = None if cohort.train is None else screen(cohort.train, cut=cut)
+    return replace(cohort, train=seen, held_out=held_out)
+
+
+def _manifest(data: Path, settings: DictConfig | None) -> tuple[Manifest, tuple[int, int] | None]:
+    """Read a manifest, or that of a training run with the size that it cut."""
+    if settings is None:
+        return read_manifest(data), None
+    if "manifest" not in settings.data:
+        raise ValueError(
+            f"{data}: has no {SPLIT}, so this run of CT has not begun to train. Give the output_dir"
+            " of one that has."
+        )
+    named = settings.data.manifest
+    folder = data / "phantoms" if named is None else locate(named, data, settings)
+    height, width = settings.data.size
+    return read_manifest(folder), (int(height), int(width))
+
+
+def _splits(manifest: Manifest, split: str | None) -> Cohort:
+    """Take training and held-out images of a manifest."""
     split = split or ("test" if manifest.split("test") else "validation")
     if split == "train":
         raise ValueError("Training images are not held out: choose validation or test.")
-    rows = [*manifest.split("train"), *manifest.split(split)]
+    seen = manifest.split("train")
+    rows = [*seen, *manifest.split(split)]
     return Cohort(
-        pictures_of_manifest(manifest, "train", title="training"),
+        pictures_of_manifest(manifest, "train", title="training") if seen else None,
         pictures_of_manifest(manifest, split, title="held-out"),
         synthetic=all(bool(row.facts.get("synthetic")) for row in rows),
     )
@@ -92,27 +130,37 @@ def load_cohort(
 
 def _folders(
     held_out: Path,
-    train: Path,
+    train: Path | None,
     pipeline: DiffusionPipeline | None,
     window_hu: Sequence[float] | None,
     patient_pattern: str | None,
 ) -> Cohort:
-    """Read two folders as they are: pictures, or CT of the pipeline's spacing."""
+    """Read folders as they are: pictures, or CT of the pipeline's spacing."""
     config = {} if pipeline is None else pipeline.config
-    pictures = find_images(held_out).kind == "pictures"
-    sets = []
+    volumes = isinstance(pipeline, CT3DPipeline)
+    sets = {}
     for folder, title in ((train, "training"), (held_out, "held-out")):
-        if pictures:
-            images = pictures_of_folder(folder, title=title)
-        else:
-            images = volumes_of_folder(
+        if folder is None:
+            continue
+        try:
+            images = (volumes_of_folder if volumes else images_of_folder)(
                 folder,
                 title=title,
                 window_hu=window_hu or config.get("window_hu") or _WINDOW_HU,
                 spacing_mm=config.get("spacing_mm"),
             )
-        sets.append(replace(images, patients=_patients(images, folder, patient_pattern)))
-    return _apart(*sets)
+        except ValueError as error:
+            if not volumes or train is not None:
+                raise
+            raise ValueError(
+                f"{folder}: is no training run of CT (it has no {CONFIG} and {SPLIT}), and no"
+                f" folder of held-out scans: {error}"
+            ) from error
+        sets[title] = replace(images, patients=_patients(images, folder, patient_pattern))
+    cohort = Cohort(sets.get("training"), sets["held-out"], synthetic=False)
+    if cohort.train is not None:
+        _check_apart(cohort.train, cohort.held_out)
+    return cohort
 
 
 def _patients(images: ImageSet, folder: Path, pattern: str | None) -> tuple[str, ...]:
@@ -131,8 +179,10 @@ def _patients(images: ImageSet, folder: Path, pattern: str | None) -> tuple[str,
     )
 
 
-def _apart(train: ImageSet, held_out: ImageSet) -> Cohort:
-    """Put two folders together, unless they have a patient in common."""
+def _check_apart(train: ImageSet, held_out: ImageSet) -> None:
+    """Refuse two folders that have a patient in common, or hold images of two kinds."""
+    if train.unit != held_out.unit:
+        check_comparable(train, held_out)
     common = len(set(train.patients) & set(held_out.patients))
     if common:
         raise ValueError(
@@ -141,25 +191,20 @@ def _apart(train: ImageSet, held_out: ImageSet) -> Cohort:
             " the PatientID of DICOM; if that is the same in all files, name patients by their"
             " paths: --patient-pattern REGEX with one (group)."
         )
-    return Cohort(train, held_out, synthetic=False)
 
 
-def _ct_cohort(run: Path, cache_dir: Path) -> Cohort:
+def _ct_cohort(run: Path, settings: DictConfig, cache_dir: Path) -> Cohort:
     """Read the scans of a training run as the network saw them, without augmentation."""
-    if not (run / "config.yaml").is_file() or not (run / "split.json").is_file():
-        raise FileNotFoundError(
-            f"{run}: is no training run of CT (no config.yaml and split.json). Give the output_dir"
-            " of train_ct3d.py: it knows which scans were trained on."
-        )
-    stored = OmegaConf.merge(
-        OmegaConf.structured(CTDataConfig), OmegaConf.load(run / "config.yaml").data
-    )
+    stored = OmegaConf.merge(OmegaConf.structured(CTDataConfig), settings.data)
     config: CTDataConfig = OmegaConf.to_object(stored)
     synthetic = config.folder is None
-    folder = run / "phantoms" / "images" if synthetic else Path(config.folder)
-    own = Path(config.cache_dir or run / "cache")
+    folder = run / "phantoms" / "images" if synthetic else locate(config.folder, run, settings)
+    try:
+        own = run / "cache" if config.cache_dir is None else locate(config.cache_dir, run, settings)
+    except FileNotFoundError:
+        own = cache_dir  # prepared again
     cohort = prepare_cohort(
-        replace(config, split_file=str(run / "split.json")),
+        replace(config, split_file=str(run / SPLIT)),
         folder=folder,
         cache_dir=own if own.is_dir() else cache_dir,
         workers=_WORKERS,

@@ -1,15 +1,19 @@
 """`diffct evaluate`: all that suits a pipeline, as one report."""
 
 import argparse
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
 from diffct import __version__
-from diffct.evaluation.inputs import add_input_arguments, read_inputs
-from diffct.evaluation.measurements import suiting
+from diffct.evaluation.inputs import Inputs, add_input_arguments, read_inputs
+from diffct.evaluation.measurements import Measurement, foresee, suiting
 from diffct.evaluation.model_index import add_to_model_card
 from diffct.evaluation.report import write_report
-from diffct.evaluation.section import write_json
+from diffct.evaluation.section import Section, write_json
+
+_REPORT, _FIGURES = "report.html", "metrics.json"
+_INTERRUPTED = 130  # as shells count a stop by Ctrl-C
 
 
 def add_evaluate(commands: "argparse._SubParsersAction") -> None:
@@ -30,42 +34,86 @@ def add_evaluate(commands: "argparse._SubParsersAction") -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    """Measure, and write report.html and metrics.json."""
+    """Measure, and write report.html and metrics.json after each measurement."""
     if options.model_card:
         needed = [Path(options.source) / name for name in ("model_index.json", "README.md")]
         if not all(path.is_file() for path in needed):
             raise ValueError("--model-card needs the folder of a pipeline with its README.md.")
     inputs = read_inputs(options)
-    sections = suiting(inputs)
-    for section in sections:
-        print(section.markdown(), end="\n\n")
-    synthetic = inputs.cohort.synthetic
+    # Missing weights are said now, not when everything is sampled.
+    inputs.networks, inputs.perceptual  # noqa: B018 - loads them
+    for gap in foresee(inputs):
+        print(f"Will not be measured: {gap}")
+    planned = suiting(inputs)
+    sections: list[Section] = []
+    _write(inputs, sections, planned)
+    try:
+        for measurement in planned:
+            sections.append(measurement.attempt(inputs))
+            print(sections[-1].markdown(), end="\n\n")
+            _write(inputs, sections, planned)
+    except KeyboardInterrupt:
+        print(f"\nStopped. What is measured so far: {options.out / _REPORT}")
+        raise SystemExit(_INTERRUPTED) from None
+    measured = [section for section in sections if section.figures]
+    print(
+        f"Report: {options.out / _REPORT}, figures with their protocols: {options.out / _FIGURES}"
+    )
+    if options.model_card and measured:
+        task = type(inputs.pipeline).card_task or "unconditional-image-generation"
+        data = _data_name(inputs)
+        number = add_to_model_card(Path(options.source), measured, data_name=data, task=task)
+        print(f"{number} figures are in the model card {Path(options.source) / 'README.md'}")
+    _say_what_failed(sections, inputs)
+
+
+def _write(inputs: Inputs, sections: Sequence[Section], planned: Sequence[Measurement]) -> None:
+    """Write what is measured so far; the rest says that it is not yet."""
+    options, cohort = inputs.options, inputs.cohort
     name = _name(Path(options.source))
-    data = options.data_name or ("synthetic phantoms" if synthetic else "the publisher's data")
-    values = {
-        "source": name,
-        "data": data,
-        "date": date.today().isoformat(),
-        "measurements": {section.name: section.json() for section in sections},
-    }
-    write_json(values, options.out / "metrics.json")
+    today = date.today().isoformat()
+    write_json(
+        {
+            "source": name,
+            "data": _data_name(inputs),
+            "date": today,
+            "measurements": {s.name: s.json() for s in sections if s.figures},
+            "not_measured": {s.name: s.missing[0] for s in sections if not s.figures},
+        },
+        options.out / _FIGURES,
+    )
     summary = {
         "Model" if inputs.pipeline is not None else "Samples": name,
-        "Data": data,
-        "Training images": str(len(inputs.cohort.train)),
-        "Held-out images": str(len(inputs.cohort.held_out)),
+        "Data": _data_name(inputs),
+        "Training images": "not known" if cohort.train is None else str(len(cohort.train)),
+        "Held-out images": str(len(cohort.held_out)),
         "Seed": str(options.seed),
         "diffct": __version__,
-        "Date": values["date"],
+        "Date": today,
     }
-    path = options.out / "report.html"
-    title = f"Evaluation of {name}"
-    write_report(sections, path, title=title, summary=summary, synthetic=synthetic)
-    print(f"Report: {path}, figures with their protocols: {options.out / 'metrics.json'}")
-    if options.model_card:
-        task = type(inputs.pipeline).card_task or "unconditional-image-generation"
-        number = add_to_model_card(Path(options.source), sections, data_name=data, task=task)
-        print(f"{number} figures are in the model card {Path(options.source) / 'README.md'}")
+    rest = [m.missing("The evaluation ended before it.") for m in planned[len(sections) :]]
+    write_report(
+        [*sections, *rest],
+        options.out / _REPORT,
+        title=f"Evaluation of {name}",
+        summary=summary,
+        synthetic=cohort.synthetic,
+    )
+
+
+def _say_what_failed(sections: Sequence[Section], inputs: Inputs) -> None:
+    """End with an error if something was not measured that nobody could know of before."""
+    expected = {"privacy"} if inputs.cohort.train is None else set()
+    lines = [f"{s.title} is not measured: {s.missing[0]}" for s in sections if not s.figures]
+    if {section.name for section in sections if not section.figures} <= expected:
+        print("\n".join(lines))
+    else:
+        raise ValueError("\n".join(lines))
+
+
+def _data_name(inputs: Inputs) -> str:
+    known = "synthetic phantoms" if inputs.cohort.synthetic else "the publisher's data"
+    return inputs.options.data_name or known
 
 
 def _name(source: Path) -> str:

@@ -6,12 +6,14 @@ perfect samples would.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from diffct.evaluation.attempts import Attempts
 from diffct.evaluation.cohorts import Cohort
 from diffct.evaluation.image_sets import ImageSet, check_comparable
 from diffct.evaluation.pictures import save_sheet
@@ -61,27 +63,39 @@ def measure_distribution(
         ValueError: The sets cannot be compared, or are too small.
     """
     check_comparable(samples, cohort.held_out)
-    check_comparable(cohort.train, cohort.held_out)
-    number = min(len(samples), len(cohort.train), len(cohort.held_out), most or len(samples))
+    sets = {"samples": samples, "held_out": cohort.held_out}
+    if cohort.train is not None:
+        check_comparable(cohort.train, cohort.held_out)
+        sets["train"] = cohort.train
+    number = min(most or len(samples), *map(len, sets.values()))
+    sets = {role: images.pick(number) for role, images in sets.items()}
     slices = min(slices, *samples.size)
-    sets = {
-        "samples": samples.pick(number),
-        "held_out": cohort.held_out.pick(number),
-        "train": cohort.train.pick(number),
-    }
     figures: dict[str, Any] = {}
     tables = []
+    attempts = Attempts()
     for network in networks:
-        features = {role: _features(network, images, slices) for role, images in sets.items()}
-        figures |= _compare(network, features)
-        tables.append(_network_table(network, figures))
-    diversity = {role: _diversity(images) for role, images in sets.items()}
+        features = attempts(
+            f"figures of {network.name}", partial(_all_features, network, sets, slices)
+        )
+        if features is not None:
+            figures |= _compare(network, features, attempts)
+            tables.append(_network_table(network, figures))
+    diversity = {
+        role: attempts(f"MS-SSIM of {images.name}", partial(_diversity, images))
+        for role, images in sets.items()
+    }
     figures["MS-SSIM of pairs"] = diversity
-    tables.append(_diversity_table(diversity, samples.size))
+    if any(diversity.values()):
+        tables.append(_diversity_table(diversity, samples.size))
     pictures = [save_sheet(sets["samples"], sets["held_out"], out / "distribution.png")]
-    if samples.unit == "HU":
-        realism, more_tables, more_pictures = measure_realism(sets, out)
-        figures |= realism
+    realism = (
+        attempts("tissue, noise and continuity", partial(measure_realism, sets, out))
+        if samples.unit == "HU"
+        else None
+    )
+    if realism is not None:
+        more_figures, more_tables, more_pictures = realism
+        figures |= more_figures
         tables += more_tables
         pictures += more_pictures
     return Section(
@@ -100,9 +114,10 @@ def measure_distribution(
             synthetic=cohort.synthetic,
         ),
         figures=figures,
-        tables=tables,
+        tables=[table for table in tables if table.rows],
         pictures=[Picture(path, caption) for path, caption in pictures],
-        remarks=_remarks(sets, networks, samples),
+        remarks=[*samples.notes, *_remarks(sets, networks, samples)],
+        missing=attempts.missing,
     )
 
 
@@ -114,6 +129,12 @@ def describe_network(network: FeatureNetwork) -> dict[str, Any]:
         "dimensions": network.dimensions,
         "preprocessing": network.preprocessing,
     }
+
+
+def _all_features(
+    network: FeatureNetwork, sets: dict[str, ImageSet], slices: int
+) -> dict[str, Features]:
+    return {role: _features(network, images, slices) for role, images in sets.items()}
 
 
 def _features(network: FeatureNetwork, images: ImageSet, slices: int) -> Features:
@@ -130,37 +151,47 @@ def _features(network: FeatureNetwork, images: ImageSet, slices: int) -> Feature
     return {plane: (found.planes[plane], owners) for plane in PLANES}
 
 
-def _compare(network: FeatureNetwork, features: dict[str, Features]) -> dict[str, Any]:
+def _compare(
+    network: FeatureNetwork, features: dict[str, Features], attempts: Attempts
+) -> dict[str, Any]:
     """Compute every distance in one feature space: of samples, and of training images."""
     figures: dict[str, Any] = {}
     for plane in features["samples"]:
-        suffix = f", {plane}" if plane else ""
         reference, owners = features["held_out"][plane]
-        for role in ("samples", "train"):
+        for role in (role for role in features if role != "held_out"):
             rows, groups = features[role][plane]
             both = {"groups_a": groups, "groups_b": owners}
-            squared, bandwidth = mmd(rows, reference, groups_a=groups, groups_reference=owners)
-            found = {
-                "FD": frechet_estimate(rows, reference, **both),
-                "KID": kernel_distance(rows, reference, **both),
-                "MMD²": squared,
-                "MMD bandwidth": bandwidth,
+            distances = {
+                "FD": partial(frechet_estimate, rows, reference, **both),
+                "KID": partial(kernel_distance, rows, reference, **both),
+                "MMD²": partial(mmd, rows, reference, groups_a=groups, groups_reference=owners),
+                "manifold": partial(
+                    precision_recall_density_coverage, reference, rows, neighbours=NEIGHBOURS
+                ),
             }
-            enough = min(len(rows), len(reference)) > NEIGHBOURS
-            found["manifold"] = (
-                precision_recall_density_coverage(reference, rows, neighbours=NEIGHBOURS)
-                if enough
-                else None
-            )
-            for metric, value in found.items():
-                figures.setdefault(result_name(metric, network) + suffix, {})[role] = value
+            for metric, compute in distances.items():
+                name = result_name(metric, network) + (f", {plane}" if plane else "")
+                found = attempts(f"{name} of {role}", compute)
+                if metric == "MMD²":
+                    bandwidth = name.replace(metric, "MMD bandwidth")
+                    found, width = found or (None, None)
+                    figures.setdefault(bandwidth, {})[role] = width
+                figures.setdefault(name, {})[role] = found
     if len(features["samples"]) > 1:
         name = result_name("FD", network)
-        figures[f"{name}, mean of planes"] = {
-            role: float(np.mean([figures[f"{name}, {plane}"][role].value for plane in PLANES]))
-            for role in ("samples", "train")
-        }
+        figures[f"{name}, mean of planes"] = _mean_of_planes(figures, name)
     return figures
+
+
+def _mean_of_planes(figures: dict[str, Any], name: str) -> dict[str, float | None]:
+    """Average a figure over the planes of a volume, for each role that has all of them."""
+    planes = [figures[f"{name}, {plane}"] for plane in PLANES]
+    return {
+        role: None
+        if any(found[role] is None for found in planes)
+        else float(np.mean([found[role].value for found in planes]))
+        for role in planes[0]
+    }
 
 
 def _network_table(network: FeatureNetwork, figures: dict[str, Any]) -> Table:
@@ -169,13 +200,13 @@ def _network_table(network: FeatureNetwork, figures: dict[str, Any]) -> Table:
     for name, found in figures.items():
         if f"[{network.name}]" not in name or name.startswith("MMD bandwidth"):
             continue
-        pair = (found["samples"], found["train"])
+        pair = (found["samples"], found.get("train"))
+        if pair == (None, None):
+            continue
         if name.startswith("manifold"):
-            if pair[0] is None:
-                continue
             suffix = name.partition("]")[2]
             for figure in ("precision", "recall", "density", "coverage"):
-                cells = (show(getattr(side, figure), digits=3) for side in pair)
+                cells = (show(getattr(side, figure, None), digits=3) for side in pair)
                 rows.append((f"{figure}[{network.name}]{suffix}", *cells))
         else:
             rows.append((name, *(show(side) for side in pair)))
@@ -193,10 +224,9 @@ def _network_table(network: FeatureNetwork, figures: dict[str, Any]) -> Table:
     )
 
 
-def _diversity(images: ImageSet) -> Diversity | None:
-    """Average MS-SSIM over the pairs of a set; None for a single image."""
-    if len(images) < 2:
-        return None
+def _diversity(images: ImageSet) -> Diversity:
+    """Average MS-SSIM over the pairs of a set."""
+    multi_scale(images.size)  # refuses small images before they are read
     return ms_ssim_diversity(
         images.pick(_MOST_FOR_DIVERSITY).stacked(progress=False), show_progress=True
     )

@@ -4,7 +4,7 @@ A set says where each image is from, whose it is, and what its numbers mean, so 
 cannot be compared are refused before anything is computed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diffct.data.image_folder import find_images
+from diffct.data.image_folder import FoundImages, Kind, find_images
+from diffct.data.images import cut_centre
 from diffct.data.manifest import Manifest, ManifestRow
 from diffct.data.radiograph import read_radiograph
 from diffct.data.transforms import to_hounsfield, to_model_range
-from diffct.data.volume import Volume, check_hounsfield, read_volume
+from diffct.data.volume import check_hounsfield, read_volume
 
 Unit = Literal["[0, 1]", "HU"]
+SAMPLES = "samples"
+"""Title of the images under test: they are judged, where real images are checked."""
 
 _LOSSY = (".jpg", ".jpeg")
 
@@ -30,7 +33,7 @@ class ImageSet:
     """Images of one kind.
 
     Attributes:
-        title: What they are: "samples", "held-out", "training".
+        title: What they are: `SAMPLES`, "held-out", "training".
         files: One file or folder for each image; their names may be private.
         patients: Whose image each is; private. Samples have a number each.
         read: Reads a file: float32 (H, W) in [0, 1], or (D, H, W) in HU.
@@ -39,7 +42,9 @@ class ImageSet:
         window_hu: The HU that are 0 and 1 for what needs [0, 1]; None for images without HU.
         spacing_mm: Voxel size of volumes; None where it is not known.
         manifest: Where the images are from, if they are from one.
-        rows: Its rows, one for each image.
+        rows: Its rows, one for each image; of translations, the rows of the true images.
+        left_out: How many files of their folder were not read, by reason.
+        notes: Sentences about images that are not as they should be, for the report.
     """
 
     title: str
@@ -52,10 +57,17 @@ class ImageSet:
     spacing_mm: tuple[float, ...] | None = None
     manifest: Manifest | None = None
     rows: tuple[ManifestRow, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.files or len(self.files) != len(self.patients):
             raise ValueError(f"The set of {self.title} images is empty.")
+
+    @property
+    def name(self) -> str:
+        """What sentences call the set: "samples", "held-out images"."""
+        return self.title if self.title == SAMPLES else f"{self.title} images"
 
     def __len__(self) -> int:
         return len(self.files)
@@ -102,8 +114,8 @@ class ImageSet:
             size = size or array.shape
             if array.shape != size or not np.isfinite(array).all():
                 raise ValueError(
-                    f"Image {number} of the {self.title} images has the size {array.shape}, the"
-                    f" first {size}, or holds NaN. Bring all to one size."
+                    f"Image {number} of the {self.name} has the size {array.shape}, the first"
+                    f" {size}, or holds NaN. Bring all to one size."
                 )
             yield torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
 
@@ -117,6 +129,22 @@ class ImageSet:
     def from_unit(self, image: Tensor) -> Tensor:
         """Bring an image from [0, 1] back to the set's unit."""
         return image if self.window_hu is None else to_hounsfield(image * 2 - 1, self.window_hu)
+
+    def cut(self, size: Sequence[int]) -> "ImageSet":
+        """Return the same pictures, cut to (height, width) around their centres as in training.
+
+        Reading one that is smaller raises a ValueError.
+        """
+        height, width = size
+
+        def read(path: Path) -> np.ndarray:
+            picture = self.read(path)
+            if picture.shape[0] < height or picture.shape[1] < width:
+                raise ValueError(too_small(path, picture.shape, size))
+            return cut_centre(torch.from_numpy(picture)[None], (height, width))[0].numpy()
+
+        preparation = f"cut to {height}x{width} pixels around the centre"
+        return replace(self, read=read, preparation=preparation)
 
     def stacked(self, *, progress: bool = True) -> Tensor:
         """Read all images in [0, 1] at once, (N, 1, *size)."""
@@ -134,14 +162,27 @@ class ImageSet:
             yield torch.stack(batch)
 
 
+def too_small(path: Path, size: Sequence[int], cut: Sequence[int]) -> str:
+    """Say that a picture is smaller than what is cut out of it."""
+    return (
+        f"{path}: {size[0]}x{size[1]} pixels are too few to cut out {cut[0]}x{cut[1]}, the size"
+        " that the model makes; prepare the images larger."
+    )
+
+
 def check_comparable(first: ImageSet, second: ImageSet) -> None:
     """Refuse two sets that no figure compares.
 
     Raises:
         ValueError: They differ in unit, window, size or spacing, or one is stored lossily.
     """
-    names = f"the {first.title} and the {second.title} images"
-    for what in ("unit", "window_hu", "size"):
+    names = f"the {first.name} and the {second.name}"
+    if first.unit != second.unit:
+        kinds = {"HU": "volumes in HU", "[0, 1]": "pictures"}
+        raise ValueError(
+            f"unit differs between {names}: {kinds[first.unit]} and {kinds[second.unit]}."
+        )
+    for what in ("window_hu", "size"):
         mine, other = getattr(first, what), getattr(second, what)
         if mine != other:
             raise ValueError(f"{what} differs between {names}: {mine} and {other}.")
@@ -156,14 +197,28 @@ def check_comparable(first: ImageSet, second: ImageSet) -> None:
         )
 
 
+def images_of_folder(
+    folder: Path,
+    *,
+    title: str,
+    window_hu: Sequence[float],
+    spacing_mm: Sequence[float] | None = None,
+) -> ImageSet:
+    """Take the volumes of a folder if there are some, or else its pictures; see both functions."""
+    found = _find(folder, None, title)
+    if found.kind == "pictures":
+        return _pictures(found, title)
+    return _volumes(found, title, window_hu=window_hu, spacing_mm=spacing_mm)
+
+
 def pictures_of_folder(folder: Path, *, title: str) -> ImageSet:
-    """Take the pictures of a folder, each for itself.
+    """Take the pictures of a folder, each for itself; samples may show nothing.
 
     Raises:
-        FileNotFoundError: There is no such folder, or no picture in it.
+        FileNotFoundError: There is no such folder.
+        ValueError: There is no picture in it.
     """
-    files = find_images(folder, kind="pictures").images
-    return ImageSet(title, tuple(files), _numbers(files, title), _read_picture)
+    return _pictures(_find(folder, "pictures", title), title)
 
 
 def pictures_of_manifest(manifest: Manifest, split: str, *, title: str) -> ImageSet:
@@ -183,7 +238,7 @@ def pictures_of_manifest(manifest: Manifest, split: str, *, title: str) -> Image
 def volumes_of_folder(
     folder: Path, *, title: str, window_hu: Sequence[float], spacing_mm: Sequence[float] | None
 ) -> ImageSet:
-    """Take the CT volumes of a folder as they are, each for itself.
+    """Take the CT volumes of a folder as they are, each for itself; samples may show anything.
 
     Args:
         folder: NIfTI or NRRD files, or DICOM series.
@@ -193,36 +248,59 @@ def volumes_of_folder(
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: A volume is not CT in HU, or has another spacing.
+        ValueError: A real volume is not CT in HU, or a volume has another spacing.
     """
-    files = find_images(folder, kind="volumes").images
+    found = _find(folder, "volumes", title)
+    return _volumes(found, title, window_hu=window_hu, spacing_mm=spacing_mm)
+
+
+def _pictures(found: FoundImages, title: str) -> ImageSet:
+    return ImageSet(
+        title,
+        found.images,
+        _numbers(found.images, title),
+        _read_sample if title == SAMPLES else _read_picture,
+        left_out=found.reasons(),
+    )
+
+
+def _volumes(
+    found: FoundImages,
+    title: str,
+    *,
+    window_hu: Sequence[float],
+    spacing_mm: Sequence[float] | None,
+) -> ImageSet:
     low, high = (float(bound) for bound in window_hu)
-    expected = tuple(spacing_mm or read_volume(files[0]).spacing_mm)
+    expected = tuple(spacing_mm or read_volume(found.images[0]).spacing_mm)
 
     def read(path: Path) -> np.ndarray:
         volume = read_volume(path)
-        _check_volume(volume, path, expected)
+        if title != SAMPLES:
+            check_hounsfield(volume, path)
+        if not np.allclose(volume.spacing_mm, expected, rtol=1e-3):
+            raise ValueError(f"{path}: the spacing is {volume.spacing_mm} mm, not {expected} mm.")
         return np.clip(volume.array.astype(np.float32), low, high)
 
     return ImageSet(
         title,
-        tuple(files),
-        _numbers(files, title),
+        found.images,
+        _numbers(found.images, title),
         read,
         unit="HU",
         preparation=f"clipped to {low:g} ... {high:g} HU",
         window_hu=(low, high),
         spacing_mm=expected,
+        left_out=found.reasons(),
     )
 
 
-def _check_volume(volume: Volume, path: Path, spacing_mm: Sequence[float]) -> None:
-    """Refuse a volume that is not CT, or of another spacing."""
-    check_hounsfield(volume, path)
-    if not np.allclose(volume.spacing_mm, spacing_mm, rtol=1e-3):
-        raise ValueError(
-            f"{path}: the spacing is {volume.spacing_mm} mm, not {tuple(spacing_mm)} mm."
-        )
+def _find(folder: Path, kind: Kind | None, title: str) -> FoundImages:
+    """Find the images of a folder, and say what is left out."""
+    found = find_images(folder, kind=kind, empty=title == SAMPLES)
+    for line in found.left_out_lines():
+        print(f"{folder}: {line}")
+    return found
 
 
 def _numbers(files: Sequence[Path], title: str) -> tuple[str, ...]:
@@ -233,3 +311,8 @@ def _numbers(files: Sequence[Path], title: str) -> tuple[str, ...]:
 def _read_picture(path: Path) -> np.ndarray:
     """Read a picture of any size."""
     return read_radiograph(path, smallest_side=1)
+
+
+def _read_sample(path: Path) -> np.ndarray:
+    """Read a picture of any size and brightness."""
+    return read_radiograph(path, smallest_side=1, dark=True)

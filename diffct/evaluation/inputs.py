@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,27 @@ from diffusers import DiffusionPipeline
 
 from diffct.config import folder_or_id, path_argument
 from diffct.cores import share_cores
+from diffct.data.image_folder import find_images
 from diffct.data.manifest import SPLITS
+from diffct.data.radiograph import read_radiograph
+from diffct.evaluation.attempts import IMPOSSIBLE
 from diffct.evaluation.cohorts import Cohort, load_cohort
-from diffct.evaluation.image_sets import ImageSet, pictures_of_folder, volumes_of_folder
-from diffct.evaluation.samples import add_sampling_arguments, default_number, make_samples
+from diffct.evaluation.image_sets import SAMPLES, ImageSet, check_comparable, images_of_folder
+from diffct.evaluation.samples import (
+    add_sampling_arguments,
+    default_number,
+    make_samples,
+    training_cut,
+)
+from diffct.evaluation.screening import Cut, screen
 from diffct.hub import load_pipeline
 from diffct.metrics.features import FeatureNetwork, load_feature_network
 from diffct.metrics.paired import Perceptual
 from diffct.training.perceptual import BACKBONES, PerceptualDistance
 
 RANDOM_2D, RANDOM_3D = "random-densenet121-seed0", "random-resnet10-3d-seed0"
-_INDEX = "model_index.json"
+_INDEX, _NETWORK = "model_index.json", "config.json"
+_WINDOW_HU = (-1000.0, 1000.0)
 
 
 @dataclass(frozen=True)
@@ -42,33 +53,62 @@ class Inputs:
     device: str
     options: argparse.Namespace
 
+    @property
     def samples(self) -> tuple[ImageSet, dict[str, Any] | None]:
-        """Read the samples, or draw them; with a description of what made them, for protocols."""
-        options, held_out = self.options, self.cohort.held_out
-        if self.pipeline is not None:
-            return make_samples(
-                self.pipeline,
-                self.source,
-                options.out / "samples",
-                cohort=self.cohort,
-                number=options.num or default_number(self.pipeline, self.cohort),
-                seed=options.seed,
-                steps=options.steps,
-                batch_size=options.batch_size,
-                guidance_scale=options.guidance_scale,
-                empty_prompt=options.empty_prompt,
-            )
-        folder = Path(self.source)
-        if held_out.unit != "HU":
-            return pictures_of_folder(folder, title="samples"), None
-        window = held_out.window_hu
-        samples = volumes_of_folder(
-            folder, title="samples", window_hu=window, spacing_mm=held_out.spacing_mm
-        )
-        return samples, None
+        """The samples, read or drawn when first asked for, and what made them, for protocols.
 
+        Raises:
+            ValueError: No sample can be measured, or they do not fit the held-out images.
+        """
+        if isinstance(self._samples, Exception):
+            raise self._samples
+        return self._samples
+
+    @cached_property
+    def _samples(self) -> tuple[ImageSet, dict[str, Any] | None] | Exception:
+        """The samples or why there are none, kept since to try again would take as long."""
+        try:
+            samples, described = self._read_samples() if self.pipeline is None else self._draw()
+            check_comparable(samples, self.cohort.held_out)
+        except IMPOSSIBLE as error:
+            return error
+        for note in samples.notes:
+            print(note.replace("**", ""))
+        return samples, described
+
+    def _read_samples(self) -> tuple[ImageSet, None]:
+        held_out = self.cohort.held_out
+        samples = images_of_folder(
+            Path(self.source),
+            title=SAMPLES,
+            window_hu=held_out.window_hu or _WINDOW_HU,
+            spacing_mm=held_out.spacing_mm,
+        )
+        return screen(samples), None
+
+    def _draw(self) -> tuple[ImageSet, dict[str, Any]]:
+        options = self.options
+        return make_samples(
+            self.pipeline,
+            self.source,
+            options.out / "samples",
+            cohort=self.cohort,
+            number=self.number,
+            seed=options.seed,
+            steps=options.steps,
+            batch_size=options.batch_size,
+            guidance_scale=options.guidance_scale,
+            empty_prompt=options.empty_prompt,
+        )
+
+    @property
+    def number(self) -> int:
+        """How many samples a pipeline draws."""
+        return self.options.num or default_number(self.pipeline, self.cohort)
+
+    @cached_property
     def networks(self) -> list[FeatureNetwork]:
-        """Load the feature networks that were asked for, or random ones, which say so."""
+        """The feature networks that were asked for, or random ones, which say so."""
         volumes = self.cohort.held_out.unit == "HU"
         asked = self.options.feature_network or [RANDOM_2D, *([RANDOM_3D] if volumes else [])]
         loaded = []
@@ -77,8 +117,9 @@ class Inputs:
             loaded.append(load_feature_network(name, weights=weights or None, device=self.device))
         return loaded
 
+    @cached_property
     def perceptual(self) -> Perceptual | None:
-        """Load LPIPS, if its weights were given."""
+        """LPIPS, if its weights were given."""
         if self.options.lpips_weights is None:
             return None
         network = PerceptualDistance(self.options.lpips, backbone=self.options.lpips_weights)
@@ -96,6 +137,8 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
         given = getattr(options, name)
         if given is not None and given < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1.")
+    if options.size and min(options.size) < 1:
+        raise ValueError("--size takes two pixel counts, height and width.")
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder = Path(options.source)
     # A folder of samples, or an autoencoder alone, has no pipeline's index.
@@ -108,9 +151,26 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
         train=options.train,
         window_hu=options.window_hu,
         patient_pattern=options.patient_pattern,
+        cut=Cut(tuple(options.size)) if options.size else _usual_cut(folder, pipeline),
         cache_dir=options.out / "cache",
     )
+    if cohort.train is not None:
+        check_comparable(cohort.train, cohort.held_out)
     return Inputs(options.source, pipeline, cohort, device, options)
+
+
+def _usual_cut(source: Path, pipeline: DiffusionPipeline | None) -> Cut | None:
+    """Return what real pictures are cut to, by what the source makes or has learnt from."""
+    if pipeline is not None or (source / _NETWORK).is_file():
+        return training_cut(pipeline, source)
+    found = find_images(source, empty=True)
+    for path in found.images if found.kind == "pictures" else ():
+        try:
+            height, width = read_radiograph(path, smallest_side=1, dark=True).shape
+        except (ValueError, OSError):
+            continue  # counted when samples are read
+        return Cut((height, width), longer_side_only=True)
+    return None
 
 
 def parse_inputs(
@@ -140,12 +200,21 @@ def add_input_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
         "--data",
         type=path_argument,
         required=True,
-        help="manifest, output_dir of train_ct3d.py, or a folder of held-out images",
+        help="manifest, output_dir of a training run, or a folder of held-out images",
     )
     parser.add_argument(
         "--train",
         type=path_argument,
-        help="folder of training images, if --data is a folder of images",
+        help="folder of training images, if --data is a folder of held-out ones; without it,"
+        " privacy is not measured, and figures have no yardstick",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="cut real pictures to so many pixels around their centres, as training did (what the"
+        " pipeline was trained at)",
     )
     parser.add_argument(
         "--patient-pattern",

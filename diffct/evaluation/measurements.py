@@ -1,26 +1,41 @@
 """The measurements of the evaluation commands, each from the same inputs to a section."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from diffusers import AutoencoderKL
 from torch import nn
 
-from diffct.evaluation.distribution import measure_distribution
+from diffct.evaluation.attempts import IMPOSSIBLE
+from diffct.evaluation.distribution import NEIGHBOURS, measure_distribution
 from diffct.evaluation.image_sets import ImageSet, check_comparable
 from diffct.evaluation.inputs import Inputs
 from diffct.evaluation.membership import denoising_losses
 from diffct.evaluation.pictures import save_sheet
 from diffct.evaluation.privacy import Losses, audit
 from diffct.evaluation.protocol import describe_pipeline, protocol_card
-from diffct.evaluation.reconstruction import measure_reconstruction, paired_table
-from diffct.evaluation.section import Picture, Section, write_section
+from diffct.evaluation.reconstruction import measure_reconstruction, missing_of, paired_table
+from diffct.evaluation.section import (
+    PRIVACY,
+    QUALITY,
+    VARIETY,
+    Picture,
+    Section,
+    not_measured,
+    write_section,
+)
 from diffct.evaluation.translation import measure_translation
 from diffct.metrics.paired import PairedAccumulator
+from diffct.metrics.similarity import multi_scale
 from diffct.pipelines import FlairToT1Pipeline
 
 _DRAWS = 8  # noise levels of each image in the membership attack
 _MOST_LOSSES = 200  # images of each set in it
+_NO_TRAINING = (
+    "no training images are known, so nothing can be a copy of them. Give their folder (--train), a"
+    " manifest, or the output_dir of the training run."
+)
 
 
 def reconstruction(inputs: Inputs) -> Section:
@@ -29,7 +44,7 @@ def reconstruction(inputs: Inputs) -> Section:
         _autoencoder(inputs),
         inputs.cohort.held_out.pick(inputs.options.most),
         out=inputs.options.out,
-        perceptual=inputs.perceptual(),
+        perceptual=inputs.perceptual,
         pipeline=describe_pipeline(inputs.source, {}),
         synthetic=inputs.cohort.synthetic,
     )
@@ -48,26 +63,29 @@ def fidelity(inputs: Inputs) -> Section:
             f"{inputs.source} is a {type(inputs.pipeline).__name__}; it translates nothing, so"
             " its samples have no truth. Measure their distribution."
         )
-    samples, described = inputs.samples()
+    samples, described = inputs.samples
+    held_out = inputs.cohort.held_out
+    places = {row.image: place for place, row in enumerate(held_out.rows)}
     return measure_translation(
         inputs.pipeline,
         samples.stacked(),
-        inputs.cohort.held_out.pick(len(samples)),
+        held_out.of([places[row.image] for row in samples.rows]),
         inputs.cohort,
         out=inputs.options.out,
         settings={},
+        notes=samples.notes,
         described=described,
-        perceptual=inputs.perceptual(),
+        perceptual=inputs.perceptual,
     )
 
 
 def distribution(inputs: Inputs) -> Section:
     """Compare samples with held-out images as sets."""
-    samples, described = inputs.samples()
+    samples, described = inputs.samples
     return measure_distribution(
         samples,
         inputs.cohort,
-        networks=inputs.networks(),
+        networks=inputs.networks,
         out=inputs.options.out,
         most=inputs.options.most,
         pipeline=described,
@@ -76,11 +94,13 @@ def distribution(inputs: Inputs) -> Section:
 
 def privacy(inputs: Inputs) -> Section:
     """Audit samples, and the losses of a pipeline, for what they tell of training images."""
-    samples, described = inputs.samples()
+    if inputs.cohort.train is None:
+        raise ValueError(_NO_TRAINING)
+    samples, described = inputs.samples
     return audit(
         samples,
         inputs.cohort,
-        networks=inputs.networks(),
+        networks=inputs.networks,
         out=inputs.options.out,
         losses=None if inputs.pipeline is None else _losses(inputs),
         pipeline=described,
@@ -99,15 +119,78 @@ def _losses(inputs: Inputs) -> Losses:
     )
 
 
-def suiting(inputs: Inputs) -> list[Section]:
-    """Run every measurement that suits the inputs, cheap ones first."""
+@dataclass(frozen=True)
+class Measurement:
+    """One of the measurements of `diffct evaluate`.
+
+    Attributes:
+        name: Of its section.
+        title: For readers.
+        run: Makes the section.
+        questions: Of a reader, that it answers.
+    """
+
+    name: str
+    title: str
+    run: Callable[[Inputs], Section]
+    questions: tuple[str, ...] = ()
+
+    def missing(self, reason: str) -> Section:
+        """Return its section if it cannot be made."""
+        return not_measured(self.name, self.title, reason, questions=self.questions)
+
+    def attempt(self, inputs: Inputs) -> Section:
+        """Make its section, or one that says why there is none."""
+        try:
+            return self.run(inputs)
+        except IMPOSSIBLE as error:
+            return self.missing(str(error) or type(error).__name__)
+
+
+def suiting(inputs: Inputs) -> list[Measurement]:
+    """List every measurement that suits the inputs, cheap ones first."""
     pipeline = inputs.pipeline
     found = []
     if getattr(pipeline, "vae", None) is not None:
-        found.append(reconstruction(inputs))
+        found.append(Measurement("reconstruction", "Autoencoder", reconstruction))
     if isinstance(pipeline, FlairToT1Pipeline):
-        found.append(fidelity(inputs))
-    return [*found, distribution(inputs), privacy(inputs)]
+        found.append(Measurement("fidelity", "Translation", fidelity))
+    return [
+        *found,
+        Measurement("distribution", "Samples as a set", distribution, (QUALITY, VARIETY)),
+        Measurement("privacy", "Privacy", privacy, (PRIVACY,)),
+    ]
+
+
+def foresee(inputs: Inputs) -> list[str]:
+    """Say, before anything is sampled, what will not be measured and why."""
+    cohort, options = inputs.cohort, inputs.options
+    parts = [cohort.held_out, *([] if cohort.train is None else [cohort.train])]
+    samples = len(inputs.samples[0]) if inputs.pipeline is None else inputs.number
+    fewest = min(samples, options.most or samples, *map(len, parts))
+    found = []
+    try:
+        multi_scale(cohort.held_out.size)
+    except ValueError as error:
+        found.append(f"MS-SSIM: {error}")
+    if fewest < 2:
+        found.append("Diversity and distances of whole images: they need 2 images of each set.")
+    if fewest <= NEIGHBOURS:
+        found.append(
+            f"Precision, recall, density and coverage of whole images: they need more than"
+            f" {NEIGHBOURS} images of each set, and there are {fewest}."
+        )
+    if cohort.train is None:
+        found.append(f"Privacy: {_NO_TRAINING}")
+        found.append("The yardstick of figures: it is the same figure of training images.")
+    else:
+        for part in parts:
+            if len(set(part.patients)) == 1:
+                found.append(
+                    f"Privacy: all {part.name} are of one patient, so that they cannot be compared"
+                    " with those of others."
+                )
+    return found
 
 
 def present(section: Section, out: Path) -> None:
@@ -132,12 +215,14 @@ def _autoencoder(inputs: Inputs) -> nn.Module:
 
 def _paired_folders(inputs: Inputs) -> Section:
     """Compare the images of a folder with the held-out images of the same names."""
-    samples, _ = inputs.samples()
+    samples, _ = inputs.samples
     truths = inputs.cohort.held_out
     check_comparable(samples, truths)
-    samples, truths = _paired_by_name(samples, truths)
+    truths = _true_images(samples, truths)
+    left = len(inputs.cohort.held_out) - len(truths)
+    alone = f"{left} held-out images have no sample of their name." if left else None
     accumulator = PairedAccumulator(
-        window_hu=truths.window_hu, perceptual=inputs.perceptual() if truths.unit != "HU" else None
+        window_hu=truths.window_hu, perceptual=inputs.perceptual if truths.unit != "HU" else None
     )
     pairs = zip(samples.images(), truths.images(progress=False), truths.patients, strict=True)
     for made, truth, patient in pairs:
@@ -156,20 +241,24 @@ def _paired_folders(inputs: Inputs) -> Section:
         figures=dict(figures),
         tables=[paired_table({"samples": figures}, truths)],
         pictures=[Picture(path, caption)],
+        remarks=[*samples.notes, *([] if alone is None else [alone])],
+        missing=missing_of(accumulator),
     )
 
 
-def _paired_by_name(samples: ImageSet, truths: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Order both sets by file name; every image must have its partner."""
-    names = [[path.name for path in images.files] for images in (samples, truths)]
-    if len(set(names[0])) < len(names[0]) or sorted(names[0]) != sorted(names[1]):
-        alone = len(set(names[0]) ^ set(names[1]))
+def _true_images(samples: ImageSet, truths: ImageSet) -> ImageSet:
+    """Return the held-out image of each sample, which has its file name, but for the ending."""
+    places = {_stem(path): place for place, path in enumerate(truths.files)}
+    names = [_stem(path) for path in samples.files]
+    alone = sum(name not in places for name in names)
+    if alone or len(set(names)) < len(names) or len(places) < len(truths):
         raise ValueError(
-            f"Images are paired by their file names, and {alone} of them have no partner of the"
-            " same name (or a name is there twice)."
+            f"Samples are paired with held-out images by their file names, and {alone} of"
+            f" {len(names)} samples have no partner of the same name (or a name is there twice)."
         )
-    orders = (np.argsort(some).tolist() for some in names)
-    first, second = (
-        images.of(order) for images, order in zip((samples, truths), orders, strict=True)
-    )
-    return first, second
+    return truths.of([places[name] for name in names])
+
+
+def _stem(path: Path) -> str:
+    """Return a file's name without its ending; 001.nii.gz and 001.nrrd are of one scan."""
+    return path.name.removesuffix(".gz").rpartition(".")[0] or path.name

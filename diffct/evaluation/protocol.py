@@ -14,7 +14,7 @@ from typing import Any
 
 from diffct import __version__
 from diffct.data.volume import source_files
-from diffct.evaluation.image_sets import ImageSet
+from diffct.evaluation.image_sets import SAMPLES, ImageSet
 
 CARD_FORMAT = 1
 UNDER_TEST = ("samples", "pipeline")
@@ -71,13 +71,14 @@ def describe_set(images: ImageSet) -> dict[str, Any]:
         digest.update(line.encode())
     return {
         "images": len(images),
-        "patients": len(set(images.patients)) if images.title != "samples" else None,
+        "patients": len(set(images.patients)) if images.title != SAMPLES else None,
         "size": list(images.size),
         "unit": images.unit,
         "spacing_mm": None if images.spacing_mm is None else list(images.spacing_mm),
         "range": [low, high],
         "preparation": images.preparation,
         "formats": images.endings,
+        "left_out": dict(images.left_out),
         "files_sha256": digest.hexdigest(),
     }
 
@@ -126,11 +127,13 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
 def _comparable(card: dict[str, Any]) -> dict[str, Any]:
     """Take out what is under test."""
     kept = {name: part for name, part in card.items() if name not in UNDER_TEST}
+    # Files that were not read change nothing.
     kept["sets"] = {
         role: {
             name: value
             for name, value in facts.items()
-            if role not in UNDER_TEST or name not in ("range", "files_sha256", "formats")
+            if name != "left_out"
+            and (role not in UNDER_TEST or name not in ("range", "files_sha256", "formats"))
         }
         for role, facts in card["sets"].items()
     }

@@ -27,14 +27,14 @@ def measure_realism(sets: dict[str, ImageSet], out: Path) -> Found:
     """Measure volumes one by one and compare the sets.
 
     Args:
-        sets: "samples", "held_out" and "train", volumes in HU.
+        sets: "samples", "held_out" and perhaps "train", volumes in HU.
         out: Where the picture goes.
 
     Returns:
         Figures, tables and pictures with captions.
     """
     records = {role: _records(images) for role, images in sets.items()}
-    comparison = compare_realism(records["samples"], records["held_out"], records["train"])
+    comparison = compare_realism(records["samples"], records["held_out"], records.get("train"))
     path = out / "realism.png"
     plot(
         {sets[role].title: found for role, found in records.items()},
@@ -59,7 +59,7 @@ def _tables(comparison: RealismComparison) -> list[Table]:
         (
             f"{name} ({low:g} to {high:g} HU)",
             show(comparison.window_distance_hu[name], digits=3),
-            show(comparison.window_yardstick_hu[name], digits=3),
+            show((comparison.window_yardstick_hu or {}).get(name), digits=3),
         )
         for name, (low, high) in TISSUE_WINDOWS_HU.items()
     ]

@@ -72,6 +72,7 @@ def measure_reconstruction(
         figures=dict(figures),
         tables=[paired_table({"reconstruction": figures}, images)],
         pictures=[Picture(path, "An even pick of held-out images, and their reconstructions.")],
+        missing=missing_of(accumulator),
     )
 
 
@@ -80,6 +81,11 @@ def reconstruct(autoencoder: nn.Module, images: Tensor) -> Tensor:
     """Pass images (B, 1, H, W) in [0, 1] through an autoencoder."""
     latents = autoencoder.encode((images * 2 - 1).to(autoencoder.device)).latent_dist.mode()
     return to_film(autoencoder.decode(latents).sample.mean(dim=1, keepdim=True)).cpu()
+
+
+def missing_of(accumulator: PairedAccumulator) -> list[str]:
+    """Say what could not be measured of pairs."""
+    return [] if accumulator.missing is None else [f"MS-SSIM: {accumulator.missing}"]
 
 
 def paired_table(results: dict[str, dict[str, Estimate]], images: ImageSet) -> Table:
@@ -96,7 +102,8 @@ def paired_table(results: dict[str, dict[str, Estimate]], images: ImageSet) -> T
         " [95 % interval over patients]",
         ("", *names),
         rows,
-        note=f"MS-SSIM: {multi_scale(images.size)}. Whole images count, background included.",
+        note=(f"MS-SSIM: {multi_scale(images.size)}. " if "ms_ssim" in figures else "")
+        + "Whole images count, background included.",
     )
 
 

@@ -8,6 +8,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
@@ -17,9 +18,17 @@ from diffct.data.cohort_folder import holds_cohort, sign_cohort
 from diffct.data.radiograph import write_png
 from diffct.evaluation.cohorts import Cohort
 from diffct.evaluation.conditions import read_conditions
-from diffct.evaluation.image_sets import ImageSet, pictures_of_folder, volumes_of_folder
+from diffct.evaluation.image_sets import (
+    SAMPLES,
+    ImageSet,
+    pictures_of_folder,
+    volumes_of_folder,
+)
 from diffct.evaluation.protocol import describe_pipeline
+from diffct.evaluation.run_folder import read_settings
+from diffct.evaluation.screening import Cut, screen
 from diffct.pipelines import CT3DPipeline, FlairToT1Pipeline, TextToImagePipeline
+from diffct.pipelines.outputs import CT3DPipelineOutput, TextToImagePipelineOutput
 from diffct.pipelines.sampling import batches, generators, sample_images, sample_volumes
 
 _VOLUMES, _IMAGES = 16, 200
@@ -57,10 +66,12 @@ def make_samples(
         empty_prompt: Whether films have the empty prompt.
 
     Returns:
-        The samples, and a description of the pipeline and of how it was run, for the protocol.
+        The samples that can be measured, and a description of the pipeline and of how it was run,
+        for the protocol.
 
     Raises:
-        ValueError: The pipeline is none of diffct's, or `folder` holds something else.
+        ValueError: The pipeline is none of diffct's, `folder` holds something else, or all samples
+            hold NaN.
     """
     if not isinstance(pipeline, CT3DPipeline | TextToImagePipeline | FlairToT1Pipeline):
         raise ValueError(f"A {type(pipeline).__name__} is none of diffct's pipelines.")
@@ -100,14 +111,35 @@ def _read_samples(
     """Read samples as files, as those of anybody are read."""
     if isinstance(pipeline, CT3DPipeline):
         config = pipeline.config
-        return volumes_of_folder(
-            folder, title="samples", window_hu=config.window_hu, spacing_mm=config.spacing_mm
+        made = volumes_of_folder(
+            folder, title=SAMPLES, window_hu=config.window_hu, spacing_mm=config.spacing_mm
         )
-    made = pictures_of_folder(folder, title="samples")
+    else:
+        made = pictures_of_folder(folder, title=SAMPLES)
     if isinstance(pipeline, FlairToT1Pipeline):
         # A translation is an image of its condition's patient, for intervals and for privacy.
-        made = replace(made, patients=held_out.pick(number).patients)
+        places = [_number_of(path) for path in made.files]
+        true = held_out.pick(number).of(places)
+        made = replace(made, patients=true.patients, rows=true.rows)
+    lost = number - len(made)
+    made = screen(made)
+    if lost:
+        note = (
+            f"**{lost} of {number} samples cannot be measured**: the model made NaN or infinity of"
+            " them. All figures are of the others."
+        )
+        made = replace(made, notes=(note, *made.notes))
     return made
+
+
+def _name(number: int) -> str:
+    """Name a sample's file, without its ending, as the outputs of pipelines do."""
+    return f"sample-{number:04d}"
+
+
+def _number_of(path: Path) -> int:
+    """Return the number of a sample by its file."""
+    return int(path.name.split(".")[0].removeprefix("sample-"))
 
 
 def _write_samples(
@@ -120,22 +152,38 @@ def _write_samples(
     empty_prompt: bool,
     run: dict[str, int],
 ) -> None:
-    """Sample into a folder; `run` holds seed, batch size and steps."""
+    """Sample into a folder; `run` holds seed, batch size and steps. What holds NaN has no file."""
     pipeline.set_progress_bar_config(disable=True)
     if isinstance(pipeline, CT3DPipeline):
         for first, output in sample_volumes(pipeline, number, **run):
-            output.save(folder, first_index=first)
+            _save_finite(output, "volumes", folder, first)
     elif isinstance(pipeline, TextToImagePipeline):
         prompts = _prompts(held_out, number, empty=empty_prompt)
         rest = {name: value for name, value in run.items() if name != "seed"}
         seeds = range(run["seed"], run["seed"] + number)
         made = sample_images(pipeline, prompts, guidance_scale=guidance_scale, seeds=seeds, **rest)
         for indices, output in made:
-            output.save(folder, first_index=indices[0])
+            _save_finite(output, "images", folder, indices[0])
     else:
         images = translate(pipeline, held_out.pick(number), guidance_scale=guidance_scale, **run)
         for index, image in enumerate(images):
-            write_png(image[0].numpy(), folder / f"sample-{index:04d}.png")
+            if image.isfinite().all():
+                write_png(image[0].numpy(), folder / f"{_name(index)}.png")
+    if not any(folder.iterdir()):
+        raise ValueError(
+            f"All {number} samples hold NaN or infinity: the model has diverged, or does not take"
+            " the precision that it runs in."
+        )
+
+
+def _save_finite(
+    output: CT3DPipelineOutput | TextToImagePipelineOutput, name: str, folder: Path, first: int
+) -> None:
+    """Save those samples of a batch that are numbers, each under its own number."""
+    arrays = np.asarray(output[name])
+    for index, array in enumerate(arrays, start=first):
+        if np.isfinite(array).all():
+            replace(output, **{name: array[None]}).save(folder, first_index=index)
 
 
 def translate(
@@ -188,6 +236,35 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="samples drawn at once (8)")
     parser.add_argument(
         "--empty-prompt", action="store_true", help="films of no prompt, not of held-out reports"
+    )
+
+
+def training_cut(pipeline: DiffusionPipeline | None, source: Path) -> Cut | None:
+    """Return what training cut pictures to, so that evaluation does the same.
+
+    Args:
+        pipeline: What was trained, if it is a whole pipeline.
+        source: The folder of a pipeline or an autoencoder.
+
+    Returns:
+        What the run beside it says, or else the size that the denoiser was made for; None for
+        volumes and if nothing tells.
+    """
+    if isinstance(pipeline, CT3DPipeline):
+        return None
+    settings = read_settings(source.parent) if source.is_dir() else None
+    size = (getattr(pipeline, "config", {}).get("training") or {}).get("size")
+    size = size or (settings.data.get("size") if settings is not None else None)
+    if size is not None and len(size) == 2:
+        return Cut((int(size[0]), int(size[1])))
+    usual = None if pipeline is None else pipeline.unet.config.sample_size
+    if usual is None:
+        return None
+    height, width = usual if isinstance(usual, Sequence) else (usual, usual)
+    factor = pipeline.vae_scale_factor
+    # A ControlNet may have been trained at another size than the model that it controls.
+    return Cut(
+        (height * factor, width * factor), if_large_enough=isinstance(pipeline, FlairToT1Pipeline)
     )
 
 

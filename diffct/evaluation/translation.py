@@ -17,9 +17,8 @@ from diffct.evaluation.conditions import read_conditions
 from diffct.evaluation.image_sets import ImageSet
 from diffct.evaluation.pictures import inner_pick
 from diffct.evaluation.protocol import protocol_card
-from diffct.evaluation.reconstruction import paired_table, reconstruct
+from diffct.evaluation.reconstruction import missing_of, paired_table, reconstruct
 from diffct.evaluation.section import Picture, Section, Table, show
-from diffct.metrics.intervals import Estimate
 from diffct.metrics.lesions import LesionFigures, lesion_figures
 from diffct.metrics.paired import PairedAccumulator, Perceptual
 from diffct.metrics.translation import BASELINES
@@ -39,6 +38,7 @@ def measure_translation(
     *,
     out: Path,
     settings: dict[str, Any],
+    notes: Sequence[str] = (),
     described: dict[str, Any] | None = None,
     perceptual: Perceptual | None = None,
 ) -> Section:
@@ -48,9 +48,10 @@ def measure_translation(
         pipeline: What translated.
         translated: (N, 1, H, W) in [0, 1].
         truths: Held-out images, in the same order.
-        cohort: Whose training slices the baselines learn from.
+        cohort: Whose training slices the baselines learn from, if there are some.
         out: Where the picture goes.
         settings: For the protocol.
+        notes: Sentences about translations that are not as they should be.
         described: What translated, and how, for the protocol.
         perceptual: Measures LPIPS; None to leave it out.
     """
@@ -60,14 +61,17 @@ def measure_translation(
     results["autoencoder alone"] = torch.cat(
         [reconstruct(pipeline.vae, batch) for batch in targets.split(_BATCH)]
     )
-    seen = cohort.train.pick(_TRAINING_SLICES)
-    examples = torch.stack(list(read_conditions(seen, pipeline.conditions)))[:, :1]
-    for name, fit in BASELINES.items():
-        results[name] = fit(examples, seen.stacked())(conditions[:, :1])
-    pairs = {
+    sets = {"held_out": truths}
+    if cohort.train is not None:
+        sets["train"] = seen = cohort.train.pick(_TRAINING_SLICES)
+        examples = torch.stack(list(read_conditions(seen, pipeline.conditions)))[:, :1]
+        for name, fit in BASELINES.items():
+            results[name] = fit(examples, seen.stacked())(conditions[:, :1])
+    compared = {
         name: _compare(images, targets, truths.patients, perceptual)
         for name, images in results.items()
     }
+    pairs = {name: accumulator.result() for name, accumulator in compared.items()}
     lesions = _lesions({**results, TRUTH: targets}, truths)
     figures = {
         name: {**pairs.get(name, {}), **({} if lesions is None else {"lesions": lesions[name]})}
@@ -85,7 +89,7 @@ def measure_translation(
         title="Translation",
         protocol=protocol_card(
             "fidelity",
-            sets={"held_out": truths, "train": seen},
+            sets=sets,
             settings=settings,
             pipeline=described,
             synthetic=cohort.synthetic,
@@ -93,17 +97,19 @@ def measure_translation(
         figures=figures,
         tables=tables,
         pictures=[Picture(path, "An even pick of held-out slices.")],
+        remarks=list(notes),
+        missing=missing_of(compared["diffct"]),
     )
 
 
 def _compare(
     images: Tensor, targets: Tensor, patients: Sequence[str], perceptual: Perceptual | None
-) -> dict[str, Estimate]:
+) -> PairedAccumulator:
     accumulator = PairedAccumulator(perceptual=perceptual)
     for start in range(0, len(images), _BATCH):
         part = slice(start, start + _BATCH)
         accumulator.update(images[part], targets[part], groups=patients[part])
-    return accumulator.result()
+    return accumulator
 
 
 def _lesions(

@@ -42,7 +42,7 @@ class FigureComparison:
     Attributes:
         samples: Mean, interval and standard deviation over volumes; None if no volume shows it.
         held_out: The same of real volumes not seen in training.
-        train: The same of real volumes seen in training.
+        train: The same of real volumes seen in training; None if there are none.
         distance: Wasserstein-1 distance of the samples' values from the held-out ones, in the
             figure's unit; None if one of them is.
         yardstick: The same of the training volumes: what real sets differ by.
@@ -62,12 +62,12 @@ class RealismComparison:
     Attributes:
         figures: By the names of `realism_figures`.
         window_distance_hu: `wasserstein_per_window` of all samples' voxels from the held-out ones.
-        window_yardstick_hu: The same of the training volumes' voxels.
+        window_yardstick_hu: The same of the training volumes' voxels; None if there are none.
     """
 
     figures: dict[str, FigureComparison]
     window_distance_hu: dict[str, float | None]
-    window_yardstick_hu: dict[str, float | None]
+    window_yardstick_hu: dict[str, float | None] | None
 
 
 def measure_volume(volume: np.ndarray, spacing_mm: Sequence[float]) -> VolumeRecord:
@@ -118,7 +118,7 @@ def realism_figures(record: VolumeRecord) -> dict[str, float]:
 def compare_realism(
     samples: Sequence[VolumeRecord],
     held_out: Sequence[VolumeRecord],
-    train: Sequence[VolumeRecord],
+    train: Sequence[VolumeRecord] | None,
 ) -> RealismComparison:
     """Compare samples with real volumes not seen in training, figure by figure.
 
@@ -130,14 +130,15 @@ def compare_realism(
     Args:
         samples: One record for each volume, of one spacing in all three sets.
         held_out: The same of real volumes not seen in training, of other patients.
-        train: The same of real volumes seen in training.
+        train: The same of real volumes seen in training; None without a yardstick.
 
     Raises:
         ValueError: A set is empty.
     """
-    sets = (samples, held_out, train)
-    if not all(len(records) for records in sets):
+    given = [records for records in (samples, held_out, train) if records is not None]
+    if not all(len(records) for records in given):
         raise ValueError("A set holds no volumes; give one record or more for each.")
+    sets = (samples, held_out, train or [])
     figures = [[realism_figures(record) for record in records] for records in sets]
     pooled = [sum(record.histogram for record in records) for records in sets]
     return RealismComparison(
@@ -146,7 +147,7 @@ def compare_realism(
             for name in figures[0][0]
         },
         window_distance_hu=wasserstein_per_window(pooled[0], pooled[1]),
-        window_yardstick_hu=wasserstein_per_window(pooled[2], pooled[1]),
+        window_yardstick_hu=wasserstein_per_window(pooled[2], pooled[1]) if train else None,
     )
 
 

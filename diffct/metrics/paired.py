@@ -132,7 +132,11 @@ def ssim(images: Tensor, references: Tensor) -> Tensor:
 
 
 class PairedAccumulator:
-    """Compares a set batch by batch and averages over images, with intervals over patients."""
+    """Compares a set batch by batch and averages over images, with intervals over patients.
+
+    Attributes:
+        missing: Why there is no "ms_ssim", if the images are too small for it.
+    """
 
     def __init__(
         self,
@@ -155,7 +159,8 @@ class PairedAccumulator:
         self._perceptual = perceptual
         self._figures: dict[str, list[float]] = defaultdict(list)
         self._groups: list[Hashable] = []
-        self._windows: tuple[int, MultiScale] | None = None
+        self._windows: tuple[int, MultiScale | None] | None = None
+        self.missing: str | None = None
 
     def update(
         self, images: Tensor, references: Tensor, *, groups: Sequence[Hashable] | None = None
@@ -175,7 +180,11 @@ class PairedAccumulator:
         groups = [object() for _ in images] if groups is None else groups
         if len(groups) != len(images):
             raise ValueError(f"{len(groups)} groups for {len(images)} images; give one for each.")
-        windows = _ssim_window(images.shape[2:]), multi_scale(images.shape[2:])
+        try:
+            scales = multi_scale(images.shape[2:])
+        except ValueError as error:
+            self.missing, scales = str(error), None
+        windows = _ssim_window(images.shape[2:]), scales
         if self._windows not in (None, windows):
             raise ValueError(
                 f"Images of {list(images.shape[2:])} take MS-SSIM with {windows[1]}, those before"
@@ -185,7 +194,9 @@ class PairedAccumulator:
             accepted.add(values)
         self._windows = windows
         low, high = self._ranges[0].low, self._ranges[0].high
-        figures = _measure(images, references, low, high, self._perceptual)
+        figures = _measure(
+            images, references, low, high, self._perceptual, multi_scale=scales is not None
+        )
         self._groups += groups
         for name, values in (_in_hu(figures) if self._ranges[0].clipped else figures).items():
             self._figures[name] += values.double().tolist()
@@ -214,6 +225,7 @@ def _measure(
     low: float,
     high: float,
     perceptual: Perceptual | None = None,
+    multi_scale: bool = True,
 ) -> dict[str, Tensor]:
     """Measure checked images after [low, high] was brought to [0, 1]; errors in their units."""
     pair = [((x.float() - low) / (high - low)).clamp(0, 1) for x in (images, references)]
@@ -222,8 +234,9 @@ def _measure(
         "rmse": root_mean_squared_error(*pair) * (high - low),
         "psnr": psnr(*pair),
         "ssim": ssim(*pair),
-        "ms_ssim": ms_ssim(*pair),
     }
+    if multi_scale:
+        figures["ms_ssim"] = ms_ssim(*pair)
     if perceptual is not None:
         figures["lpips"] = perceptual(*(2 * x - 1 for x in pair))
     return figures

@@ -5,6 +5,7 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from diffct.data.manifest import ManifestRow, write_manifest
 from diffct.data.radiograph import write_png
 from diffct.evaluation.cohorts import load_cohort
 
@@ -80,5 +81,7 @@ def test_a_pattern_that_finds_no_patient_is_refused(folders, pattern):
 
 
 def test_a_manifest_knows_its_patients(folders):
+    row = ManifestRow("my held out/ann 2/scan 1 [a].png", patient="ann", split="test")
+    write_manifest([row], folders / "manifest.jsonl")
     with pytest.raises(ValueError, match="knows its patients"):
         load_cohort(folders, None, patient_pattern="(.)", cache_dir=folders / "cache")
