@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 from pydicom.pixels import get_decoder
 
-from diffct.data.dicom import DICOM_DAMAGE, is_dicom
+from diffct.data.dicom import DICOM_DAMAGE, is_dicom, open_dicom
 from diffct.data.film_display import NothingShownError, displayed
 
 _MODALITIES = ("CR", "DX", "RG", "RF")
@@ -63,7 +63,7 @@ def read_dicom_film(path: Path) -> np.ndarray:
         ValueError: Its pixels are compressed in a way that needs another package.
     """
     try:
-        dataset = pydicom.dcmread(path)
+        dataset = open_dicom(path)
         _check_kind(dataset, path)
         stored = dataset.pixel_array
     except UnusableFilmError:
@@ -104,7 +104,7 @@ def read_pixel_spacing_mm(path: str | Path) -> tuple[float, float] | None:
         return None
     tags = ["PixelSpacing", "ImagerPixelSpacing", "PatientOrientation"]
     try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        dataset = open_dicom(Path(path), tags)
         for tag in tags[:2]:
             values = [float(value) for value in dataset.get(tag) or ()]
             if len(values) == 2 and all(map(is_pixel_spacing_mm, values)):
@@ -134,7 +134,7 @@ def header_remarks(path: str | Path) -> list[str]:
         return []
     tags = ["BodyPartExamined", "ViewPosition", "ViewCodeSequence", "AnatomicRegionSequence"]
     try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        dataset = open_dicom(Path(path), tags)
         part = _told(dataset, "BodyPartExamined", "AnatomicRegionSequence")
         view = _told(dataset, "ViewPosition", "ViewCodeSequence")
     except DICOM_DAMAGE:

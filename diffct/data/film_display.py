@@ -44,8 +44,9 @@ def displayed(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     """
     padding = _padding(stored, dataset)
     values = _modality_values(stored, dataset)
-    if dataset.get("VOILUTSequence"):
-        table = _Table(dataset.VOILUTSequence[0], dataset, "VOI LUT")
+    tables = [item for item in dataset.get("VOILUTSequence") or () if item.get("LUTData")]
+    if tables:
+        table = _Table(tables[0], dataset, "VOI LUT")
         film, what = table(values) / (2.0**table.bits - 1), "VOI LUT"
     elif dataset.get("WindowWidth") is not None and dataset.get("WindowCenter") is not None:
         centre, width = _window(dataset)

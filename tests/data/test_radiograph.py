@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
 from diffct.data.dicom_film import UnusableFilmError, header_remarks, read_pixel_spacing_mm
 from diffct.data.radiograph import read_notes, read_radiograph, resize_shorter_side, write_png
@@ -210,6 +210,29 @@ def test_a_modality_table_comes_before_the_window(tmp_path):
     tags |= {"WindowCenter": 512, "WindowWidth": 1024, "VOILUTFunction": "LINEAR_EXACT"}
     film = read_radiograph(write_dicom(tmp_path / "film", stored, **tags))
     assert np.abs(film - np.clip(stored // 2 / 1024, 0, 1)).max() < 1e-3
+
+
+def test_a_table_that_was_emptied_gives_way_to_the_window(tmp_path):
+    tags = {"VOILUTSequence": [Dataset()], "WindowCenter": 1024, "WindowWidth": 2048}
+    film = read_radiograph(write_dicom(tmp_path / "film", stored_12_bit(ramp()), **tags))
+    assert np.abs(film - np.clip(2 * ramp(), 0, 1)).max() < 2e-3
+
+
+def test_a_film_in_another_encoding_and_without_preamble_shows_the_same(tmp_path):
+    table = lookup_table(np.arange(4096), 16)
+    path = write_dicom(
+        tmp_path / "film", stored_12_bit(ramp()), VOILUTSequence=[table], PixelSpacing=[0.2, 0.2]
+    )
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    dataset.save_as(tmp_path / "implicit", implicit_vr=True, little_endian=True)
+    del dataset.file_meta, dataset.preamble
+    bare = tmp_path / "bare"
+    pydicom.dcmwrite(bare, dataset, implicit_vr=True, little_endian=True)
+    assert bare.read_bytes()[128:132] != b"DICM"
+    for other in (tmp_path / "implicit", bare):
+        assert np.array_equal(read_radiograph(other), read_radiograph(path))
+        assert read_pixel_spacing_mm(other) == (0.2, 0.2)
 
 
 def test_a_table_of_65536_entries_says_0(tmp_path):

@@ -1,8 +1,10 @@
 """Sampled volumes as DICOM CT: what a viewer, an archive and a reader of series find in them."""
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
+from monai.data import PydicomReader
 from nibabel import orientations
 from pydicom.uid import CTImageStorage
 from scipy.spatial.transform import Rotation
@@ -105,6 +107,17 @@ def test_the_series_holds_the_same_voxels_at_the_same_places_as_the_nifti(volume
     corners = np.array([[0, 0, 0, 1], [4, 0, 0, 1], [0, 6, 0, 1], [4, 6, 8, 1]]).T
     assert np.abs(series.affine @ corners - nifti.affine @ corners).max() < 2e-3
     assert orientations.aff2axcodes(series.affine) == ("S", "P", "L")
+
+
+def test_another_library_reads_the_same_voxels_at_the_same_places(volume, tmp_path):
+    volume = oblique(volume)
+    write_ct_series(volume, tmp_path / "a")
+    write_nifti(volume, tmp_path / "a.nii.gz")
+    reader = PydicomReader()
+    array, facts = reader.get_data(reader.read(str(tmp_path / "a")))
+    nifti = nibabel.load(tmp_path / "a.nii.gz")
+    assert np.array_equal(array, nifti.get_fdata())
+    assert np.abs(facts["affine"] - nifti.affine).max() < 2e-3
 
 
 def test_an_upright_series_is_supine_head_first_and_grows_upwards(volume, tmp_path):
