@@ -22,11 +22,11 @@ from diffct.data.images import (
     cut_centre,
     draw_motion,
     move,
+    read_cuttable,
 )
 from diffct.data.latents import encode_ahead
 from diffct.data.manifest import Manifest, ManifestRow
 from diffct.data.pairs import PairedDataset
-from diffct.data.radiograph import read_radiograph
 
 # Apart from the stream that motions are drawn from.
 _DROPOUT_STREAM = 1
@@ -85,6 +85,8 @@ class ConditionImages(Dataset[dict[str, Tensor]]):
         self.folder = manifest.folder
         self.config = config
         self.files = [self._find(manifest, row) for row in rows]
+        places = {row.image: line for line, row in enumerate(manifest.rows, 1)}
+        self.lines = [places[row.image] for row in rows]
         self.augmentation = augmentation
         self.dropout = dropout
         self.seed = seed
@@ -101,7 +103,7 @@ class ConditionImages(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         place = (self.seed, int(self._epoch), index)
         kept = self._draw_kept(index, np.random.default_rng((*place, _DROPOUT_STREAM)))
-        read = {name: read_radiograph(self.files[index][name], smallest_side=1) for name in kept}
+        read = self.read(index, kept)
         height, width = next(iter(read.values())).shape
         stack = torch.zeros(len(self.config.conditions), height, width)
         for channel, name in enumerate(self.config.conditions):
@@ -110,6 +112,29 @@ class ConditionImages(Dataset[dict[str, Tensor]]):
         if self.augmentation is not None:
             stack = move(stack, draw_motion(np.random.default_rng(place), self.augmentation))
         return {"condition": cut_centre(stack, self.config.size)}
+
+    def read(self, index: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Read the conditions of a slice, float32 in [0, 1], (H, W) each.
+
+        Args:
+            index: The slice.
+            names: Which conditions; None for all that are there.
+
+        Raises:
+            ValueError: One cannot be read, is smaller than the size that is cut out of it, shows
+                nothing there, or differs in size from another; its row is named.
+        """
+        files = self.files[index]
+        try:
+            read = {
+                name: read_cuttable(files[name], self.config.size) for name in names or list(files)
+            }
+            if len({film.shape for film in read.values()}) > 1:
+                sizes = ", ".join(f"{name} {film.shape}" for name, film in read.items())
+                raise ValueError(f"its conditions differ in size: {sizes}")
+        except (ValueError, OSError) as error:
+            raise ValueError(f"Row {self.lines[index]} of the manifest: {error}") from error
+        return read
 
     def _draw_kept(self, index: int, rng: np.random.Generator) -> list[str]:
         """Choose which of a slice's conditions are shown."""
@@ -175,6 +200,7 @@ def load_brain_pairs(
         dropout=config.condition_dropout if augmentation is not None else 0.0,
         seed=seed,
     )
+    check_images(conditions, show_progress=show_progress)
     if config.cache_latents:
         images = encode_ahead(
             images,

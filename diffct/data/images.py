@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from diffct.cores import count_cores
+from diffct.data.contrast import is_blank
 from diffct.data.manifest import Manifest, ManifestRow, read_manifest
 from diffct.data.phantoms.chest import write_chest_cohort
 from diffct.data.radiograph import read_radiograph
@@ -113,10 +114,40 @@ def move(film: Tensor, motion: Motion) -> Tensor:
     return film.flip(-1) if motion.flip else film
 
 
-def cut_centre(film: Tensor, size: Sequence[int]) -> Tensor:
-    """Cut (C, height, width) out of the middle of a film (C, H, W)."""
-    top, left = ((n - m) // 2 for n, m in zip(film.shape[1:], size, strict=True))
-    return film[:, top : top + size[0], left : left + size[1]]
+Picture = TypeVar("Picture", Tensor, np.ndarray)
+
+
+def cut_centre(film: Picture, size: Sequence[int]) -> Picture:
+    """Cut (..., height, width) out of the middle of a film (..., H, W)."""
+    top, left = ((n - m) // 2 for n, m in zip(film.shape[-2:], size, strict=True))
+    return film[..., top : top + size[0], left : left + size[1]]
+
+
+def read_cuttable(path: Path, size: Sequence[int]) -> np.ndarray:
+    """Read a whole film out of whose middle something can be cut that shows anything.
+
+    Args:
+        path: The film.
+        size: (height, width) of the cut in pixels.
+
+    Returns:
+        float32 in [0, 1], (H, W).
+
+    Raises:
+        ValueError: It cannot be read, is smaller than `size`, or its middle is of one gray value.
+    """
+    film = read_radiograph(path, smallest_side=1)
+    if film.shape[0] < size[0] or film.shape[1] < size[1]:
+        raise ValueError(
+            f"{path}: {film.shape[0]}x{film.shape[1]} pixels are too few for"
+            f" data.size={list(size)}; prepare the images larger or lower data.size"
+        )
+    if is_blank(cut_centre(film, size)):
+        raise ValueError(
+            f"{path}: shows nothing in its middle: the {size[0]}x{size[1]} pixels of data.size have"
+            " the same value; raise data.size or leave the image out of the manifest"
+        )
+    return film
 
 
 class ImageDataset(Dataset[dict[str, Tensor]]):
@@ -165,20 +196,15 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         """Read the whole film of an item, float32 in [0, 1].
 
         Raises:
-            ValueError: It cannot be read or is smaller than `size`; its row is named.
+            ValueError: It cannot be read, is smaller than `size`, or shows nothing there; its row
+                is named.
         """
         row = self.rows[index]
         try:
-            film = read_radiograph(self.manifest.path(row), smallest_side=1)
-            if film.shape[0] < self.size[0] or film.shape[1] < self.size[1]:
-                raise ValueError(
-                    f"{film.shape[0]}x{film.shape[1]} pixels are too few for"
-                    f" data.size={list(self.size)}; prepare the images larger or lower data.size"
-                )
+            return read_cuttable(self.manifest.path(row), self.size)
         except (ValueError, OSError) as error:
             place = self.manifest.rows.index(row) + 1
             raise ValueError(f"Row {place} of the manifest: {error}") from error
-        return film
 
 
 def load_image_manifest(
@@ -215,7 +241,16 @@ def load_image_manifest(
     return manifest
 
 
-def check_images(dataset: ImageDataset, *, show_progress: bool) -> None:
+class Readable(Protocol):
+    """Items that are read by number from files."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> object:
+        """Read an item, or raise a ValueError that says what is wrong with it."""
+
+
+def check_images(dataset: Readable, *, show_progress: bool) -> None:
     """Read every image once, so that a damaged one stops a run before it begins.
 
     Args:

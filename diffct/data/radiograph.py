@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from diffct.atomic import atomic_file
+from diffct.data.contrast import is_blank
 from diffct.data.dicom import is_dicom
 from diffct.data.dicom_film import UnusableFilmError, read_dicom_film
 
@@ -20,7 +21,6 @@ _FORMATS = ("PNG", "JPEG", "TIFF")
 _TIFF_PHOTOMETRIC = 262
 _WHITE_IS_ZERO = 0
 
-_SMALLEST_CONTRAST = 2 / 255
 # JPEG stores gray as luma and chroma, so equal channels come back some steps apart; a coloured
 # marker or a text of a few pixels does not make a film a colour photograph.
 _COLOUR_STEPS = 16
@@ -58,7 +58,7 @@ def read_radiograph(
         raise UnusableFilmError(
             path, "too small", f"has {height}x{width} pixels, fewer than {smallest_side} on a side"
         )
-    if not dark and np.ptp(film) < _SMALLEST_CONTRAST:
+    if not dark and is_blank(film):
         raise UnusableFilmError(path, "constant", "shows nothing: all pixels have the same value")
     return film
 

@@ -1,12 +1,14 @@
 """Target and conditions of a pair stay together through every change."""
 
+import numpy as np
 import pytest
 import torch
 
 from diffct.data.brain import BrainDataConfig, ConditionImages, load_brain_pairs, pick_evenly
-from diffct.data.images import ImageAugmentationConfig, ImageDataset
+from diffct.data.images import ImageAugmentationConfig, ImageDataset, check_images
 from diffct.data.manifest import read_manifest
 from diffct.data.pairs import PairedDataset
+from diffct.data.radiograph import read_radiograph, write_png
 from tests.train.brains import write_pairs
 
 MUCH = ImageAugmentationConfig(
@@ -88,6 +90,33 @@ def test_validation_pairs_are_never_changed(manifest):
     first = pairs[0]["condition"]
     pairs.set_epoch(5)
     assert first.flatten(1).any(dim=1).all() and pairs[0]["condition"].equal(first)
+
+
+def test_conditions_are_checked_before_training_begins(tmp_path):
+    manifest = read_manifest(write_pairs(tmp_path, "tttt", conditions=("FLAIR", "T2w")))
+    flair = read_radiograph(tmp_path / "0-FLAIR.png", smallest_side=1)
+    rim = flair.copy()
+    rim[1:-1, 1:-1] = 0
+    write_png(rim, tmp_path / "1-FLAIR.png")
+    write_png(flair[:40], tmp_path / "2-FLAIR.png")
+    (tmp_path / "3-FLAIR.png").write_bytes(b"damaged")
+    conditions = conditions_of(manifest, names=("FLAIR", "T2w"))
+    with pytest.raises(ValueError, match="3 of 4 images cannot be used") as error:
+        check_images(conditions, show_progress=False)
+    one, two, three = str(error.value).split("\n- ")[1:]
+    assert "Row 2 of the manifest" in one and "shows nothing" in one
+    assert "Row 3 of the manifest" in two and "40x50 pixels are too few" in two
+    assert "Row 4 of the manifest" in three and "is no PNG" in three
+    with pytest.raises(ValueError, match="Row 2 of the manifest"):
+        conditions[1]
+
+
+def test_conditions_of_different_sizes_are_refused(tmp_path):
+    manifest = read_manifest(write_pairs(tmp_path, "tt", conditions=("FLAIR", "T2w")))
+    larger = np.pad(read_radiograph(tmp_path / "0-T2w.png", smallest_side=1), 4)
+    write_png(larger, tmp_path / "0-T2w.png")
+    with pytest.raises(ValueError, match=r"Row 1 .*differ in size: FLAIR .*T2w \(74, 58\)"):
+        check_images(conditions_of(manifest, names=("FLAIR", "T2w")), show_progress=False)
 
 
 def test_rows_are_picked_evenly():

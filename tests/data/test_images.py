@@ -132,6 +132,17 @@ def test_films_that_cannot_be_used_are_listed_by_row_without_stopping_at_the_fir
     check_images(ImageDataset(manifest, manifest.rows[3:], size=(64, 64)), show_progress=False)
 
 
+def test_a_film_that_shows_nothing_where_it_is_cut_is_refused(tmp_path):
+    manifest = write_films(tmp_path, [(64, 64), (64, 64)])
+    rim = smooth_film(1, 64, 64)
+    rim[8:-8, 8:-8] = 0.5
+    write_png(rim, tmp_path / "1.png")
+    check_images(dataset(manifest, (64, 64)), show_progress=False)
+    with pytest.raises(ValueError, match="1 of 2 images") as error:
+        check_images(dataset(manifest, (48, 48)), show_progress=False)
+    assert "Row 2 of the manifest" in str(error.value) and "shows nothing" in str(error.value)
+
+
 def test_a_manifest_needs_training_images_and_a_size_two_numbers(tmp_path):
     write_films(tmp_path, [(64, 64)], split="validation")
     config = ImageDataConfig(manifest=str(tmp_path))
