@@ -1,11 +1,16 @@
 """The `diffct` command."""
 
 import argparse
+import os
+import platform
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
 
 import torch
 
+from diffct import __version__
 from diffct.commands.inspect import add_inspect
 from diffct.commands.sample import add_sample
 from diffct.commands.translate import add_translate
@@ -14,22 +19,79 @@ from diffct.evaluation.command import add_evaluate
 from diffct.evaluation.compare import add_compare
 from diffct.prepare.command import add_arguments
 
+_INTERRUPTED, _NO_READER = 130, 141  # as shells count an end by SIGINT and by SIGPIPE
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that takes --debug, and whose subcommands do."""
+
+    def __init__(self, *words: Any, **options: Any) -> None:  # noqa: ANN401 - argparse's
+        super().__init__(*words, **options)
+        self.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,  # a subcommand's default would hide what stands before it
+            help="show where an error comes from",
+        )
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one subcommand; what a user can mend ends as one line, not as a traceback."""
-    parser = argparse.ArgumentParser(prog="diffct", description="Generative medical imaging.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    """Run one subcommand; whatever goes wrong ends in one line, with --debug in a traceback.
+
+    Args:
+        arguments: None for the process's own.
+
+    Raises:
+        SystemExit: The subcommand failed, or was interrupted.
+    """
+    options = _make_parser().parse_args(arguments)
+    share_cores()
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    except BrokenPipeError:
+        # `| head` has read enough. Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_NO_READER)
+    # Here, and only here, an error of any kind has reached its user.
+    except Exception as error:
+        if options.debug:
+            raise
+        sys.exit(f"diffct: {_one_line(error)}")
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    """Describe the command and its subcommands."""
+    parser = _Parser(prog="diffct", description="Generative medical imaging.")
+    libraries = [f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers")]
+    python = f"Python {platform.python_version()}"
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"diffct {__version__} ({', '.join([*libraries, python])})",
+    )
+    parser.set_defaults(debug=False, run=lambda options: parser.print_help())
+    commands = parser.add_subparsers(metavar="COMMAND")
     add_sample(commands)
     add_translate(commands)
     add_inspect(commands)
     add_evaluate(commands)
     add_compare(commands)
     add_arguments(commands.add_parser("prepare", help="make a data set ready for training"))
-    options = parser.parse_args(arguments)
-    share_cores()
-    try:
-        options.run(options)
-    except (ValueError, OSError) as error:
-        sys.exit(f"diffct: {error}")
-    except torch.OutOfMemoryError:
-        sys.exit("diffct: out of GPU memory. Sample fewer at once, or with --dtype bfloat16.")
+    return parser
+
+
+def _one_line(error: Exception) -> str:
+    """Say what went wrong, to somebody who can mend it or report it."""
+    message = str(error).strip()
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in message:
+        return "out of memory. Take a smaller --batch-size or size, or --dtype bfloat16 on a GPU."
+    if message and isinstance(error, OSError):
+        return " ".join(message.split())  # the Hub's answers have blank lines
+    if message and isinstance(error, ValueError | ImportError):
+        return message
+    first = message.partition("\n")[0]
+    kind = type(error).__name__
+    return f"unexpected {kind}: {first} (--debug shows where it comes from)"

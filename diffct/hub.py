@@ -1,19 +1,44 @@
 """diffct models in diffusers' loader and on the Hugging Face Hub."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, LOADABLE_CLASSES
+from huggingface_hub import hf_hub_download, model_info, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from diffct.device import find_device
+
+if TYPE_CHECKING:
+    from diffusers import PipelineQuantizationConfig
+
+_INDEX = "model_index.json"
+_PATIENCE_SECONDS = 10.0
+_MOST_SUGGESTED = 5
 
 
 def register(*classes: type) -> None:
     """Let diffusers save and load diffct's classes; `import diffct` calls it.
 
-    Models are then recorded as ["diffct", "UNet3DModel"] instead of by the path of their module, so
-    files can move without breaking published models, and loading from the Hub works. The loader
-    looks the recorded class and its base `ModelMixin` up in `diffct` itself. None of this is
+    Models are then recorded by their name instead of by the path of their module, so files can move
+    without breaking published models, and loading from the Hub works. The loader looks a recorded
+    class and its base `ModelMixin` up in the library it is recorded under. None of this is
     documented by diffusers, hence its pinned minor version.
 
     Args:
@@ -28,44 +53,180 @@ def register(*classes: type) -> None:
         if issubclass(registered, DiffusionPipeline):
             # diffusers' tools for pipelines, and its tests, look here.
             setattr(diffusers.pipelines, registered.__name__, registered)
+            # The name in model_index.json, which the loader looks up in diffusers.
+            setattr(diffusers, registered.recorded_name(), registered)
 
 
 def load_pipeline(
     name: str | Path,
     *,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | dict[str, torch.dtype] | None = None,
     variant: str | None = None,
     revision: str | None = None,
+    subfolder: str | None = None,
     token: str | None = None,
+    device_map: str | None = None,
+    quantization_config: "PipelineQuantizationConfig | None" = None,
 ) -> DiffusionPipeline:
     """Load a pipeline, of whatever class, from a folder or from the Hub.
 
     Args:
-        name: A folder, or a Hub id "user/name".
+        name: A folder, or a Hub id "user/name". What looks like a folder, or would lie in one that
+            is there, is never looked for on the Hub.
         device: Where to put it; None for a GPU if there is one, else the CPU.
-        dtype: Type of the weights; None for float32.
+        dtype: Type of the weights, or a type for each component (and "default"); None for float32,
+            whatever the files hold.
         variant: Variant of the weights, e.g. "fp16".
         revision: Branch, tag or commit on the Hub.
+        subfolder: Where in the folder or repository the pipeline lies, see `push_to_hub`.
         token: Access token for a private repository; None for the stored login.
+        device_map: How diffusers spreads the components, e.g. "balanced"; instead of `device`.
+        quantization_config: How diffusers quantises them.
 
     Returns:
         The pipeline, ready to be called.
 
     Raises:
-        FileNotFoundError: `name` looks like a folder and holds no pipeline, or lacks a part of it.
+        FileNotFoundError: There is no such folder or repository, it holds no pipeline, or the
+            pipeline lacks a part.
+        PermissionError: Access to the repository has to be asked for.
+        ConnectionError: The Hub cannot be reached, and the pipeline was not downloaded before.
+        ValueError: There is no such device or variant, or `device_map` and `device` are both given.
     """
-    folder = Path(name)
-    looks_local = folder.is_dir() or len(folder.parts) > 2 or str(name).startswith((".", "~", "/"))
-    if looks_local and not (folder / "model_index.json").is_file():
-        raise FileNotFoundError(
-            f"{name} holds no pipeline (no model_index.json). A training run saves one in"
-            " <output_dir>/pipeline."
-        )
-    index = DiffusionPipeline.load_config(str(name), revision=revision, token=token)
+    if device is not None and device_map is not None:
+        raise ValueError(f"device={device} and device_map={device_map}: give one of them.")
+    place = find_device(device)
+    source, offline = _find_source(name, revision=revision, subfolder=subfolder, token=token)
+    options = {"revision": revision, "token": token, "local_files_only": offline}
+    index = DiffusionPipeline.load_config(source, **options)
     # The class itself, not `DiffusionPipeline`, so that diffct's pipelines check their folder.
     pipeline_class = getattr(diffusers, str(index.get("_class_name")), DiffusionPipeline)
     pipeline = pipeline_class.from_pretrained(
-        str(name), dtype=dtype, variant=variant, revision=revision, token=token
+        source,
+        # Without a type, transformers keeps the stored one and diffusers does not.
+        dtype=dtype or torch.float32,
+        variant=variant,
+        device_map=device_map,
+        quantization_config=quantization_config,
+        **options,
     )
-    return pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return pipeline if device_map is not None else pipeline.to(place)
+
+
+def _find_source(
+    name: str | Path, *, revision: str | None, subfolder: str | None, token: str | None
+) -> tuple[str, bool]:
+    """Return the folder or Hub id of a pipeline, and whether only the Hub's cache can be asked."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        inner = folder / (subfolder or "")
+        if not (inner / _INDEX).is_file():
+            raise FileNotFoundError(f"{inner} holds no pipeline (no {_INDEX}). {_advice(inner)}")
+        return str(inner), False
+    if folder.is_file():
+        raise FileNotFoundError(f"{name} is a file, not the folder of a pipeline.")
+    if _looks_local(str(name), folder):
+        raise FileNotFoundError(
+            f"{name}: there is no such folder.{_suggestion(folder)} A model on the Hub is named"
+            " user/name, from where user is no folder."
+        )
+    repository = str(name)
+    with _plain_hub_errors(repository):
+        offline = not _is_reachable(repository, revision=revision, token=token)
+        if subfolder is None:
+            if not offline:
+                hf_hub_download(repository, _INDEX, revision=revision, token=token)
+            return repository, offline
+        whole = snapshot_download(
+            repository,
+            allow_patterns=f"{subfolder}/*",
+            revision=revision,
+            token=token,
+            local_files_only=offline,
+        )
+    return _find_source(Path(whole), revision=None, subfolder=subfolder, token=None)
+
+
+def _looks_local(name: str, folder: Path) -> bool:
+    """Say whether a name is meant as a folder: a Hub id is "user/name", where no folder is."""
+    parts = folder.parts
+    return len(parts) != 2 or name.startswith((".", "~")) or "\\" in name or folder.parent.is_dir()
+
+
+def _is_reachable(repository: str, *, revision: str | None, token: str | None) -> bool:
+    """Ask the Hub for a repository, once: a download would try for half a minute without network.
+
+    Returns:
+        False if the Hub cannot be reached, but the pipeline has been downloaded before.
+
+    Raises:
+        ConnectionError: It cannot be reached, and the pipeline is not here.
+    """
+    try:
+        model_info(repository, revision=revision, token=token, timeout=_PATIENCE_SECONDS)
+    except HfHubHTTPError as error:
+        if error.response.status_code < 500:
+            raise
+        cause = f"the Hugging Face Hub answers {error.response.status_code}"
+    except OfflineModeIsEnabled:
+        cause = "HF_HUB_OFFLINE is set"
+    except HTTPError as error:
+        cause = f"no network to the Hugging Face Hub ({error})"
+    else:
+        return True
+    if isinstance(try_to_load_from_cache(repository, _INDEX, revision=revision), str):
+        return False
+    raise ConnectionError(
+        f"{repository}: there is no such folder, and it cannot be downloaded: {cause}."
+    )
+
+
+@contextmanager
+def _plain_hub_errors(repository: str) -> Iterator[None]:
+    """Turn the Hub's answers into errors that say what to do."""
+    no_folder = f"{repository}: there is no such folder, and"
+    try:
+        yield
+    except GatedRepoError as error:
+        raise PermissionError(
+            f"{repository}: its publisher grants access on request. Ask for it on"
+            " the model's page, and log in with `hf auth login`."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{no_folder} no such repository on the Hub. If it is private, log in with"
+            " `hf auth login`."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{repository}: the repository has no such revision.") from error
+    except HFValidationError as error:
+        raise FileNotFoundError(f"{no_folder} this is no Hub id: {error}") from error
+    except LocalEntryNotFoundError as error:
+        raise ConnectionError(f"{repository}: the download broke off: {error}") from error
+    except EntryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{repository}: the repository holds no pipeline (no {_INDEX})."
+        ) from error
+
+
+def _advice(folder: Path) -> str:
+    """Name the pipelines inside a folder that is none itself, as a training run's."""
+    inside = sorted(path.parent for path in folder.glob(f"*/{_INDEX}"))
+    if inside:
+        return f"Did you mean {' or '.join(map(str, inside[:_MOST_SUGGESTED]))}?"
+    return "A training run saves one in <output_dir>/pipeline."
+
+
+def _suggestion(folder: Path) -> str:
+    """Name the folder that was probably meant, from where a path leaves what is there."""
+    there = next((parent for parent in folder.parents if parent.is_dir()), None)
+    if there is None:
+        return ""
+    wrong, *rest = folder.relative_to(there).parts
+    names = sorted(path.name for path in there.iterdir() if path.is_dir())
+    for close in get_close_matches(wrong, names):
+        for meant in (there.joinpath(close, *rest), there / close):
+            if any(any(meant.glob(depth + _INDEX)) for depth in ("", "*/", "*/*/")):
+                return f" Did you mean {meant}?"
+    return ""

@@ -44,6 +44,7 @@ from diffct.metrics.chest_requests import (
     balanced_requests,
     every_request,
 )
+from diffct.training.run import plain_errors
 
 QUESTIONS = {
     "present": "asked finding there",
@@ -394,4 +395,5 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

@@ -16,6 +16,7 @@ import numpy as np
 from diffct.config import path_argument
 from diffct.data.volume import find_scans, read_volume
 from diffct.metrics.hounsfield import TissueStatistics, tissue_statistics
+from diffct.training.run import plain_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,4 +47,5 @@ def _mean(rows: Sequence[TissueStatistics], name: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

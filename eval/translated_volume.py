@@ -34,6 +34,7 @@ from diffct.metrics.volumes import (
     slice_to_slice_difference,
     uncertainty_correlation,
 )
+from diffct.training.run import plain_errors
 
 _DRAWN = 5
 _REGION_PX = 4.0
@@ -191,4 +192,5 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
+import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard, ModelCardData, create_repo
 
@@ -18,9 +19,16 @@ CARD = """\
 
 ## How to load
 
+```bash
+pip install diffct
+```
+
 ```python
 {usage}
 ```
+
+The library is diffct, generative medical imaging on diffusers; a CT projector of the same name is
+another one. `DiffusionPipeline.from_pretrained` loads the model, too, after `import diffct`.
 
 ## What it was trained on
 
@@ -40,6 +48,8 @@ CARD = """\
 
 *Written by diffct from the facts of the training run.*
 """
+
+INSTALL = "pip install diffct; import diffct"
 
 UNKNOWN = "Not recorded: this pipeline was not saved by a diffct training run."
 UNSTATED = "Not stated by the publisher. Ask before use."
@@ -63,6 +73,15 @@ class PublishedPipeline(DiffusionPipeline):
     card_task: ClassVar[str | None] = None
     """The Hub's name of what the pipeline does, e.g. "text-to-image"."""
 
+    @classmethod
+    def recorded_name(cls) -> str:
+        """Return what `model_index.json` calls the class.
+
+        To load it without diffct fails with "module diffusers has no attribute ...": the name is
+        all that diffusers lets a model say there, so it says what is missing.
+        """
+        return f"{cls.__name__} ({INSTALL})"
+
     def card_summary(self) -> str:
         """Return a paragraph for the model card: what the pipeline makes."""
         raise NotImplementedError
@@ -83,9 +102,10 @@ class PublishedPipeline(DiffusionPipeline):
         title = name.rpartition("/")[2] or name
         phantoms = ["synthetic-data"] if facts.get("synthetic") else []
         header = ModelCardData(
-            library_name="diffusers",
+            # Not "diffusers": the Hub would show how to load it without diffct, which fails.
+            library_name="diffct",
             license=license_id,
-            tags=["diffct", "medical-imaging", *phantoms],
+            tags=["diffusers", "medical-imaging", *phantoms],
             pipeline_tag=self.card_task,
             **{"model-index": [{"name": title, "results": results}] if results else None},
         )
@@ -110,7 +130,8 @@ class PublishedPipeline(DiffusionPipeline):
 
         Args:
             pretrained_model_name_or_path: A folder or Hub id.
-            options: Those of `DiffusionPipeline.from_pretrained`.
+            options: Those of `DiffusionPipeline.from_pretrained`; without a `dtype`, all parts are
+                float32, whatever the files hold.
 
         Raises:
             FileNotFoundError: The folder lacks components; diffusers would not name them, and would
@@ -124,6 +145,9 @@ class PublishedPipeline(DiffusionPipeline):
                 f"{folder} is no complete {cls.__name__}: it lacks {', '.join(missing)}. Copy or"
                 " download the whole folder again."
             )
+        if options.get("dtype") is None and options.get("torch_dtype") is None:
+            # transformers keeps the stored type, and the parts would not fit each other.
+            options |= {"dtype": torch.float32}
         return super().from_pretrained(pretrained_model_name_or_path, **options)
 
     @classmethod
@@ -165,7 +189,7 @@ class PublishedPipeline(DiffusionPipeline):
             logger.warning("safe_serialization=False is ignored: diffct writes safetensors only.")
         super().save_pretrained(save_directory, variant=variant, max_shard_size=max_shard_size)
         folder = Path(save_directory)
-        _index_further_folders(folder)
+        self._complete_index(folder / "model_index.json")
         name = hub_options.pop("repo_id", folder.name)
         self.model_card(name).save(folder / "README.md")
         if push_to_hub:
@@ -180,6 +204,7 @@ class PublishedPipeline(DiffusionPipeline):
         create_pr: bool = False,
         safe_serialization: bool = True,
         variant: str | None = None,
+        subfolder: str | None = None,
     ) -> str:
         """Upload the pipeline and its model card; an existing card is replaced.
 
@@ -191,6 +216,8 @@ class PublishedPipeline(DiffusionPipeline):
             create_pr: Open a pull request instead of committing.
             safe_serialization: Has no effect, see `save_pretrained`.
             variant: E.g. "fp16".
+            subfolder: Where in the repository, without a card, for `load_pipeline(subfolder=)`;
+                None for its root.
 
         Returns:
             The URL of the commit.
@@ -200,23 +227,35 @@ class PublishedPipeline(DiffusionPipeline):
             self.save_pretrained(
                 folder, safe_serialization=safe_serialization, variant=variant, repo_id=repo_id
             )
+            if subfolder:
+                # The Hub shows the root's card, which is not of this pipeline alone.
+                (Path(folder) / "README.md").unlink()
             return self._upload_folder(
-                folder, repo_id, token=token, commit_message=commit_message, create_pr=create_pr
+                folder,
+                repo_id,
+                token=token,
+                commit_message=commit_message,
+                create_pr=create_pr,
+                subfolder=subfolder,
             )
 
+    @classmethod
+    def _complete_index(cls, path: Path) -> None:
+        """Write into the index what the download from the Hub needs, and people without diffct.
 
-def _index_further_folders(folder: Path) -> None:
-    """Name the further folders of components in the index, for the download from the Hub.
-
-    Several ControlNets are one component, saved as controlnet, controlnet_1, ...; the index that
-    diffusers writes names the first folder only, and its download leaves configs of the others out.
-    """
-    path = folder / "model_index.json"
-    index = json.loads(path.read_text())
-    names = [config.parent.name for config in folder.glob("*/config.json")]
-    further = {name: [None, None] for name in names if _is_further(name, index)}
-    if further:
-        path.write_text(json.dumps(index | further, indent=2, sort_keys=True) + "\n")
+        Several ControlNets are one component, saved as controlnet, controlnet_1, ...; diffusers
+        names the first folder only, and its download leaves configs of the others out. Networks of
+        diffct are recorded as diffusers', where `register` puts them: the download without diffct
+        would end at "unet/diffct.py does not exist", before it comes to the pipeline's name.
+        """
+        index = json.loads(path.read_text())
+        names = [config.parent.name for config in path.parent.glob("*/config.json")]
+        index |= {name: [None, None] for name in names if _is_further(name, index)}
+        for name, recorded in index.items():
+            if isinstance(recorded, list) and recorded[0] == "diffct":
+                index[name] = ["diffusers", recorded[1]]
+        index["_class_name"] = cls.recorded_name()
+        path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
 def _is_further(name: str, index: dict[str, Any]) -> bool:

@@ -175,5 +175,8 @@ class TextToImagePipeline(LatentDiffusionPipeline):
             "import diffct\n\n"
             f'pipeline = diffct.load_pipeline("{name}")\n'
             f'output = pipeline("{self.card_example}", output_type="uint16")\n'
-            'output.save("samples")  # 16-bit PNG'
+            'output.save("samples")  # 16-bit PNG\n\n'
+            "# Without diffct, diffusers alone samples 8-bit pictures:\n"
+            f'# diffusers.StableDiffusionPipeline.from_pretrained("{name}", safety_checker=None,\n'
+            "#     requires_safety_checker=False)"
         )

@@ -51,13 +51,27 @@ class VolumeTranslation:
             ValueError: The ending is another one.
             OSError: The disk is full.
         """
-        paths = [_checked_path(path)]
-        _write(self.mean, paths[0])
-        if self.std is not None:
-            stem = paths[0].name.removesuffix(".gz").removesuffix(".nii")
-            paths.append(paths[0].with_name(f"{stem}_std.nii.gz"))
-            _write(self.std, paths[1])
+        volumes = [volume for volume in (self.mean, self.std) if volume is not None]
+        paths = translation_files(path)[: len(volumes)]
+        for volume, file in zip(volumes, paths, strict=True):
+            _write(volume, file)
         return paths
+
+
+def translation_files(path: str | Path) -> list[Path]:
+    """Return where a translation and its standard deviation are written.
+
+    Args:
+        path: The translation.
+
+    Raises:
+        ValueError: It does not end in .nii or .nii.gz.
+    """
+    path = Path(path)
+    if not path.name.endswith(NIFTI_ENDINGS):
+        raise ValueError(f"{path}: a NIfTI file ends in .nii or .nii.gz.")
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    return [path, path.with_name(f"{stem}_std.nii.gz")]
 
 
 @torch.no_grad()
@@ -109,7 +123,7 @@ def translate_volume(
         if count < 1:
             raise ValueError(f"{name}={count} must be at least 1.")
     if out is not None:
-        _checked_path(out)
+        translation_files(out)
 
     # 1. read, on the grid of the first scan
     scans = _by_condition(image, pipeline.conditions)
@@ -284,13 +298,6 @@ def _progress(
             yield counted
     finally:
         pipeline.set_progress_bar_config(**own)
-
-
-def _checked_path(path: str | Path) -> Path:
-    """Pass the path of a NIfTI file, before the hours that its content takes."""
-    if not str(path).endswith(NIFTI_ENDINGS):
-        raise ValueError(f"{path}: a NIfTI file ends in .nii or .nii.gz.")
-    return Path(path)
 
 
 def _write(volume: Volume, path: Path) -> None:

@@ -1,5 +1,8 @@
 """The `diffct` command."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import diffusers
@@ -67,6 +70,43 @@ def test_a_volume_is_written_as_a_ct_series_in_the_window_that_was_asked_for(pip
     assert np.array_equal(plain[1], volumes[1])
     pictures = [path / "sample-0000.png" for path in (tmp_path, tmp_path / "plain")]
     assert not np.array_equal(*(np.asarray(Image.open(path)) for path in pictures))
+
+
+def test_new_samples_are_not_mixed_with_earlier_ones(pipeline, tmp_path):
+    out = tmp_path / "a [b] c"
+    sample(pipeline, out, "--num", "2")
+    (out / "sample notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(SystemExit, match=r"holds earlier samples.*--overwrite"):
+        sample(pipeline, out, "--seed", "1")
+    with pytest.raises(SystemExit, match="size"):
+        sample(pipeline, out, "--seed", "1", "--overwrite", "--size", "0", "8", "8")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    sample(pipeline, out, "--seed", "1", "--overwrite")
+    assert {path.name for path in out.iterdir()} == {
+        "sample-0000.nii.gz",
+        "sample-0000.png",
+        "sample notes.txt",
+    }
+    assert (out / "sample-0000.nii.gz").read_bytes() != before["sample-0000.nii.gz"]
+
+
+def test_out_is_proved_before_the_pipeline_is_loaded(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out, reason in (("file", "file is in its way"), ("file/inner", "Not a directory")):
+        with pytest.raises(SystemExit, match=rf"{out}.*{reason}"):
+            sample(tmp_path / "no pipeline here", tmp_path / out)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "mps", "cuda:77", "cpu,cuda"])
+def test_a_device_that_is_not_there_is_named_with_those_that_are(tmp_path, device):
+    with pytest.raises(SystemExit, match=f"diffct: device {device}: not .* which has cpu"):
+        sample(tmp_path / "no pipeline here", tmp_path / "out", "--device", device)
+    words = ["evaluate", str(tmp_path), "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match=f"diffct: device {device}: not .* which has cpu"):
+        main([*words, "--device", device])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", [*SCHEDULERS, "EulerAncestralDiscreteScheduler"])
@@ -196,11 +236,11 @@ def test_images_of_other_things_than_films_are_sampled(make_cxr_pipeline, tmp_pa
     assert picture.shape == (32, 32)
     assert "1 image(s) as 16-bit PNG" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="--dicom has no meaning for a TextToImagePipeline"):
-        sample_films(tmp_path / "images", tmp_path / "out", "--prompt", "", "--dicom")
+        sample_films(tmp_path / "images", tmp_path / "other", "--prompt", "", "--dicom")
 
 
 def translate(pipeline: Path, scan: Path, out: Path, *words: str) -> np.ndarray:
-    options = ["--steps", "2", "--device", "cpu", *words]
+    options = ["--steps", "2", "--device", "cpu", "--overwrite", *words]
     main(["translate", str(pipeline), str(scan), "--out", str(out), *options])
     return nibabel.load(out).get_fdata()
 
@@ -234,6 +274,27 @@ def test_a_scan_is_translated_onto_its_own_grid(tmp_path, capsys):
         sample(folder, tmp_path / "samples")
 
 
+def test_a_translation_overwrites_only_what_it_is_told_to(tmp_path):
+    folder = tmp_path / "translation"
+    make_flair_pipeline().save_pretrained(folder)
+    flair = write_head(tmp_path / "flair.nii.gz", head_affine("LPS"), (20, 14, 4))
+    before, out = flair.read_bytes(), tmp_path / "new" / "t1.nii.gz"
+    translate(folder, flair, out, "--num-samples", "2")
+    words = ["translate", str(folder), str(flair), "--steps", "2", "--device", "cpu", "--out"]
+    with pytest.raises(SystemExit, match=r"t1\.nii\.gz is there already.*--overwrite"):
+        main([*words, str(out)])
+    with pytest.raises(SystemExit, match="a scan that is to be read"):
+        main([*words, str(flair), "--overwrite"])
+    with pytest.raises(SystemExit, match=r"ends in \.nii"):
+        main([*words, str(tmp_path / "t1.png")])
+    with pytest.raises(SystemExit, match="is a folder"):
+        (tmp_path / "folder.nii").mkdir()
+        main([*words, str(tmp_path / "folder.nii")])
+    assert flair.read_bytes() == before
+    translate(folder, flair, out)
+    assert not out.with_name("t1_std.nii.gz").exists()
+
+
 def test_only_translations_translate(films, tmp_path):
     scan = write_head(tmp_path / "flair.nii.gz", head_affine("RAS"), (8, 8, 4))
     with pytest.raises(SystemExit, match="CXRTextToImagePipeline, not a translation"):
@@ -241,7 +302,7 @@ def test_only_translations_translate(films, tmp_path):
 
 
 def test_a_missing_pipeline_is_named(tmp_path):
-    with pytest.raises(SystemExit, match=r"nowhere.*model_index\.json"):
+    with pytest.raises(SystemExit, match="nowhere: there is no such folder"):
         sample(tmp_path / "nowhere", tmp_path)
 
 
@@ -265,3 +326,71 @@ def test_phantom_brains_are_written_and_sliced(tmp_path, capsys):
     assert "3 synthetic brains" in capsys.readouterr().out
     rows = read_manifest(slices).rows
     assert len(rows) == 6 and all(row.facts["synthetic"] for row in rows)
+
+
+@pytest.mark.parametrize("words", [[], ["prepare"]])
+def test_a_command_without_its_subcommand_shows_help(words, capsys):
+    main(words)
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: diffct") and "--debug" in shown
+    assert ("phantom-cxr" if words else "translate") in shown
+
+
+def test_the_version_names_the_libraries_too(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"diffct {diffct.__version__} (torch {torch.__version__.split('+')[0]}")
+    assert f"diffusers {diffusers.__version__}" in shown
+
+
+def fail_by(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("diffct.commands.inspect.inspect_scans", fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("a scan of 3 m"), "diffct: a scan of 3 m"),
+        (ImportError("pip install lpips"), "diffct: pip install lpips"),
+        (OSError("403\n\nCannot access"), "diffct: 403 Cannot access"),
+        (KeyError("spacing\nmore"), "diffct: unexpected KeyError: 'spacing\\nmore' (--debug"),
+        (RuntimeError("first\nsecond"), "diffct: unexpected RuntimeError: first (--debug"),
+        (ValueError(), "diffct: unexpected ValueError:  (--debug"),
+        (torch.OutOfMemoryError("CUDA\n..."), "diffct: out of memory."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "diffct: out of memory."),
+    ],
+)
+def test_every_error_is_one_line_and_a_traceback_with_debug(error, line, monkeypatch):
+    fail_by(error, monkeypatch)
+    with pytest.raises(SystemExit) as stop:
+        main(["inspect", "x"])
+    assert str(stop.value.code).startswith(line) and "\n" not in str(stop.value.code)
+    for words in (["--debug", "inspect", "x"], ["inspect", "x", "--debug"]):
+        with pytest.raises(type(error)) as shown:
+            main(words)
+        assert shown.value is error
+
+
+def test_an_interrupted_command_ends_without_a_word(monkeypatch, capsys):
+    fail_by(KeyboardInterrupt(), monkeypatch)
+    with pytest.raises(SystemExit) as stop:
+        main(["inspect", "x"])
+    assert stop.value.code == 130
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_ends_the_command_without_a_word(tmp_path):
+    write_nifti(pelvis_phantom(0, size=(4, 16, 16)).volume, tmp_path / "good.nii.gz")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "diffct", "inspect", str(tmp_path)]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300)
+    os.close(writing)
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr and "Broken pipe" not in done.stderr

@@ -14,6 +14,8 @@ from diffct.pipelines.schedulers import SCHEDULERS, find_scheduler
 def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe which pipeline runs, and how."""
     parser.add_argument("pipeline", type=folder_or_id, help="folder or Hub id")
+    parser.add_argument("--variant", help="of the weights, e.g. fp16 (none)")
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub (main)")
     parser.add_argument("--steps", type=int, default=50, help="denoising steps (50)")
     parser.add_argument(
         "--scheduler",
@@ -26,14 +28,18 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_chosen(options: argparse.Namespace, counts: Sequence[str]) -> DiffusionPipeline:
-    """Check that counts are positive and load the pipeline, with the scheduler that was chosen."""
+    """Check what can be checked before, load the pipeline, and give it the chosen scheduler."""
     for name in ("steps", "batch_size", *counts):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1.")
+    scheduler_class = options.scheduler and find_scheduler(options.scheduler)
     pipeline = load_pipeline(
-        options.pipeline, device=options.device, dtype=getattr(torch, options.dtype)
+        options.pipeline,
+        device=options.device,
+        dtype=getattr(torch, options.dtype),
+        variant=options.variant,
+        revision=options.revision,
     )
-    if options.scheduler is not None:
-        scheduler_class = find_scheduler(options.scheduler)
+    if scheduler_class is not None:
         pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
     return pipeline

@@ -10,6 +10,7 @@ from diffct.config import path_argument
 from diffct.data.contact_sheet import save_contact_sheet
 from diffct.data.volume import Volume
 from diffct.data.windows import WINDOWS, parse_window
+from diffct.destination import prove_writable, refuse_earlier_samples, replace_samples
 from diffct.pipelines import (
     CT3DPipeline,
     CXRTextToImagePipeline,
@@ -48,6 +49,9 @@ def add_sample(commands: "argparse._SubParsersAction") -> None:
         "--out", type=path_argument, default=Path("samples"), help="folder (samples)"
     )
     parser.add_argument(
+        "--overwrite", action="store_true", help="replace all earlier samples in --out"
+    )
+    parser.add_argument(
         "--dicom",
         action="store_true",
         help="DICOM, too, marked synthetic: a folder with a CT series for each volume, a DX file "
@@ -84,6 +88,9 @@ def _sample(options: argparse.Namespace) -> None:
     window_hu = None if options.window is None else parse_window(options.window)
     if options.pixel_spacing is not None:
         check_pixel_spacing(options.pixel_spacing)
+    prove_writable(options.out)
+    if not options.overwrite:
+        refuse_earlier_samples(options.out)
     pipeline = load_chosen(options, counts=["num"])
     for name, kind in _FITTING.items():
         if getattr(options, name) not in (None, False) and not isinstance(pipeline, kind):
@@ -113,7 +120,7 @@ def _sample_volumes(
         size=options.size,
         class_label=options.class_label,
     )
-    for first_index, output in made:
+    for first_index, output in replace_samples(made, options.out):
         paths = output.save(options.out, first_index=first_index, window_hu=window_hu)
         if options.dicom:
             for path, array in zip(paths, output.volumes, strict=True):
@@ -140,7 +147,7 @@ def _sample_images(pipeline: TextToImagePipeline, options: argparse.Namespace) -
         width=options.width,
     )
     shown: list[np.ndarray] = []
-    for indices, output in made:
+    for indices, output in replace_samples(made, options.out):
         paths = output.save(options.out, first_index=indices[0])
         films = output.films()
         if options.dicom:

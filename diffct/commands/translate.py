@@ -1,11 +1,14 @@
 """`diffct translate`: a scan in another contrast, on its own grid."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from diffct.commands.loading import add_pipeline_arguments, load_chosen
 from diffct.config import path_argument
+from diffct.destination import prove_writable
 from diffct.pipelines import FlairToT1Pipeline
+from diffct.pipelines.volume_translation import translation_files
 
 
 def add_translate(commands: "argparse._SubParsersAction") -> None:
@@ -15,6 +18,9 @@ def add_translate(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("scan", type=path_argument, help="the scan: NIfTI, NRRD or a DICOM folder")
     parser.add_argument(
         "--out", type=path_argument, required=True, help="file to write, .nii or .nii.gz"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier translation in --out"
     )
     parser.add_argument(
         "--condition",
@@ -37,17 +43,18 @@ def add_translate(commands: "argparse._SubParsersAction") -> None:
 
 def _translate(options: argparse.Namespace) -> None:
     """Translate a scan into a file on the same grid."""
+    further = dict(_condition(words) for words in options.condition)
+    if len(further) < len(options.condition):
+        raise ValueError("--condition: give each name once.")
+    _check_out(options, [options.scan, *further.values()])
     pipeline = load_chosen(options, counts=["num_samples"])
     if not isinstance(pipeline, FlairToT1Pipeline):
         raise ValueError(f"{options.pipeline} is a {type(pipeline).__name__}, not a translation.")
-    scans = {pipeline.conditions[0]: options.scan}
-    for words in options.condition:
-        name, _, path = words.partition("=")
-        if not path or name in scans:
-            raise ValueError(f"--condition {words}: give NAME=PATH, each name once.")
-        scans[name] = Path(path)
+    first = pipeline.conditions[0]
+    if first in further:
+        raise ValueError(f"--condition {first}: give each name once; it is {options.scan} already.")
     pipeline.translate_volume(
-        scans,
+        {first: options.scan} | further,
         out=options.out,
         num_samples=options.num_samples,
         batch_size=options.batch_size,
@@ -55,5 +62,29 @@ def _translate(options: argparse.Namespace) -> None:
         guidance_scale=options.guidance_scale,
         seed=options.seed,
     )
+    if options.num_samples == 1:
+        # That of an earlier translation, which --overwrite gave up.
+        translation_files(options.out)[1].unlink(missing_ok=True)
     also = ", with the standard deviation beside it" if options.num_samples > 1 else ""
     print(f"SYNTHETIC scan, not for diagnosis, on the grid of {options.scan}: {options.out}{also}")
+
+
+def _condition(words: str) -> tuple[str, Path]:
+    """Read NAME=PATH."""
+    name, _, path = words.partition("=")
+    if not name or not path:
+        raise ValueError(f"--condition {words}: give NAME=PATH.")
+    return name, Path(path)
+
+
+def _check_out(options: argparse.Namespace, scans: Iterable[Path]) -> None:
+    """Make sure that the translation can be written, over nothing that is still needed."""
+    files = translation_files(options.out)
+    for path in files:
+        if path.is_dir():
+            raise ValueError(f"--out {path} is a folder; give the file to write.")
+        if path.exists() and any(path.samefile(scan) for scan in scans if scan.exists()):
+            raise ValueError(f"--out {path} is a scan that is to be read.")
+        if path.exists() and not options.overwrite:
+            raise ValueError(f"--out {path} is there already. Give another, or --overwrite.")
+    prove_writable(options.out.parent)

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import DiffusionPipeline
 
 from diffct.config import folder_or_id, path_argument
@@ -15,6 +14,8 @@ from diffct.cores import share_cores
 from diffct.data.image_folder import find_images
 from diffct.data.manifest import SPLITS
 from diffct.data.radiograph import read_radiograph
+from diffct.destination import prove_writable
+from diffct.device import find_device
 from diffct.evaluation.attempts import IMPOSSIBLE
 from diffct.evaluation.cohorts import Cohort, load_cohort
 from diffct.evaluation.image_sets import SAMPLES, ImageSet, check_comparable, images_of_folder
@@ -139,11 +140,16 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1.")
     if options.size and min(options.size) < 1:
         raise ValueError("--size takes two pixel counts, height and width.")
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = str(find_device(options.device))
+    prove_writable(options.out)
     folder = Path(options.source)
     # A folder of samples, or an autoencoder alone, has no pipeline's index.
     samples_only = folder.is_dir() and not (folder / _INDEX).is_file()
-    pipeline = None if samples_only else load_pipeline(options.source, device=device)
+    pipeline = None
+    if not samples_only:
+        pipeline = load_pipeline(
+            options.source, device=device, variant=options.variant, revision=options.revision
+        )
     cohort = load_cohort(
         options.data,
         pipeline,
@@ -193,6 +199,8 @@ def parse_inputs(
 
 def add_input_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
     """Describe what all evaluation commands take."""
+    parser.add_argument("--variant", help="of the pipeline's weights, e.g. fp16 (none)")
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub (main)")
     parser.add_argument(
         "source", type=folder_or_id, help="pipeline (folder or Hub id), or a folder of samples"
     )

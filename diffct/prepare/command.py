@@ -16,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: The parser of `diffct prepare`.
     """
-    data_sets = parser.add_subparsers(required=True, metavar="DATA_SET")
+    parser.set_defaults(run=lambda options: parser.print_help())
+    data_sets = parser.add_subparsers(metavar="DATA_SET")
     _add_mimic_cxr(data_sets)
     _add_radiographs(data_sets)
     add_brain(data_sets)

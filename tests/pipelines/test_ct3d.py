@@ -213,7 +213,8 @@ def test_every_way_of_loading_from_a_folder_gives_the_same_volumes(tmp_path, loa
     assert type(loaded) is CT3DPipeline
     assert loaded.config.window_hu == [-1000.0, 600.0]
     index = json.loads((tmp_path / "model_index.json").read_text())
-    assert index["unet"] == ["diffct", "UNet3DModel"]
+    assert index["unet"] == ["diffusers", "UNet3DModel"]
+    assert index["_class_name"] == "CT3DPipeline (pip install diffct; import diffct)"
     expected = pipeline(num_inference_steps=2, generator=seeded())
     found = loaded(num_inference_steps=2, generator=seeded())
     # Convolutions round differently on memory of another alignment; the weights are equal.
@@ -257,7 +258,8 @@ def test_the_model_card_says_what_it_was_trained_on(tmp_path):
     card = (tmp_path / "README.md").read_text()
     for phrase in (
         "license: apache-2.0",
-        "library_name: diffusers",
+        "library_name: diffct",
+        "pip install diffct",
         "-1000 to 600 HU",
         "predicts the noise",
         "| train scans | 23 |",

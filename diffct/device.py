@@ -1,0 +1,36 @@
+"""The device that networks compute on."""
+
+import torch
+
+_ACCELERATORS = ("cuda", "xpu", "mps")
+
+
+def find_device(name: str | torch.device | None = None) -> torch.device:
+    """Return a device of this machine.
+
+    Args:
+        name: E.g. "cpu", "cuda" or "cuda:1"; None for an NVIDIA GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: There is no such device here; the message names those that are.
+    """
+    there = _devices()
+    if name is None:
+        return torch.device("cuda" if "cuda" in there else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, ValueError):  # torch's answer lists three dozen kinds
+        device = None
+    if device is None or (device.type != "cpu" and str(device) not in there):
+        raise ValueError(f"device {name}: not on this machine, which has {', '.join(there)}.")
+    return device
+
+
+def _devices() -> list[str]:
+    """List the devices that PyTorch can use here."""
+    names = ["cpu"]
+    for kind in _ACCELERATORS:
+        module = getattr(torch, kind)
+        if module.is_available():
+            names += [kind, *(f"{kind}:{index}" for index in range(module.device_count()))]
+    return names
