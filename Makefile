@@ -18,7 +18,7 @@ demo: $(READY)
 	$(VENV)/bin/accelerate launch --config_file accelerate_config.yaml \
 		train/train_ct3d.py --resume output_dir=$(OUT)
 	$(VENV)/bin/diffct sample $(OUT)/pipeline --num 4 --steps 100 \
-		--batch-size 4 --out $(OUT)/samples
+		--batch-size 4 --overwrite --out $(OUT)/samples
 	$(VENV)/bin/python -m diffct.eval.hounsfield $(OUT)/samples $(OUT)/phantoms/images
 	echo "Look at $(OUT)/samples/*.png (samples), $(OUT)/previews/*.png and $(OUT)/loss.png"
 
@@ -31,7 +31,7 @@ demo-cxr: $(READY)
 	$(VENV)/bin/accelerate launch --config_file accelerate_config.yaml \
 		train/train_text_to_image.py --resume data.manifest=$(CXR)/films output_dir=$(CXR)/ldm \
 		autoencoder=$(CXR)/autoencoder/autoencoder
-	$(VENV)/bin/diffct sample $(CXR)/ldm/pipeline --num 4 --batch-size 4 --out $(CXR)/samples \
+	$(VENV)/bin/diffct sample $(CXR)/ldm/pipeline --num 4 --batch-size 4 --overwrite --out $(CXR)/samples \
 		--prompt "There is a large left pleural effusion." --prompt "Severe cardiomegaly."
 	echo "Look at $(CXR)/samples, $(CXR)/ldm/previews and $(CXR)/autoencoder/reconstruction.png"
 
@@ -47,7 +47,7 @@ demo-brain: $(READY)
 	done
 	$(VENV)/bin/python -m diffct.eval.fidelity $(BRAIN)/controlnet/pipeline \
 		--data $(BRAIN)/slices --steps 4 --out $(BRAIN)/fidelity
-	$(VENV)/bin/diffct translate $(BRAIN)/controlnet/pipeline --num-samples 4 --steps 4 \
+	$(VENV)/bin/diffct translate $(BRAIN)/controlnet/pipeline --num-samples 4 --steps 4 --overwrite \
 		$(BRAIN)/bids/sub-0000/anat/sub-0000_FLAIR.nii.gz --out $(BRAIN)/translated/T1w.nii.gz
 	echo "Look at $(BRAIN)/fidelity/translation.png and $(BRAIN)/controlnet/previews"
 
