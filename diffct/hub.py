@@ -131,21 +131,17 @@ def _find_source(
             f"{name}: there is no such folder.{_suggestion(folder)} A model on the Hub is named"
             " user/name, from where user is no folder."
         )
-    repository = str(name)
-    with _plain_hub_errors(repository):
-        offline = not _is_reachable(repository, revision=revision, token=token)
+    repository, index = str(name), f"{subfolder}/{_INDEX}" if subfolder else _INDEX
+    options = {"revision": revision, "token": token}
+    with _plain_hub_errors(repository, index):
+        offline = not _is_reachable(repository, index, **options)
+        if not offline:
+            hf_hub_download(repository, index, **options)
         if subfolder is None:
-            if not offline:
-                hf_hub_download(repository, _INDEX, revision=revision, token=token)
             return repository, offline
-        whole = snapshot_download(
-            repository,
-            allow_patterns=f"{subfolder}/*",
-            revision=revision,
-            token=token,
-            local_files_only=offline,
-        )
-    return _find_source(Path(whole), revision=None, subfolder=subfolder, token=None)
+        # diffusers downloads pipelines from the root only.
+        options |= {"allow_patterns": f"{subfolder}/*", "local_files_only": offline}
+        return str(Path(snapshot_download(repository, **options)) / subfolder), False
 
 
 def _looks_local(name: str, folder: Path) -> bool:
@@ -154,7 +150,7 @@ def _looks_local(name: str, folder: Path) -> bool:
     return len(parts) != 2 or name.startswith((".", "~")) or "\\" in name or folder.parent.is_dir()
 
 
-def _is_reachable(repository: str, *, revision: str | None, token: str | None) -> bool:
+def _is_reachable(repository: str, index: str, *, revision: str | None, token: str | None) -> bool:
     """Ask the Hub for a repository, once: a download would try for half a minute without network.
 
     Returns:
@@ -175,7 +171,7 @@ def _is_reachable(repository: str, *, revision: str | None, token: str | None) -
         cause = f"no network to the Hugging Face Hub ({error})"
     else:
         return True
-    if isinstance(try_to_load_from_cache(repository, _INDEX, revision=revision), str):
+    if isinstance(try_to_load_from_cache(repository, index, revision=revision), str):
         return False
     raise ConnectionError(
         f"{repository}: there is no such folder, and it cannot be downloaded: {cause}."
@@ -183,7 +179,7 @@ def _is_reachable(repository: str, *, revision: str | None, token: str | None) -
 
 
 @contextmanager
-def _plain_hub_errors(repository: str) -> Iterator[None]:
+def _plain_hub_errors(repository: str, index: str) -> Iterator[None]:
     """Turn the Hub's answers into errors that say what to do."""
     no_folder = f"{repository}: there is no such folder, and"
     try:
@@ -206,7 +202,7 @@ def _plain_hub_errors(repository: str) -> Iterator[None]:
         raise ConnectionError(f"{repository}: the download broke off: {error}") from error
     except EntryNotFoundError as error:
         raise FileNotFoundError(
-            f"{repository}: the repository holds no pipeline (no {_INDEX})."
+            f"{repository}: the repository holds no pipeline (no {index})."
         ) from error
 
 

@@ -27,8 +27,9 @@ pip install diffct
 {usage}
 ```
 
-The library is diffct, generative medical imaging on diffusers; a CT projector of the same name is
-another one. `DiffusionPipeline.from_pretrained` loads the model, too, after `import diffct`.
+The library is diffct, generative medical imaging on diffusers. PyPI's project of that name is
+another one, a CT projector: where pip brings that, install from the source, `pip install FOLDER`.
+After `import diffct`, `DiffusionPipeline.from_pretrained` loads the model, too.
 
 ## What it was trained on
 

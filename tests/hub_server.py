@@ -78,12 +78,20 @@ def _git_oid(content: bytes) -> str:
 
 
 class HubServer:
-    """The running server: `folder` it stores in, `url`, and `requests` (method, path) so far."""
+    """The running server.
+
+    Attributes:
+        folder: Where it stores.
+        url: Its address.
+        requests: (method, path) so far.
+        gated: Repositories whose files may not be read.
+    """
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
         self.url = url
         self.requests: list[tuple[str, str]] = []
+        self.gated: set[str] = set()
         self._lock = threading.Lock()
         self._signatures: dict[str, str] = {}
 
@@ -291,6 +299,8 @@ class HubServer:
 
     def _download(self, request: Request, repo_id: str, revision: str, path: str) -> Any:
         commit = self._resolve(repo_id, revision)
+        if repo_id in self.gated:
+            raise Refusal(403, f"Access to model {repo_id} is restricted.", "GatedRepo")
         blob = self._files(repo_id, commit).get(path)
         if blob is None:
             # The client remembers under this commit that the file is missing.

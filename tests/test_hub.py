@@ -47,11 +47,28 @@ WAYS = {
 }
 
 
+WITHOUT_DIFFCT = """
+import sys
+sys.modules["diffct"] = None  # as if it were not installed
+from diffusers import DiffusionPipeline
+for name in ("group/pelvis", "FOLDER"):
+    try:
+        DiffusionPipeline.from_pretrained(name, trust_remote_code=True)
+    except AttributeError as error:
+        assert "pip install diffct; import diffct" in str(error), error
+    else:
+        raise AssertionError(name)
+"""
+
+
 @pytest.mark.slow
 def test_a_pipeline_pushed_to_the_hub_loads_in_every_way(hub, tmp_path):
     volumes = str(tmp_path / "volumes.pt")
     save = SAVE.replace('"volumes.pt"', repr(volumes))
-    hub.run(save + 'pipeline.push_to_hub("group/pelvis")')
+    folder = tmp_path / "saved"
+    hub.run(
+        save + f'pipeline.push_to_hub("group/pelvis"); pipeline.save_pretrained({str(folder)!r})'
+    )
 
     files = hub.repo_files("group/pelvis")
     assert "unet/diffusion_pytorch_model.safetensors" in files
@@ -63,6 +80,7 @@ def test_a_pipeline_pushed_to_the_hub_loads_in_every_way(hub, tmp_path):
 
     for imports, load in WAYS.values():
         hub.run(LOAD.format(imports=imports, load=load, volumes=volumes))
+    hub.run(WITHOUT_DIFFCT.replace('"FOLDER"', repr(str(folder))))
 
 
 @pytest.mark.slow
@@ -73,6 +91,61 @@ def test_saving_with_push_to_hub_uploads_the_same_card(hub, tmp_path):
     card = hub.repo_files("group/other")["README.md"].decode()
     assert 'load_pipeline("group/other")' in card
     assert (folder / "README.md").read_text() == card
+
+
+REFUSED = """
+from huggingface_hub import create_repo, upload_file
+import diffct
+
+pipeline.push_to_hub("group/pelvis", subfolder="models/ct", variant="fp16")
+loaded = diffct.load_pipeline("group/pelvis", subfolder="models/ct", variant="fp16", device="cpu")
+assert type(loaded) is CT3DPipeline
+for name in ("group/empty", "group/gated"):
+    create_repo(name)
+upload_file(path_or_fileobj=b"{}", path_in_repo="model_index.json", repo_id="group/gated")
+for name, options, kind, words in (
+    ("group/none", {}, FileNotFoundError, "no such repository on the Hub"),
+    ("group/empty", {}, FileNotFoundError, "holds no pipeline"),
+    ("group/gated", {}, PermissionError, "access on request"),
+    ("group/pelvis", {"revision": "v9"}, FileNotFoundError, "no such revision"),
+    ("group/pelvis", {}, FileNotFoundError, "holds no pipeline"),
+    ("group/pelvis", {"subfolder": "ct"}, FileNotFoundError, "holds no pipeline"),
+    ("group/a--b..c", {}, FileNotFoundError, "no Hub id"),
+):
+    try:
+        diffct.load_pipeline(name, device="cpu", **options)
+    except OSError as error:
+        assert type(error) is kind and words in str(error) and name in str(error), repr(error)
+    else:
+        raise AssertionError(name)
+"""
+
+OFFLINE = """
+import os, time
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody answers
+import diffct
+
+begun = time.monotonic()
+options = {"subfolder": "models/ct", "variant": "fp16", "device": "cpu"}
+assert type(diffct.load_pipeline("group/pelvis", **options)) is diffct.CT3DPipeline
+try:
+    diffct.load_pipeline("group/other", device="cpu")
+except ConnectionError as error:
+    assert "no such folder" in str(error) and "no network" in str(error), error
+else:
+    raise AssertionError("it loads")
+assert time.monotonic() - begun < 8  # a download's own tries take 23 s
+"""
+
+
+@pytest.mark.slow
+def test_the_hub_says_why_it_gives_nothing_and_is_not_needed_for_what_is_here(hub, tmp_path):
+    hub.gated.add("group/gated")
+    hub.run(SAVE.replace('"volumes.pt"', repr(str(tmp_path / "volumes.pt"))) + REFUSED)
+    files = set(hub.repo_files("group/pelvis"))
+    assert "models/ct/unet/diffusion_pytorch_model.fp16.safetensors" in files
+    assert not any(name.endswith("README.md") for name in files)
+    hub.run(OFFLINE)
 
 
 SAVE_FILMS = """

@@ -1,8 +1,6 @@
 """Loading a pipeline: types of its parts, and names that are no pipelines."""
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -109,24 +107,3 @@ def test_a_pipeline_recorded_as_it_was_once_still_loads(tmp_path):
     path.write_text(json.dumps(index))
     for load in (diffct.load_pipeline, diffusers.DiffusionPipeline.from_pretrained):
         assert type(load(tmp_path)) is diffct.CT3DPipeline
-
-
-WITHOUT_DIFFCT = """
-import sys
-sys.modules["diffct"] = None  # as if it were not installed
-from diffusers import DiffusionPipeline
-try:
-    DiffusionPipeline.from_pretrained(NAME, trust_remote_code=True)
-except AttributeError as error:
-    assert "pip install diffct; import diffct" in str(error), error
-else:
-    raise AssertionError("it loads")
-"""
-"""diffusers alone names what it lacks; what it cannot say by itself, the recorded name says."""
-
-
-@pytest.mark.slow
-def test_diffusers_alone_says_what_to_install(films):
-    code = WITHOUT_DIFFCT.replace("NAME", repr(str(films)))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
