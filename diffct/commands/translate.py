@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from diffct.commands.loading import add_pipeline_arguments, load_chosen
-from diffct.config import path_argument
+from diffct.config import expand_path, path_argument
 from diffct.destination import prove_writable
 from diffct.pipelines import FlairToT1Pipeline
 from diffct.pipelines.volume_translation import translation_files
@@ -74,7 +74,7 @@ def _condition(words: str) -> tuple[str, Path]:
     name, _, path = words.partition("=")
     if not name or not path:
         raise ValueError(f"--condition {words}: give NAME=PATH.")
-    return name, Path(path)
+    return name, Path(expand_path(path))
 
 
 def _check_out(options: argparse.Namespace, scans: Iterable[Path]) -> None:
