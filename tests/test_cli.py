@@ -1,5 +1,6 @@
 """The `diffct` command."""
 
+import json
 import os
 import subprocess
 import sys
@@ -316,6 +317,11 @@ def test_inspect_shows_what_would_be_read_and_what_is_wrong(tmp_path, capsys):
     assert stop.value.code == 1
     output = capsys.readouterr().out
     assert "bad.nii" in output and "problem" in output
+    main(["inspect", str(tmp_path), "--exclude", "bad*", "--kind", "ct", "--json"])
+    printed = capsys.readouterr()
+    inspected = json.loads(printed.out)
+    assert len(inspected["images"]) == 1 and inspected["left_out"][0]["path"].endswith("bad.nii")
+    assert "Reading" in printed.err
 
 
 def test_phantom_brains_are_written_and_sliced(tmp_path, capsys):

@@ -1,24 +1,61 @@
 """`diffct inspect`: what would be read of a file or folder, and what is wrong with it."""
 
 import argparse
+import json
 import sys
+from pathlib import Path
 
-from diffct.config import path_argument
-from diffct.data.inspection import format_reports, inspect_scans
+from diffct.data.inspection import format_reports, inspect_manifest, inspect_scans
+from diffct.data.manifest import MANIFEST_NAME
+
+_MODALITIES = {"ct": "CT", "mr": "MR", "film": "film"}
 
 
 def add_inspect(commands: "argparse._SubParsersAction") -> None:
     """Describe `diffct inspect`."""
     parser = commands.add_parser(
-        "inspect", help="show what would be read: size, spacing, orientation, HU, problems"
+        "inspect",
+        help="show what would be read: size, spacing, values, problems, files left out",
+        description="Read every image of a folder, or of a manifest, and say what is wrong. Ends"
+        " with 1 if an image cannot be used.",
     )
-    parser.add_argument("path", type=path_argument, help="a file, or a folder of scans")
+    parser.add_argument(
+        "path", type=Path, help="a folder of scans or films, one image file, or a manifest.jsonl"
+    )
+    parser.add_argument(
+        "--kind",
+        choices=list(_MODALITIES),
+        help="what the images are. By default pictures are films, DICOM says it itself, and the"
+        " other volumes are judged as MR if none of them can be CT in HU",
+    )
+    for option, words in (("--include", "alone are read"), ("--exclude", "are not read")):
+        parser.add_argument(
+            option,
+            nargs="+",
+            default=[],
+            metavar="PATTERN",
+            help=f'paths that {words}, e.g. "ct.nii.gz" or "*/segmentations"; quote them',
+        )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.set_defaults(run=_inspect)
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    """Print a report and exit with 1 if any scan has a problem."""
-    reports = inspect_scans(options.path)
-    print(format_reports(reports))
-    if any(report.problems for report in reports):
+    """Print a report and exit with 1 if any image has a problem."""
+    path = options.path
+    if path.suffix == ".jsonl" or (path / MANIFEST_NAME).is_file():
+        inspection = inspect_manifest(path, show_progress=True)
+    else:
+        inspection = inspect_scans(
+            path,
+            modality=_MODALITIES.get(options.kind),
+            include=options.include,
+            exclude=options.exclude,
+            show_progress=True,
+        )
+    if options.json:
+        print(json.dumps(inspection.as_json(), ensure_ascii=False, indent=2))
+    else:
+        print(format_reports(inspection))
+    if inspection.unusable:
         sys.exit(1)

@@ -157,7 +157,7 @@ def _copies_left_out(
     left_out = {}
     for group in copies:
         chosen = [key for key in group if key in named]
-        if not chosen:  # a series says more than its conversion: who it is, and how it lay
+        if not chosen:  # a DICOM series says more than its conversion
             chosen = [min(group, key=lambda key: (not scans[key].is_dir(), key))]
         left_out |= {key: chosen[0] for key in group if key not in chosen}
     return left_out

@@ -39,8 +39,8 @@ SPREAD_DESCRIPTION = "Synthetic: standard deviation of samples of a diffusion mo
 _DATA_ENDINGS = (".raw", ".zraw", ".raw.gz", ".bin", ".dat")
 _HEADER_ENDINGS = (".nhdr", ".mhd")
 _NAMED_AT_MOST = 3
-# Of one image in several formats the first is read: the DICOM file of a film holds its window. A
-# DICOM series comes last, since it says no more of a scan than the one file.
+# Of one image in several formats the first is read, after DICOM series and DICOM files of any name,
+# which say whose an image is, and in which window a film is shown.
 _BEST_FIRST = (".dcm", ".png", ".tif", ".tiff", ".jpg", ".jpeg", *VOLUME_ENDINGS)
 
 
@@ -105,7 +105,7 @@ def find_images(
     Links are followed. Left out are hidden files and folders, label maps (few whole numbers in
     large areas), maps of uncertainty, DICOM files of other classes than images, formats that are
     not read, pictures beside volumes, second copies of an image in another format (`a.dcm` beside
-    `a.png`, the series in the folder `a` beside `a.nii.gz`), and contact sheets.
+    `a.png`, `a.nii.gz` beside the series in the folder `a`), and contact sheets.
 
     Args:
         folder: Where to look.
@@ -286,10 +286,8 @@ def _one_format_each(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         named.setdefault(_without_ending(file), []).append(file)
 
     def rank(file: Path) -> int:
-        if file.is_dir():
-            return len(_BEST_FIRST)
-        ending = file.name[len(_without_ending(file).name) :].lower()
-        return _BEST_FIRST.index(ending) if ending else 0  # DICOM files often have none
+        ending = "" if file.is_dir() else file.name[len(_without_ending(file).name) :].lower()
+        return _BEST_FIRST.index(ending) + 1 if ending else 0
 
     ordered = [sorted(group, key=rank) for group in named.values()]
     return [group[0] for group in ordered], [file for group in ordered for file in group[1:]]

@@ -106,6 +106,15 @@ def test_patients_who_share_a_scan_are_one_with_all_their_scans(tmp_path):
         assert any({"a1", "a2", "b2"} <= side for side in sides) and "b1" not in sides[0] | sides[1]
 
 
+def test_a_conversion_named_like_its_series_does_not_hide_whose_it_is(tmp_path):
+    for name, patient, seed in (("s0", "A", 0), ("s1", "A", 1), ("s2", "B", 2), ("s3", "C", 3)):
+        write_dicom_series(tmp_path / "scans" / name, patient, seed)
+        write_nifti(scan(seed), tmp_path / "scans" / f"{name}.nii.gz")
+    cohort = prepare(tmp_path)
+    assert cohort.patients["s0"] == cohort.patients["s1"]
+    assert len(set(cohort.patients.values())) == 3
+
+
 def test_copies_are_known_without_reading_again(tmp_path):
     write_series_with_conversions(tmp_path / "scans")
     first = prepare(tmp_path)
