@@ -149,7 +149,8 @@ def _drop_contradictions(films: Iterable[Film]) -> list[Film]:
             film = replace(film, dropped="image of two patients")
         elif film.dropped is None and film.image in images:
             film = replace(film, dropped="image listed twice")
-        images.add(film.image)
+        if film.dropped is None:
+            images.add(film.image)
         checked.append(film)
     return checked
 

@@ -155,6 +155,10 @@ def test_an_image_of_two_patients_is_nobodys(films, tmp_path):
     rows = [good, other, other | {"patient": good["patient"]}]
     report = prepare(films, tmp_path / "out", write_table(tmp_path / "films.csv", *rows))
     assert report.dropped == {"image of two patients": 2} and report.rows == 3
+    # A row that says nothing takes nothing from the one that does.
+    rows = [other | {"text": "nan"}, good, other]
+    report = prepare(films, tmp_path / "again", write_table(tmp_path / "films.csv", *rows))
+    assert report.dropped == {"no text": 1} and report.images["train"] == 2
 
 
 def test_reports_and_plain_text_are_both_read(films, tmp_path):
