@@ -202,6 +202,8 @@ def test_films_are_written_as_dicom_beside_their_pictures(films, tmp_path):
         ([], "--prompt"),
         (["--prompt", "left", "--size", "4", "8", "8"], "--size has no meaning for a CXR"),
         (["--prompt", "left", "--class-label", "1"], "--class-label has no meaning"),
+        (["--prompt", "left", "--pixel-spacing", "0.2"], "add --dicom"),
+        (["--prompt", "left", "--dicom", "--pixel-spacing", "-1"], "pixel spacing is -1 mm"),
         (["--prompt", "left", "--height", "33"], "height=33"),
         (["--prompt", "left", "--scheduler", "FlowMatchEulerDiscreteScheduler"], "FlowMatch"),
     ],

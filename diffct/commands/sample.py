@@ -96,6 +96,8 @@ def _sample(options: argparse.Namespace) -> None:
         if getattr(options, name) not in (None, False) and not isinstance(pipeline, kind):
             found = type(pipeline).__name__
             raise ValueError(f"--{name.replace('_', '-')} has no meaning for a {found}.")
+    if options.pixel_spacing is not None and not options.dicom:
+        raise ValueError("--pixel-spacing is written into DICOM files only: add --dicom.")
     pipeline.set_progress_bar_config(leave=False)
     if isinstance(pipeline, CT3DPipeline):
         _sample_volumes(pipeline, options, window_hu)
