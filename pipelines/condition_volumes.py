@@ -1,16 +1,29 @@
 """Scans that condition a translation: in [0, 1], turned to a plane, on one grid."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from diffusers.utils import logging
 
-from diffct.data.intensity import robust_range, to_unit_range
+from diffct.data.dicom import read_scan_source
+from diffct.data.intensity import foreground, robust_range, to_unit_range
 from diffct.data.slices import turn_to_plane
 from diffct.data.transforms import resample_onto
 from diffct.data.volume import Volume, read_stored
 
+logger = logging.get_logger(__name__)
+
 Scan = str | Path | Volume
+
+# Magnetic resonance is positive but for what filters overshoot; air in CT has -1000 HU.
+_AIR_BELOW_HU = -500.0
+_LEAST_AIR = 0.001
+_HEAD_WORDS = ("HEAD", "BRAIN", "SKULL", "CRANI", "NEURO", "FACE", "NECK", "ORBIT", "EAR", "IAC")
+# Tissue this much larger or smaller than the training slices is not what was trained on.
+_MOST_TIMES_LARGER = 1.5
+_MOST_TIMES_SMALLER = 2.5
 
 
 def is_scan(image: object) -> bool:
@@ -32,9 +45,78 @@ def read_unit(scan: Scan, name: str) -> Volume:
         FileNotFoundError: There is no such file.
         ValueError: The scan is damaged, constant or holds NaN.
     """
-    stored = scan if isinstance(scan, Volume) else read_stored(scan)
-    where = name if isinstance(scan, Volume) else scan
-    return Volume(to_unit_range(stored.array, robust_range(stored.array, where)), stored.affine)
+    return to_unit(read_condition(scan, name), scan, name)
+
+
+def read_condition(scan: Scan, name: str) -> Volume:
+    """Read a scan, and warn if its header or its values say that it is no MR of a head.
+
+    Args:
+        scan: As for `read_unit`.
+        name: As for `read_unit`.
+
+    Returns:
+        The scan in its own intensities, its axes as they are stored.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The scan is damaged.
+    """
+    stored, doubts = scan, []
+    if not isinstance(scan, Volume):
+        stored = read_stored(scan)
+        source = read_scan_source(Path(scan))
+        if source.modality not in (None, "MR"):
+            doubts.append(f"its header says {source.modality}")
+        part = source.body_part
+        if part is not None and not any(word in part for word in _HEAD_WORDS):
+            doubts.append(f"its header says {part}")
+    air = np.count_nonzero(stored.array < _AIR_BELOW_HU) / stored.array.size
+    if air >= _LEAST_AIR:
+        doubts.append(f"{air:.0%} of its values lie below {_AIR_BELOW_HU:g}, as air in CT does")
+    if doubts:
+        where = name if isinstance(scan, Volume) else scan
+        logger.warning(
+            "%s: is this the %s of a head (%s)? The translation may mean nothing.",
+            where,
+            name,
+            "; ".join(doubts),
+        )
+    return stored
+
+
+def to_unit(volume: Volume, scan: Scan, name: str) -> Volume:
+    """Normalise a scan by the robust range of the whole volume; see `read_unit`."""
+    intensities = robust_range(volume.array, name if isinstance(scan, Volume) else scan)
+    return replace(volume, array=to_unit_range(volume.array, intensities))
+
+
+def warn_of_other_size(
+    unit: Volume, size: Sequence[int] | None, spacing_mm: Sequence[float] | None
+) -> None:
+    """Warn if the tissue of a scan is much larger or smaller than the slices of the training.
+
+    Args:
+        unit: A scan in [0, 1], turned to the plane.
+        size: Rows and columns of the training; None if it is not known.
+        spacing_mm: Between rows and columns of the training; None if it is not known.
+    """
+    if size is None or spacing_mm is None:
+        return
+    trained = np.multiply(size, spacing_mm)
+    shown = foreground(unit.array).any(axis=0)
+    held = [np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0)]
+    if not shown.any():
+        return
+    extent = np.array([places[-1] - places[0] + 1 for places in held]) * unit.spacing_mm[1:]
+    larger = (extent / trained).max()
+    if larger > _MOST_TIMES_LARGER or larger < 1 / _MOST_TIMES_SMALLER:
+        logger.warning(
+            "The tissue of the scan measures %.0f x %.0f mm, the slices of the training %.0f x "
+            "%.0f mm: is it the same part of the body? The translation may mean nothing.",
+            *extent,
+            *trained,
+        )
 
 
 def on_one_grid(units: Mapping[str, Volume], plane: str) -> dict[str, Volume]:

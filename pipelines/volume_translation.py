@@ -1,8 +1,9 @@
 """A whole scan translated slice by slice, onto the grid that it came on."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,20 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diffct.data.intensity import foreground
+from diffct.data.image_folder import SPREAD_DESCRIPTION
+from diffct.data.intensity import foreground, removed_background
 from diffct.data.slices import cut_slice, put_slice, tissue_window
 from diffct.data.transforms import resample, resample_onto
 from diffct.data.volume import NIFTI_ENDINGS, Volume, reorient, write_nifti
 from diffct.pipelines.coherent_noise import coherent_noise
-from diffct.pipelines.condition_volumes import Scan, is_scan, on_one_grid, read_unit
+from diffct.pipelines.condition_volumes import (
+    Scan,
+    is_scan,
+    on_one_grid,
+    read_condition,
+    to_unit,
+    warn_of_other_size,
+)
 from diffct.pipelines.outputs import SYNTHETIC
 
 if TYPE_CHECKING:
@@ -30,9 +39,11 @@ class VolumeTranslation:
     """A translated scan.
 
     Attributes:
-        mean: The mean of the samples, or the only one, in [0, 1] of the training range and 0 where
-            nothing was sampled; with the size and the affine of the scan.
-        std: Standard deviation of the samples in each voxel; None for one sample.
+        mean: The mean of the samples, or the only one, in [0, 1] of the training range; with the
+            size and the affine of the scan. 0 where nothing was sampled, and where the scan is
+            exactly 0 around its tissue, as after skull stripping.
+        std: Standard deviation of the samples in each voxel, 0 in the same places; None for one
+            sample.
     """
 
     mean: Volume
@@ -42,7 +53,8 @@ class VolumeTranslation:
         """Write float32 NIfTI, the standard deviation to `<name>_std.nii.gz` beside it.
 
         Args:
-            path: Ends in .nii or .nii.gz. The file's axes are those of the scan's file.
+            path: Ends in .nii or .nii.gz. The file's axes are those of the scan's file, and so are
+                the codes of sform and qform: a scan in MNI space stays one.
 
         Returns:
             The paths of the files.
@@ -53,8 +65,9 @@ class VolumeTranslation:
         """
         volumes = [volume for volume in (self.mean, self.std) if volume is not None]
         paths = translation_files(path)[: len(volumes)]
-        for volume, file in zip(volumes, paths, strict=True):
-            _write(volume, file)
+        descriptions = (SYNTHETIC, SPREAD_DESCRIPTION)[: len(volumes)]
+        for volume, file, description in zip(volumes, paths, descriptions, strict=True):
+            _write(volume, file, description)
         return paths
 
 
@@ -68,9 +81,9 @@ def translation_files(path: str | Path) -> list[Path]:
         ValueError: It does not end in .nii or .nii.gz.
     """
     path = Path(path)
-    if not path.name.endswith(NIFTI_ENDINGS):
+    if not path.name.lower().endswith(NIFTI_ENDINGS):
         raise ValueError(f"{path}: a NIfTI file ends in .nii or .nii.gz.")
-    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
     return [path, path.with_name(f"{stem}_std.nii.gz")]
 
 
@@ -94,7 +107,9 @@ def translate_volume(
     All slices of the pipeline's plane that hold tissue are translated, in a window around the
     tissue, at the training spacing if the scan's differs by more than 5 %. The noise changes slowly
     from slice to slice (see `coherent_noise`), and what a scheduler draws in its steps is the same
-    in all slices, so the slices fit together as far as the network lets them.
+    in all slices, so the slices fit together as far as the network lets them. Where the scan is
+    exactly 0 around its tissue, as after skull stripping, so is the result. A scan that looks like
+    a CT, or like another part of the body, is translated with a warning.
 
     Args:
         pipeline: The pipeline.
@@ -127,13 +142,15 @@ def translate_volume(
 
     # 1. read, on the grid of the first scan
     scans = _by_condition(image, pipeline.conditions)
-    stored = {name: read_unit(scan, name) for name, scan in scans.items()}
+    raw = {name: read_condition(scan, name) for name, scan in scans.items()}
+    stored = {name: to_unit(raw[name], scan, name) for name, scan in scans.items()}
     grids = on_one_grid(stored, pipeline.config.plane)
     units = {name: _to_spacing(unit, pipeline.config.spacing_mm) for name, unit in grids.items()}
 
     # 2. cut slices
     first = next(iter(units.values()))
     usual, multiple = pipeline.window()
+    warn_of_other_size(first, usual, pipeline.config.spacing_mm)
     size = _window_size(first.array, usual, multiple=multiple)
     start = tissue_window(first.array, size)
     indices = np.flatnonzero(foreground(first.array).any(axis=(1, 2))).tolist()
@@ -168,9 +185,9 @@ def translate_volume(
         )
 
     # 4. put back
-    grid, origin = next(iter(grids.values())), next(iter(stored.values()))
+    grid, scan = next(iter(grids.values())), next(iter(raw.values()))
     volumes = [_put_back(values, first, indices, start) for values in maps]
-    translation = VolumeTranslation(*(_as_stored(volume, grid, origin) for volume in volumes))
+    translation = VolumeTranslation(*(_as_stored(volume, grid, scan) for volume in volumes))
     if out is not None:
         translation.save(out)
     return translation
@@ -271,12 +288,20 @@ def _put_back(
 
 
 def _as_stored(volume: Volume, grid: Volume, stored: Volume) -> Volume:
-    """Bring a translation from the training grid to the scan's, and turn it as the scan."""
+    """Bring a translation from the training grid to the scan's, and turn and cut it as the scan.
+
+    Args:
+        volume: The translation.
+        grid: The scan, turned to the plane.
+        stored: The scan in its own intensities, as it is stored.
+    """
     if volume.size != grid.size or not np.allclose(volume.affine, grid.affine):
         volume = resample_onto(volume, grid)
     turned = reorient(volume, stored.orientation)
+    array = turned.array.astype(np.float32)
+    array[removed_background(stored.array)] = 0
     # The same numbers, without the rounding of turning there and back.
-    return Volume(turned.array.astype(np.float32), stored.affine)
+    return replace(stored, array=array)
 
 
 @contextmanager
@@ -300,7 +325,9 @@ def _progress(
         pipeline.set_progress_bar_config(**own)
 
 
-def _write(volume: Volume, path: Path) -> None:
+def _write(volume: Volume, path: Path, description: str) -> None:
     """Write a volume with the axes of its array as those of the file, which NIfTI reverses."""
-    reversed_axes = Volume(volume.array.transpose(2, 1, 0), volume.affine[:, [2, 1, 0, 3]])
-    write_nifti(reversed_axes, path, stored_as="float32", description=SYNTHETIC)
+    reversed_axes = replace(
+        volume, array=volume.array.transpose(2, 1, 0), affine=volume.affine[:, [2, 1, 0, 3]]
+    )
+    write_nifti(reversed_axes, path, stored_as="float32", description=description)

@@ -15,7 +15,11 @@ def add_translate(commands: "argparse._SubParsersAction") -> None:
     """Describe `diffct translate`."""
     parser = commands.add_parser("translate", help="translate a scan, as FLAIR to T1-weighted")
     add_pipeline_arguments(parser)
-    parser.add_argument("scan", type=path_argument, help="the scan: NIfTI, NRRD or a DICOM folder")
+    parser.add_argument(
+        "scan",
+        type=path_argument,
+        help="the scan: NIfTI, NRRD, MetaImage, a folder with a DICOM series, a multi-frame DICOM",
+    )
     parser.add_argument(
         "--out", type=path_argument, required=True, help="file to write, .nii or .nii.gz"
     )

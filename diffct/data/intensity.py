@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 LOWEST_PERCENTILE = 0.1
 """Of all voxels: in scans of heads, the air."""
 HIGHEST_PERCENTILE = 99.9
 """Of the voxels above the mean: of tissue, however much air is around it."""
 _FOREGROUND = 0.1  # of the range: above noise and air, below any tissue but fluid
+_LEAST_EMPTY_BORDER = 0.5
 
 
 class IntensityRange(NamedTuple):
@@ -66,3 +68,24 @@ def foreground(unit: np.ndarray) -> np.ndarray:
         unit: Intensities in [0, 1], of any shape.
     """
     return unit > _FOREGROUND
+
+
+def removed_background(array: np.ndarray) -> np.ndarray:
+    """Return where a scan was set to 0 around the tissue, as skull stripping does.
+
+    Args:
+        array: A whole volume in its own intensities, of any shape.
+
+    Returns:
+        Booleans of its shape: what is exactly 0 and connected to the border through such voxels,
+        if half of the border is 0; none in a scan with noise in its air. A 0 inside of tissue is
+        not among them.
+    """
+    empty = array == 0
+    border = np.ones(array.shape, dtype=bool)
+    border[(slice(1, -1),) * array.ndim] = False
+    if empty[border].mean() < _LEAST_EMPTY_BORDER:
+        return np.zeros(array.shape, dtype=bool)
+    parts, _ = ndimage.label(empty)
+    outer = np.unique(parts[border])
+    return np.isin(parts, outer[outer > 0])

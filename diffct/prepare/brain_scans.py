@@ -134,7 +134,7 @@ def _read_labels(path: Path, target: Volume, plane: Plane) -> Volume:
 def _read(path: Path, name: str) -> Volume:
     """Read a volume as it is stored."""
     try:
-        return read_stored(path)
+        return read_stored(path, modality="MR")
     except FileNotFoundError as error:
         detail = "a link to a file that is not there" if path.is_symlink() else ""
         raise UnusablePairError(f"{name} not there", detail) from error
