@@ -105,9 +105,9 @@ def warn_of_other_size(
         return
     trained = np.multiply(size, spacing_mm)
     shown = foreground(unit.array).any(axis=0)
-    held = [np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0)]
     if not shown.any():
         return
+    held = [np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0)]
     extent = np.array([places[-1] - places[0] + 1 for places in held]) * unit.spacing_mm[1:]
     larger = (extent / trained).max()
     if larger > _MOST_TIMES_LARGER or larger < 1 / _MOST_TIMES_SMALLER:

@@ -187,7 +187,7 @@ def _why_uneven(heights: np.ndarray, farthest: float) -> str:
         )
     # A spacing is a gap that comes twice running; a slice that is missing leaves a single one.
     running = gaps[1:][np.abs(np.diff(gaps)) <= _POSITION_TOLERANCE * gaps[1:]]
-    if running.size and running.max() > (1 + 2 * _POSITION_TOLERANCE) * running.min():
+    if running.size and running.max() > (1 + _POSITION_TOLERANCE) * running.min():
         change = np.flatnonzero(np.abs(gaps - gaps[0]) > _POSITION_TOLERANCE * gaps[0])[0]
         return (
             f"its slices have two spacings, {running.min():g} mm and {running.max():g} mm; the "

@@ -258,8 +258,9 @@ def write_nifti(
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = description.encode("ascii")
     # The qform mostly holds the same matrix, for readers that look only there.
-    image.set_sform(image.affine, code=volume.space.sform_code)
-    image.set_qform(volume.space.to_qform @ image.affine, code=volume.space.qform_code)
+    affine, space = image.affine.copy(), volume.space
+    image.set_qform(space.to_qform @ affine, code=space.qform_code)
+    image.set_sform(affine, code=space.sform_code)
     with atomic_file(path) as partial:
         nibabel.save(image, partial)
 

@@ -9,78 +9,16 @@ import nrrd
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
-    CTImageStorage,
     EnhancedCTImageStorage,
-    ExplicitVRLittleEndian,
     JPEGLosslessSV1,
     MediaStorageDirectoryStorage,
     RTStructureSetStorage,
-    generate_uid,
 )
 
 from diffct.data.dicom import patient_key
 from diffct.data.volume import check_hounsfield, find_scans, read_stored, read_volume
-
-NAME = "Doe^Jane"
-AXIAL = ((1.0, 0, 0), (0, 1.0, 0))
-# A gentle tilt of the whole patient: still two unit vectors at right angles.
-OBLIQUE = ((0.8, 0.6, 0), (-0.48, 0.64, 0.6))
-CORONAL = ((1.0, 0, 0), (0, 0, -1.0))
-
-
-def stored_values() -> np.ndarray:
-    """Nine slices of 12 rows and 10 columns, different everywhere, as unsigned CT values."""
-    return np.random.default_rng(0).integers(0, 3000, (9, 12, 10)).astype(np.uint16)
-
-
-def write_slice(file: Path, stored: np.ndarray, position, *, series="1.2.3", axes=AXIAL, **tags):
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = tags.get("SOPClassUID", CTImageStorage)
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset(str(file), {}, file_meta=meta, preamble=b"\0" * 128)
-    values = {
-        "SOPClassUID": CTImageStorage,
-        "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
-        "Modality": "CT",
-        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
-        "SeriesInstanceUID": series,
-        "PatientName": NAME,
-        "PatientID": "ID-7",
-        "ImagePositionPatient": [float(f"{x:.9g}") for x in position],
-        "ImageOrientationPatient": [*axes[0], *axes[1]],
-        "PixelSpacing": [1.5, 2.0],  # between rows, between columns
-        "Rows": stored.shape[0],
-        "Columns": stored.shape[1],
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "BitsAllocated": 16,
-        "BitsStored": 16,
-        "HighBit": 15,
-        "PixelRepresentation": 0,
-        "RescaleSlope": 1,
-        "RescaleIntercept": -1024,
-        "PixelData": stored.astype("<u2").tobytes(),
-    } | tags
-    for tag, value in values.items():
-        if value is not None:
-            setattr(dataset, tag, value)
-    file.parent.mkdir(exist_ok=True)
-    dataset.save_as(file, enforce_file_format=True)
-
-
-def write_series(folder: Path, *, gap=4.0, axes=AXIAL, heights=None, step=None, **tags) -> Path:
-    """Write slices that step along the normal, under names that say nothing of their order."""
-    normal = np.cross(*axes)
-    step = gap * normal if step is None else np.asarray(step)
-    heights = np.arange(9) if heights is None else heights
-    for index, height in enumerate(heights):
-        name = f"{(index * 5) % 9}-{index}.dcm"
-        position = np.array([-15.0, -20, 100]) + height * step
-        write_slice(folder / name, stored_values()[index], position, axes=axes, **tags)
-    return folder
+from tests.data.dicom_files import AXIAL, CORONAL, OBLIQUE, stored_values, write_series, write_slice
 
 
 def true_affine(axes=AXIAL, gap=4.0) -> np.ndarray:
