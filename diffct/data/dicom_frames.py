@@ -124,11 +124,12 @@ def placed_frames(header: pydicom.FileDataset) -> list[PlacedFrame]:
     Raises:
         ValueError: A tag or functional group is missing or wrong, or a CT is not in HU.
     """
-    if class_of(header) not in MULTI_FRAME:
+    count = int(header.get("NumberOfFrames") or 1)
+    if class_of(header) not in MULTI_FRAME and count == 1:
         return [_placed(header, [header], None)]
     shared = header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
     own = header.get("PerFrameFunctionalGroupsSequence") or []
-    if not own or len(own) != int(header.get("NumberOfFrames") or 1):
+    if not own or len(own) != count:
         raise ValueError(
             f"{header.filename}: is a multi-frame file ({class_of(header).name}) whose functional "
             "groups do not say where each frame lies. Convert it to NIfTI with dcm2niix first."

@@ -226,7 +226,7 @@ def _without_ending(name: str) -> str | None:
     """Cut .nii or .nii.gz off a name; None when it has neither, or is hidden."""
     if name.startswith("."):
         return None
-    return next((name.removesuffix(e) for e in NIFTI_ENDINGS if name.endswith(e)), None)
+    return next((name[: -len(e)] for e in NIFTI_ENDINGS if name.lower().endswith(e)), None)
 
 
 def _says_synthetic(folder: Path) -> bool:

@@ -58,5 +58,5 @@ def _as_group(wildcard: str) -> str:
         return "([^/]*)"
     if wildcard == "?":
         return "([^/])"
-    inside = wildcard[1:-1].replace("\\", r"\\")
+    inside = wildcard[1:-1].replace("\\", r"\\").replace("[", r"\[")
     return f"([^{inside[1:]}])" if inside.startswith("!") else f"([{inside}])"

@@ -7,6 +7,7 @@ import pydicom
 import pytest
 from pydicom.uid import (
     BasicTextSRStorage,
+    CTImageStorage,
     EnhancedCTImageStorage,
     EnhancedMRImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
@@ -101,11 +102,12 @@ def test_frames_without_a_scale_are_magnetic_resonance_only(tmp_path):
         read_stored(tmp_path / "ct")
 
 
-def test_frames_that_do_not_say_where_they_lie_are_named_with_a_way_out(tmp_path):
-    groups = {"PerFrameFunctionalGroupsSequence": None}
-    write_frames(tmp_path / "x.dcm", kind=EnhancedCTImageStorage, **groups)
+@pytest.mark.parametrize("kind", [EnhancedCTImageStorage, CTImageStorage])
+def test_frames_that_do_not_say_where_they_lie_are_named_with_a_way_out(tmp_path, kind):
+    tags = {"PerFrameFunctionalGroupsSequence": None}
+    write_frames(tmp_path / "x.dcm", kind=kind, **tags)
     with pytest.raises(ValueError, match=r"x\.dcm: is a multi-frame file .*dcm2niix"):
-        read_volume(tmp_path / "x.dcm")
+        read_volume(tmp_path)
 
 
 def test_several_whole_scans_in_a_folder_are_scans_each(tmp_path):

@@ -22,7 +22,8 @@ from diffct.data.manifest import SPLITS, Manifest, ManifestRow, read_manifest
 from diffct.data.slices import put_slice, turn_to_plane
 from diffct.data.volume import Volume, read_stored, reorient
 from diffct.prepare.brain import prepare_brain
-from diffct.prepare.brain_pairs import find_bids
+from diffct.prepare.brain_pairs import find_bids, find_by_patterns
+from tests.data.dicom_files import MR, write_series
 from tests.prepare import brain_trees
 from tests.prepare.runs import children, contents
 
@@ -84,6 +85,22 @@ def test_names_of_files_do_not_say_whose_they_are(prepared):
         pattern = r"images/[0-9a-f]{16}(/\d{4}-(T1w|FLAIR|labels)\.png|/slices\.json)?"
         assert re.fullmatch(pattern, path.relative_to(prepared).as_posix())
         assert b"sub-" not in path.read_bytes() if path.is_file() else True
+
+
+def test_series_of_magnetic_resonance_are_prepared_and_ct_is_not(tmp_path):
+    for number in range(4):
+        tags = MR if number < 3 else {}
+        for contrast in ("T1", "FLAIR"):
+            folder = tmp_path / "scans [MR]" / f"patient {number}" / contrast
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            write_series(folder, series=f"1.{number}", **tags)
+    pattern = f"{tmp_path}/scans [[]MR]/*/"
+    found = find_by_patterns(f"{pattern}T1", {"FLAIR": f"{pattern}FLAIR"})
+    out = tmp_path / "out"
+    report = prepare(found, out, size=(12, 12), slices=2)
+    assert report.kept == 3 and list(report.dropped) == ["T1w unreadable"]
+    assert "holds no MR slice (found 9 CT)" in (out / "dropped.csv").read_text()
+    assert all(row.facts["volume_size"] == [9, 12, 10] for row in read_manifest(out).rows)
 
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
