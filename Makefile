@@ -15,7 +15,7 @@ READY := $(VENV)/diffct-is-installed
 
 demo: $(READY)
 	@set -e
-	$(VENV)/bin/accelerate launch --config_file accelerate_config.yaml \
+	$(VENV)/bin/accelerate launch -q --config_file accelerate_config.yaml \
 		train/train_ct3d.py --resume output_dir=$(OUT)
 	$(VENV)/bin/diffct sample $(OUT)/pipeline --num 4 --steps 100 \
 		--batch-size 4 --overwrite --out $(OUT)/samples
@@ -26,9 +26,9 @@ demo: $(READY)
 demo-cxr: $(READY)
 	@set -e
 	$(VENV)/bin/diffct prepare phantom-cxr --films 3000 --out $(CXR)/films
-	$(VENV)/bin/accelerate launch --config_file accelerate_config.yaml \
+	$(VENV)/bin/accelerate launch -q --config_file accelerate_config.yaml \
 		train/train_autoencoder.py --resume data.manifest=$(CXR)/films output_dir=$(CXR)/autoencoder
-	$(VENV)/bin/accelerate launch --config_file accelerate_config.yaml \
+	$(VENV)/bin/accelerate launch -q --config_file accelerate_config.yaml \
 		train/train_text_to_image.py --resume data.manifest=$(CXR)/films output_dir=$(CXR)/ldm \
 		autoencoder=$(CXR)/autoencoder/autoencoder
 	$(VENV)/bin/diffct sample $(CXR)/ldm/pipeline --num 4 --batch-size 4 --overwrite --out $(CXR)/samples \
@@ -42,7 +42,7 @@ demo-brain: $(READY)
 	$(VENV)/bin/diffct prepare brain --bids $(BRAIN)/bids --slices all --size 112 80 --out $(BRAIN)/slices
 	for stage in autoencoder ldm controlnet; do
 		case $$stage in ldm) script=text_to_image ;; *) script=$$stage ;; esac
-		$(VENV)/bin/accelerate launch --config_file accelerate_config.yaml \
+		$(VENV)/bin/accelerate launch -q --config_file accelerate_config.yaml \
 			train/train_$$script.py --config train/configs/brain_$$stage.yaml --resume
 	done
 	$(VENV)/bin/python -m diffct.eval.fidelity $(BRAIN)/controlnet/pipeline \

@@ -12,6 +12,7 @@ import difflib
 import inspect
 import os
 import re
+import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -244,6 +245,9 @@ def read_command_line(
 ) -> tuple[Schema, bool]:
     """Read the command line that every training script shares.
 
+    A resumed run goes on with the `config.yaml` that it left in its folder, so that nothing has to
+    be typed again but the folder; what is given as key=value comes on top.
+
     Args:
         schema: See `load_config`.
         default: The configuration used when none is named.
@@ -256,16 +260,28 @@ def read_command_line(
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--config", type=path_argument, help=f"YAML file ({default.name})")
     parser.add_argument(
-        "--config", type=path_argument, default=default, help=f"YAML file ({default.name})"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the last checkpoint, if there is one"
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint in output_dir, with the settings saved there",
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. optim.lr=2e-4")
     options = parser.parse_intermixed_args(arguments)
     try:
-        return load_config(schema, options.config, options.overrides), options.resume
+        config = load_config(schema, options.config or default, options.overrides)
+        own = Path(config.output_dir, "config.yaml")
+        if options.resume and own.is_file():
+            ignored = [] if options.config is None else config_differences(own, config)
+            config = load_config(schema, own, [*options.overrides, f"output_dir={own.parent}"])
+            ignored = sorted(set(ignored) - set(config_differences(own, config)))
+            if ignored and os.environ.get("RANK", "0") == "0":
+                print(
+                    f"Going on with {own}; of {options.config} these keys differ and are not used:"
+                    f" {', '.join(ignored)}. Give them as key=value to change them.",
+                    file=sys.stderr,
+                )
+        return config, options.resume
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
 

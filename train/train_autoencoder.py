@@ -1,11 +1,11 @@
 """Train an autoencoder of radiographs, or of any two-dimensional images in grey.
 
-    accelerate launch --config_file accelerate_config.yaml train/train_autoencoder.py
+    accelerate launch -q --config_file accelerate_config.yaml train/train_autoencoder.py
 
 trains a small network on synthetic chest films, on any machine. For your own films, prepared by
 `diffct prepare`:
 
-    accelerate launch --config_file accelerate_config.yaml train/train_autoencoder.py \
+    accelerate launch -q --config_file accelerate_config.yaml train/train_autoencoder.py \
         --config train/configs/cxr_autoencoder_mimic.yaml data.manifest=/path/to/manifest.jsonl \
         objective.perceptual_backbone=/path/to/squeezenet1_1-b8a52dc0.pth \
         output_dir=outputs/my-autoencoder

@@ -1,11 +1,11 @@
 """Train a ControlNet that translates slices of one contrast into another, as FLAIR into T1w.
 
-    accelerate launch --config_file accelerate_config.yaml train/train_controlnet.py
+    accelerate launch -q --config_file accelerate_config.yaml train/train_controlnet.py
 
 trains on the pairs that `diffct prepare brain` left in outputs/brain/slices, on top of the model of
 T1w slices that train_text_to_image.py left in outputs/brain/ldm. For your own:
 
-    accelerate launch --config_file accelerate_config.yaml train/train_controlnet.py \
+    accelerate launch -q --config_file accelerate_config.yaml train/train_controlnet.py \
         --config train/configs/brain_controlnet_ukb.yaml data.manifest=/path/to/slices \
         base=outputs/my-t1w/pipeline output_dir=outputs/my-translation
 

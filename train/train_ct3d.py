@@ -1,10 +1,10 @@
 """Train a 3D CT diffusion model and save it as a pipeline.
 
-    accelerate launch --config_file accelerate_config.yaml train/train_ct3d.py
+    accelerate launch -q --config_file accelerate_config.yaml train/train_ct3d.py
 
 trains a small network on a synthetic pelvis cohort, on any machine. For your own scans:
 
-    accelerate launch --config_file accelerate_config.yaml train/train_ct3d.py \
+    accelerate launch -q --config_file accelerate_config.yaml train/train_ct3d.py \
         data.folder=/path/to/scans output_dir=outputs/my-scans
 
 Another experiment: --config train/configs/ct3d_thesis.yaml. After a crash, the same command with

@@ -1,11 +1,11 @@
 """Train a latent diffusion model of images from text, as of radiographs from their reports.
 
-    accelerate launch --config_file accelerate_config.yaml train/train_text_to_image.py
+    accelerate launch -q --config_file accelerate_config.yaml train/train_text_to_image.py
 
 trains a small network on synthetic chest films, on any machine, in the latent space of the
 autoencoder that train_autoencoder.py left in outputs/cxr-autoencoder. For your own films:
 
-    accelerate launch --config_file accelerate_config.yaml train/train_text_to_image.py \
+    accelerate launch -q --config_file accelerate_config.yaml train/train_text_to_image.py \
         --config train/configs/cxr_ldm_mimic.yaml data.manifest=/path/to/manifest.jsonl \
         autoencoder=outputs/my-autoencoder/autoencoder output_dir=outputs/my-films
 

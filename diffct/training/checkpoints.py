@@ -26,6 +26,7 @@ class Progress:
         batch: Micro-batches of the epoch already used, per process.
         best: The lowest validation loss so far.
         history: One row of logged figures per logged update.
+        pending: The losses since then, one row per micro-batch.
     """
 
     update: int = 0
@@ -33,6 +34,7 @@ class Progress:
     batch: int = 0
     best: float = float("inf")
     history: list[dict[str, float]] = field(default_factory=list)
+    pending: list[dict[str, float]] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the progress for a checkpoint."""

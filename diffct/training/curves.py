@@ -22,8 +22,10 @@ def save_loss_curve(history: Sequence[dict[str, float]], path: Path) -> None:
         style = "o-" if name.startswith("validation") else "-"
         label = name.replace("_", " ")
         axes.plot([row["update"] for row in rows], [row[name] for row in rows], style, label=label)
-    if history:
+    # Losses that are all zero have no logarithm.
+    if any(loss > 0 for row in history for name, loss in row.items() if name != "update"):
         axes.set_yscale("log")
+    if history:
         axes.legend()
     axes.set_xlabel("optimiser updates")
     axes.set_ylabel("loss")

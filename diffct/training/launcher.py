@@ -1,6 +1,10 @@
 """The program that started this training process, if it is `accelerate launch` or torchrun."""
 
+import functools
 import os
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +15,9 @@ _MODULES = ("accelerate.commands.", "torch.distributed.")
 _THREADS_OPTION = "num_cpu_threads_per_process"
 
 
+@functools.cache
 def find_launcher() -> psutil.Process | None:
-    """Return the launcher that this process is a child of, or None."""
+    """Return the launcher that this process is a child of, or was when first asked, or None."""
     try:
         parent = psutil.Process(os.getppid())
         words = parent.cmdline()
@@ -35,6 +40,41 @@ def user_environment() -> Mapping[str, str]:
         return launcher.environ()
     except psutil.Error:
         return os.environ
+
+
+def traceback_follows() -> str:
+    """Return a line on the traceback that `accelerate launch` adds to an error, if it will."""
+    launcher = find_launcher()
+    try:
+        words = [] if launcher is None else launcher.cmdline()
+    except psutil.Error:
+        words = []
+    if not words or {"-q", "--quiet"} & set(words) or "TORCHELASTIC_RUN_ID" in os.environ:
+        return ""
+    return "\n(accelerate's own traceback follows; `accelerate launch -q` leaves it out.)"
+
+
+def resume_command(output_dir: str) -> str:
+    """Return the command that goes on with a run, as its user would type it in the same folder."""
+    words = _short(sys.executable)
+    launcher = find_launcher()
+    if launcher is not None:
+        try:
+            launched = launcher.cmdline()
+        except psutil.Error:
+            launched = []
+        if sys.argv == launched[-len(sys.argv) :]:
+            words = launched[: -len(sys.argv)]
+            # A console script is run by its interpreter.
+            words = words[1:] if Path(words[1]).stem in _PROGRAMS else words
+            words = [*_short(words[0]), *words[1:]]
+    return shlex.join([*words, sys.argv[0], "--resume", f"output_dir={output_dir}"])
+
+
+def _short(program: str) -> list[str]:
+    """Return a program's name if the shell finds it by that, otherwise its path."""
+    name = Path(program).name
+    return [name if shutil.which(name) == program else program]
 
 
 def _names_threads(word: str) -> bool:

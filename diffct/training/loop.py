@@ -5,6 +5,7 @@ validate, preview and save. Everything random is reseeded from (seed, rank, epoc
 resumed run repeats the uninterrupted one bit by bit, and needs no luck to do so.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from tqdm.auto import tqdm
 
 from diffct.training.checkpoints import Checkpoints, Progress
 from diffct.training.curves import save_loss_curve
+from diffct.training.interruption import Interrupted, Interruption
+from diffct.training.launcher import resume_command
 from diffct.training.randomness import reseed
 from diffct.training.steps import Batch
 
@@ -36,7 +39,8 @@ class LoopConfig:
         updates: Length of the run.
         log_every: Interval of logged losses.
         validate_every: Interval of validations; one more ends the run.
-        preview_every: Interval of preview pictures; one more ends the run.
+        preview_every: Interval of preview pictures; one more ends the run, unless the run is
+            shorter than that.
         checkpoint_every: Interval of checkpoints and saved models; one more ends the run in any
             case.
         keep_checkpoints: How many checkpoints to keep.
@@ -97,31 +101,57 @@ def fit(
         FloatingPointError: A loss turned NaN or infinite; the message names the last good
             checkpoint.
         MemoryError: Memory ran out; the message says which settings to lower.
+        Interrupted: A signal asked for the end; the run has a checkpoint of its last update.
     """
     clock = _Clock(accelerator, config=config, progress=progress, folder=folder)
-    for epoch in count(progress.epoch):
-        if progress.update >= config.updates:
-            break
-        for index, batch in _batches(accelerator, loader, epoch=epoch, start=progress.batch):
-            place = (seed, accelerator.process_index, epoch, index)
-            generator = reseed(*place, device=accelerator.device)
-            try:
-                clock.losses(step(batch, generator))
-            except FloatingPointError as error:
-                raise FloatingPointError(_diverged(error, progress, checkpoints)) from error
-            except RuntimeError as error:
-                if _is_out_of_memory(error):
-                    raise MemoryError(OUT_OF_MEMORY) from error
-                raise
-            at_end = index + 1 == len(loader)
-            progress.epoch, progress.batch = (epoch + 1, 0) if at_end else (epoch, index + 1)
-            if accelerator.sync_gradients:
-                progress.update += 1
-                clock.tick()
-                _after_update(accelerator, config, progress, checkpoints, events, clock)
+    with Interruption(accelerator) as interruption:
+        # Asked for early: a launcher may end before its run does.
+        go_on = resume_command(str(folder))
+        for epoch in count(progress.epoch):
             if progress.update >= config.updates:
                 break
+            for index, batch in _batches(accelerator, loader, epoch=epoch, start=progress.batch):
+                place = (seed, accelerator.process_index, epoch, index)
+                generator = reseed(*place, device=accelerator.device)
+                clock.losses(_learn(step, batch, generator, progress, checkpoints))
+                at_end = index + 1 == len(loader)
+                progress.epoch, progress.batch = (epoch + 1, 0) if at_end else (epoch, index + 1)
+                if accelerator.sync_gradients:
+                    progress.update += 1
+                    clock.tick()
+                    _after_update(accelerator, config, progress, checkpoints, events, clock)
+                    number = interruption.requested()
+                    if number is not None and progress.update < config.updates:
+                        checkpoints.save(progress.update)
+                        events.save(clock.folder / events.product)
+                        clock.close()
+                        accelerator.print(
+                            f"Stopped at update {progress.update}, with a checkpoint. Go on with:"
+                            f"\n    {go_on}",
+                            file=sys.stderr,
+                        )
+                        raise Interrupted(128 + number)
+                if progress.update >= config.updates:
+                    break
     clock.close()
+
+
+def _learn(
+    step: Callable[[Batch, torch.Generator], dict[str, float]],
+    batch: Batch,
+    generator: torch.Generator,
+    progress: Progress,
+    checkpoints: Checkpoints,
+) -> dict[str, float]:
+    """Learn from a micro-batch; trouble says what to do about it."""
+    try:
+        return step(batch, generator)
+    except FloatingPointError as error:
+        raise FloatingPointError(_diverged(error, progress, checkpoints)) from error
+    except RuntimeError as error:
+        if _is_out_of_memory(error):
+            raise MemoryError(OUT_OF_MEMORY) from error
+        raise
 
 
 def _batches(
@@ -158,7 +188,7 @@ def _after_update(
         if validation < progress.best:
             progress.best = validation
             events.save(clock.folder / f"{events.product}-best")
-    if due(config.preview_every):
+    if config.updates >= config.preview_every and due(config.preview_every):
         events.preview(clock.folder / "previews" / f"update-{progress.update:08d}.png")
     if last or due(config.checkpoint_every):
         events.save(clock.folder / events.product)
@@ -175,7 +205,6 @@ class _Clock:
         self.accelerator = accelerator
         self.progress = progress
         self.folder = folder
-        self.pending: list[dict[str, float]] = []
         self.since = time.perf_counter()
         self.updates_since = progress.update
         self.bar = tqdm(
@@ -188,7 +217,7 @@ class _Clock:
 
     def losses(self, losses: dict[str, float]) -> None:
         """Take the losses of a micro-batch."""
-        self.pending.append(losses)
+        self.progress.pending.append(losses)
 
     def tick(self) -> None:
         """Count an update."""
@@ -199,13 +228,14 @@ class _Clock:
         seconds = time.perf_counter() - self.since
         updates = self.progress.update - self.updates_since
         self.since, self.updates_since = time.perf_counter(), self.progress.update
+        pending = self.progress.pending
         # A loss may begin late, as the adversarial one does; its mean is over the rows with it.
         means = {
-            name: sum(row[name] for row in self.pending if name in row)
-            / sum(name in row for row in self.pending)
-            for name in dict.fromkeys(name for row in self.pending for name in row)
+            name: sum(row[name] for row in pending if name in row)
+            / sum(name in row for row in pending)
+            for name in dict.fromkeys(name for row in pending for name in row)
         }
-        self.pending = []
+        self.progress.pending = []
         self.progress.history.append({"update": self.progress.update, **means})
         self.bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
         self.accelerator.log(

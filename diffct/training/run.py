@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from diffct.atomic import atomic_file, remove_partials
 from diffct.config import config_differences, flat_config, save_config
 from diffct.training.checkpoints import Checkpoints, Progress
 from diffct.training.cpu import use_cpus_well
+from diffct.training.interruption import Interrupted
+from diffct.training.launcher import find_launcher, traceback_follows
 from diffct.training.precision import choose_precision
 from diffct.training.settings import EMAConfig, OptimConfig, RunConfig
 from diffct.training.steps import GradientStep, Learner, Losses
@@ -55,13 +58,19 @@ FIXED = (
 def plain_errors() -> Iterator[None]:
     """End the script with one line, not a traceback, for what its user can mend.
 
-    Bad data, settings and folders, a full disk, memory that ran out and a loss that diverged.
+    Bad data, settings and folders, a full disk, memory that ran out and a loss that diverged; and
+    for the user's own wish that it ends.
     """
     try:
         yield
+    except Interrupted as interrupted:
+        sys.exit(interrupted.exit_code)
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         logger.debug("Traceback of the error:", exc_info=True)
-        sys.exit(f"ERROR: {error}")
+        sys.exit(f"ERROR: {error}{traceback_follows()}")
 
 
 def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
@@ -86,6 +95,7 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
                 f"tracker={config.tracker} is not installed: pip install {TRACKERS[config.tracker]}"
             )
     folder = Path(config.output_dir)
+    find_launcher()  # while it lives: a run stops when its launcher does
     accelerator = Accelerator(
         mixed_precision=choose_precision(config.mixed_precision),
         gradient_accumulation_steps=config.train.gradient_accumulation,

@@ -19,7 +19,7 @@ tracker: none
 data:
   phantom_scans: 6
   size: [4, 16, 16]
-  spacing_mm: [24, 24, 24]
+  spacing_mm: [20, 20, 20]
   validation_fraction: 0.34
 unet:
   down_block_types: [DownBlock2D, AttnDownBlock3D]
@@ -83,20 +83,40 @@ class Experiment:
 
     def kill_when(self, moment: Callable[[], bool], *words: str, processes: int = 1) -> None:
         """Start, wait for a moment, and kill every process without warning."""
-        process = subprocess.Popen(
+        process = self._start(*words, processes=processes)
+        self._wait_for(moment, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def interrupt_when(
+        self, moment: Callable[[], bool], *words: str, number: signal.Signals, group: bool = True
+    ) -> str:
+        """Start, wait for a moment, send a signal, and return what the processes said in the end.
+
+        The launcher alone gets it, as from `kill`, or the group, as from a terminal.
+        """
+        process = self._start(*words)
+        self._wait_for(moment, process)
+        (os.killpg if group else os.kill)(process.pid, number)
+        return process.communicate(timeout=200)[1]  # the run outlives its launcher
+
+    def _start(self, *words: str, processes: int = 1) -> subprocess.Popen:
+        return subprocess.Popen(
             self.command(*words, processes=processes),
             env=ENVIRONMENT,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
             start_new_session=True,
         )
+
+    @staticmethod
+    def _wait_for(moment: Callable[[], bool], process: subprocess.Popen) -> None:
         deadline = time.monotonic() + 200
         while not moment():
             assert process.poll() is None, "the run ended before the moment to kill it"
             assert time.monotonic() < deadline, "the moment to kill the run never came"
             time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 @pytest.fixture(autouse=True)

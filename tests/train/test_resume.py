@@ -1,8 +1,12 @@
-"""A killed and resumed run equals the one that was never interrupted, bit by bit."""
+"""A killed or interrupted and resumed run equals the one that was never interrupted, bit by bit."""
+
+import shlex
+import signal
+import subprocess
 
 import pytest
 
-from tests.train.conftest import TINY
+from tests.train.conftest import ENVIRONMENT, TINY
 from tests.train.resumption import LAST, MOMENTS, prepare_rerun
 
 pytestmark = pytest.mark.slow
@@ -25,3 +29,37 @@ def test_killed_and_resumed_run_equals_uninterrupted_run(experiment_factory, nam
     assert not (rerun.killed.folder / LAST).exists()
     rerun.finish()
     rerun.check_equal(["pipeline/unet"])
+
+
+def test_a_run_that_is_asked_to_stop_saves_itself_and_tells_how_to_go_on(experiment_factory):
+    overrides = ["train.gradient_accumulation=2", "train.checkpoint_every=0", "train.log_every=7"]
+    rerun = prepare_rerun(
+        experiment_factory, *overrides, script="train_ct3d.py", yaml=TINY, processes=1
+    )
+    run = rerun.killed
+    # As by Ctrl-C, which the launcher gets as well, and does not wait for the run.
+    said = run.interrupt_when(
+        lambda: (run.folder / "pipeline-best").exists(), *overrides, number=signal.SIGINT
+    )
+    # The message is the last that is said; its command is whole and repeats no settings.
+    *_, announcement, command = said.strip().splitlines()
+    assert "with a checkpoint. Go on with:" in announcement, said
+    assert "gradient_accumulation" not in command
+    (saved,) = (run.folder / "checkpoints").glob("checkpoint-*")
+    assert f"update {int(saved.name.partition('-')[2])}," in announcement
+    resumed = subprocess.run(
+        shlex.split(command), env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    finished = rerun.whole.run(*overrides)
+    assert finished.returncode == 0, finished.stderr
+    rerun.check_equal(["pipeline/unet"])
+
+
+def test_a_run_whose_launcher_is_ended_saves_itself(experiment_factory):
+    run = experiment_factory("alone")
+    said = run.interrupt_when(
+        lambda: (run.folder / "split.json").exists(), number=signal.SIGTERM, group=False
+    )
+    assert "Stopped at update 1, with a checkpoint." in said
+    assert (run.folder / "checkpoints/checkpoint-00000001").is_dir()

@@ -18,7 +18,7 @@ from diffct.train.train_ct3d import CONFIGS, CT3DConfig, main
 TINY = [
     "tracker=none",
     "data.size=[4,16,16]",
-    "data.spacing_mm=[24,24,24]",
+    "data.spacing_mm=[20,20,20]",
     "data.validation_fraction=0.34",
     "unet.down_block_types=[DownBlock2D,AttnDownBlock3D]",
     "unet.up_block_types=[AttnUpBlock3D,UpBlock2D]",
@@ -41,7 +41,7 @@ def scans(tmp_path_factory) -> Path:
     """Make a folder of six small scans."""
     folder = tmp_path_factory.mktemp("cohort")
     write_pelvis_cohort(
-        folder / "made", num_scans=6, seed=5, size=(4, 16, 16), spacing_mm=(24.0, 24.0, 24.0)
+        folder / "made", num_scans=6, seed=5, size=(4, 16, 16), spacing_mm=(20.0, 20.0, 20.0)
     )
     return folder / "made" / "images"
 
@@ -71,7 +71,7 @@ def test_a_run_leaves_a_pipeline_pictures_and_pruned_checkpoints(tmp_path, scans
 
     pipeline = diffct.load_pipeline(output / "pipeline", device="cpu")
     assert pipeline.config.size == [4, 16, 16]
-    assert pipeline.config.spacing_mm == [24.0, 24.0, 24.0]
+    assert pipeline.config.spacing_mm == [20.0, 20.0, 20.0]
     facts = pipeline.config.training
     assert (facts["updates"], facts["synthetic"]) == (4, False)
     assert facts["cohort"]["train_scans"] == 4
