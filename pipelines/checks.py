@@ -1,6 +1,7 @@
-"""Whether components and arguments of a latent diffusion pipeline fit each other."""
+"""Whether components and arguments of a pipeline fit each other."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
@@ -78,6 +79,12 @@ def latent_size(
             raise ValueError(f"{name}={length} is no positive multiple of {factor}.")
         sizes.append(int(length) // factor)
     return sizes[0], sizes[1]
+
+
+def check_count(name: str, count: object) -> None:
+    """Raise a ValueError unless an argument is a whole number of at least 1."""
+    if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+        raise ValueError(f"{name}={count!r} must be a whole number, at least 1.")
 
 
 def as_texts(prompt: str | Sequence[str]) -> list[str]:

@@ -170,3 +170,18 @@ def control_spans(
                 " fractions of the steps, 0 <= start <= end <= 1."
             )
     return spans
+
+
+def results_per_image(num_images_per_prompt: int, num_samples: int, output_type: str) -> int:
+    """Return how many results each image gets.
+
+    Raises:
+        ValueError: The two numbers, or samples and latents, exclude each other.
+    """
+    if num_samples > 1 and num_images_per_prompt > 1:
+        raise ValueError(
+            "Give num_images_per_prompt or num_samples, not both: samples are one image."
+        )
+    if num_samples > 1 and output_type == "latent":
+        raise ValueError("num_samples averages images; latents have no mean image.")
+    return num_images_per_prompt * num_samples

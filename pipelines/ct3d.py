@@ -1,28 +1,24 @@
 """Unconditional or class-conditional 3D CT by diffusion."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers import SchedulerMixin
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from diffct.data.transforms import to_hounsfield
 from diffct.data.volume import canonical_affine
 from diffct.models import UNet3DModel
+from diffct.pipelines.denoising import DenoisingPipeline, Generators, State
 from diffct.pipelines.outputs import CT3DPipelineOutput
-from diffct.pipelines.publishing import PublishedPipeline
-from diffct.pipelines.schedulers import (
-    PREDICTIONS,
-    check_prediction_type,
-    read_prediction_type,
-    step_options,
-)
+from diffct.pipelines.schedulers import PREDICTIONS, Steps, accepted_options, step_options
+
+OutputType = Literal["np", "pt", "latent"]
 
 
-class CT3DPipeline(PublishedPipeline):
+class CT3DPipeline(DenoisingPipeline):
     """Sample CT volumes in Hounsfield units.
 
     Args:
@@ -44,7 +40,9 @@ class CT3DPipeline(PublishedPipeline):
     model_cpu_offload_seq = "unet->vae"
     # Lists, since diffusers adds lists to them.
     _optional_components: ClassVar[list[str]] = ["vae"]
-    _callback_tensor_inputs: ClassVar[list[str]] = ["sample"]
+    _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "sample"]
+    _callback_aliases: ClassVar[Mapping[str, str]] = {"sample": "latents"}
+    _output_types: ClassVar[tuple[str, ...]] = OutputType.__args__
 
     def __init__(
         self,
@@ -58,12 +56,15 @@ class CT3DPipeline(PublishedPipeline):
         training: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        # Latents are no pixels, their bounds are not -1 and 1.
+        settings = {} if vae is None else {"clip_sample": False}
+        scheduler, prediction_type = self._own_scheduler(scheduler, prediction_type, **settings)
         self.register_modules(unet=unet, scheduler=scheduler, vae=vae)
         self.register_to_config(
             window_hu=[float(bound) for bound in window_hu],
             spacing_mm=[float(length) for length in spacing_mm],
             size=None if size is None else [int(length) for length in size],
-            prediction_type=prediction_type or read_prediction_type(scheduler),
+            prediction_type=prediction_type,
             training=training,
         )
 
@@ -74,12 +75,17 @@ class CT3DPipeline(PublishedPipeline):
         *,
         size: Sequence[int] | None = None,
         num_inference_steps: int = 50,
+        timesteps: Sequence[int] | None = None,
+        sigmas: Sequence[float] | None = None,
         class_labels: int | Sequence[int] | Tensor | None = None,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        eta: float = 0.0,
+        generator: Generators = None,
+        latents: Tensor | None = None,
         sample: Tensor | None = None,
-        output_type: Literal["np", "pt"] = "np",
+        output_type: OutputType = "np",
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents", "sample"),
     ) -> CT3DPipelineOutput | tuple:
         """Sample volumes.
 
@@ -87,52 +93,68 @@ class CT3DPipeline(PublishedPipeline):
             batch_size: How many volumes.
             size: Voxels (D, H, W); None for the training size. The spacing stays the same.
             num_inference_steps: Denoising steps.
+            timesteps: Instead, the timesteps, falling; for schedulers that take them.
+            sigmas: Instead, the noise levels, falling; for schedulers that take them.
             class_labels: One class, or one per volume, for a class-conditional network.
+            eta: η of DDIM, 0 to 1; for schedulers that have it.
             generator: Source of the noise, one or one per volume; None for torch's global one.
-            sample: Initial noise, (batch, channels, depth, height, width), instead of `size`.
-            output_type: "np" for an array, "pt" for a tensor on the pipeline's device.
+            latents: Initial noise, (batch, channels, depth, height, width) of what the network
+                works at, in standard normal values. Without `size`, the volumes have its size.
+            sample: Former name of `latents`.
+            output_type: "np" for an array, "pt" for a tensor on the pipeline's device, both in
+                Hounsfield units; "latent" for what the last step gave, before decoding,
+                (batch, channels, depth, height, width).
             return_dict: Return a `CT3DPipelineOutput`, not a tuple of its first field.
-            callback_on_step_end: Called as (pipeline, step, timestep, {"sample": x_t}) after each
-                step; what it returns under "sample" goes on.
+            callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step; the
+                tensors it returns go on.
+            callback_on_step_end_tensor_inputs: Which names the callback gets x_t by: "latents", or
+                the former "sample".
 
         Returns:
             Volumes in Hounsfield units, with their affine and spacing.
 
         Raises:
-            ValueError: The scheduler does not fit the network, no size is known, or the class
-                labels do not fit.
+            ValueError: The scheduler does not fit the network, no size is known, or an argument
+                does not fit.
         """
         # 1. check
-        check_prediction_type(self.scheduler, self.config.prediction_type)
-        size = tuple(size or self.config.size or ())
-        if len(size) != 3 or any(int(length) != length or length < 1 for length in size):
-            raise ValueError(f"size must be three positive integers (D, H, W), got {size}.")
+        steps = Steps.of(num_inference_steps, timesteps=timesteps, sigmas=sigmas)
+        tensor_names = self._begin_steps(
+            steps,
+            counts={"batch_size": batch_size},
+            eta=eta,
+            output_type=output_type,
+            callback=callback_on_step_end,
+            tensor_names=callback_on_step_end_tensor_inputs,
+        )
+        if latents is not None and sample is not None:
+            raise ValueError("Give latents or sample, not both: they are one.")
+        latents = sample if latents is None else latents
+        size = self._size(size, latents)
         labels = self._class_labels(class_labels, batch_size)
 
         # 2. noise
-        device = self._execution_device
-        if sample is None:
-            shape = (batch_size, self.unet.config.in_channels, *self._latent_size(size))
-            sample = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        sample = sample.to(device=device, dtype=torch.float32)
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        sample = sample * self.scheduler.init_noise_sigma
+        noise = self._noise(batch_size, self._latent_size(size), given=latents, generator=generator)
 
         # 3. denoise; the state stays in float32 whatever the network computes in
-        options = step_options(self.scheduler, generator=generator)
-        for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            scaled = self.scheduler.scale_model_input(sample, timestep).to(self.unet.dtype)
-            prediction = self.unet(scaled, timestep, class_labels=labels).sample.float()
-            sample = self.scheduler.step(prediction, timestep, sample, **options).prev_sample
-            if callback_on_step_end is not None:
-                returned = callback_on_step_end(self, step, timestep, {"sample": sample})
-                sample = (returned or {}).get("sample", sample)
+        def predict(step: int, timestep: Tensor, state: State) -> Tensor:
+            scaled = self.scheduler.scale_model_input(state["latents"], timestep)
+            scaled = scaled.to(self.unet.dtype)
+            return self.unet(scaled, timestep, class_labels=labels).sample.float()
+
+        denoised = self._denoise(
+            {"latents": noise},
+            predict,
+            steps=steps,
+            options=step_options(self.scheduler, generator=generator, eta=eta),
+            callback=callback_on_step_end,
+            tensor_names=tensor_names,
+        )
 
         # 4. decode, to Hounsfield units
-        if self.vae is not None:
-            latents = sample.to(self.vae.dtype) / self.vae.config.scaling_factor
-            sample = self.vae.decode(latents).sample.float()[..., : size[0], : size[1], : size[2]]
-        volumes = to_hounsfield(sample.clamp(-1, 1), self.config.window_hu).squeeze(1)
+        volumes = denoised
+        if output_type != "latent":
+            volumes = self._decode(denoised, size, generator)
         self.maybe_free_model_hooks()
 
         if output_type == "np":
@@ -140,8 +162,9 @@ class CT3DPipeline(PublishedPipeline):
         if not return_dict:
             return (volumes,)
         spacing_mm = tuple(self.config.spacing_mm)
-        affine = canonical_affine(tuple(volumes.shape[1:]), spacing_mm)
-        return CT3DPipelineOutput(volumes=volumes, affine=affine, spacing_mm=spacing_mm)
+        return CT3DPipelineOutput(
+            volumes=volumes, affine=canonical_affine(size, spacing_mm), spacing_mm=spacing_mm
+        )
 
     def card_summary(self) -> str:
         """Return what the pipeline makes, for the model card."""
@@ -179,15 +202,40 @@ class CT3DPipeline(PublishedPipeline):
         labels = torch.as_tensor(class_labels, device=self._execution_device).reshape(-1)
         if len(labels) == 1:
             labels = labels.expand(batch_size)
-        if len(labels) != batch_size or labels.min() < 0 or labels.max() >= classes:
+        whole = not labels.is_floating_point() and labels.dtype != torch.bool
+        known = whole and len(labels) == batch_size
+        if not known or labels.min() < 0 or labels.max() >= classes:
             raise ValueError(
                 f"class_labels must be {batch_size} integers in [0, {classes}), got {class_labels}."
             )
         return labels
 
+    def _size(self, size: Sequence[int] | None, latents: Tensor | None) -> tuple[int, int, int]:
+        """Return the voxels (D, H, W) of the volumes to sample."""
+        usual = self.config.size
+        if size is None and latents is not None and latents.ndim == 5:
+            given = tuple(latents.shape[2:])
+            # Latents of the training size decode to more voxels than it has if it is no multiple.
+            fits = usual is not None and self._latent_size(usual) == given
+            size = usual if fits else [length * self._factor() for length in given]
+        size = tuple(usual or () if size is None else size)
+        if len(size) != 3 or any(int(length) != length or length < 1 for length in size):
+            raise ValueError(f"size must be three positive integers (D, H, W), got {size}.")
+        return tuple(int(length) for length in size)
+
     def _latent_size(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the size that the network works at, large enough to decode to `size`."""
-        if self.vae is None:
-            return tuple(size)
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return tuple(-(-length // factor) for length in size)
+        return tuple(-(-length // self._factor()) for length in size)
+
+    def _factor(self) -> int:
+        """Return voxels per latent along each axis."""
+        return 1 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def _decode(self, sample: Tensor, size: Sequence[int], generator: Generators) -> Tensor:
+        """Decode what the network made to Hounsfield units, (batch, D, H, W)."""
+        if self.vae is not None:
+            latents = sample.to(self.vae.dtype) / self.vae.config.scaling_factor
+            options = accepted_options(self.vae.decode, generator=generator)
+            sample = self.vae.decode(latents, **options).sample.float()
+            sample = sample[..., : size[0], : size[1], : size[2]]
+        return to_hounsfield(sample.clamp(-1, 1), self.config.window_hu).squeeze(1)

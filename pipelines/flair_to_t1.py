@@ -26,10 +26,11 @@ from diffct.pipelines.control_checks import (
     condition_channels,
     control_spans,
     controlnets_of,
+    results_per_image,
 )
 from diffct.pipelines.latent_diffusion import LatentDiffusionPipeline, OutputType, State
 from diffct.pipelines.outputs import FlairToT1PipelineOutput
-from diffct.pipelines.schedulers import PREDICTIONS, step_options
+from diffct.pipelines.schedulers import PREDICTIONS, Steps, step_options
 from diffct.pipelines.volume_translation import translate_volume
 
 logger = logging.get_logger(__name__)
@@ -134,6 +135,8 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int = 50,
+        timesteps: Sequence[int] | None = None,
+        sigmas: Sequence[float] | None = None,
         guidance_scale: float = 1.0,
         num_images_per_prompt: int = 1,
         num_samples: int = 1,
@@ -148,6 +151,7 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
         controlnet_conditioning_scale: float | Sequence[float] = 1.0,
         control_guidance_start: float | Sequence[float] = 0.0,
         control_guidance_end: float | Sequence[float] = 1.0,
+        clip_skip: int | None = None,
         callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> FlairToT1PipelineOutput | tuple:
@@ -166,6 +170,8 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
             height: Pad the images to this height, in pixels; None for the next that fits.
             width: Likewise. The result always has the size of the images.
             num_inference_steps: Denoising steps.
+            timesteps: Instead, the timesteps, falling; for schedulers that take them.
+            sigmas: Instead, the noise levels, falling; for schedulers that take them.
             guidance_scale: How much to follow the prompt; 1 or less is without guidance. The
                 published model was sampled at 7; where all slices were learnt with one prompt,
                 there is little to follow, and guidance doubles the time.
@@ -185,6 +191,7 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
             controlnet_conditioning_scale: Weight of the ControlNet, one or one for each.
             control_guidance_start: Fraction of the steps at which it begins, likewise.
             control_guidance_end: Fraction of the steps at which it ends, likewise.
+            clip_skip: How many of the text encoder's last layers to leave out; None for none.
             callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step;
                 the tensors it returns go on.
             callback_on_step_end_tensor_inputs: Which of "latents", "prompt_embeds" (with those of
@@ -198,9 +205,14 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
             ValueError: An argument, or a component, does not fit.
         """
         # 1. check
+        steps = Steps.of(num_inference_steps, timesteps=timesteps, sigmas=sigmas)
         tensor_names = self._begin(
+            steps,
             guidance_scale=guidance_scale,
+            clip_skip=clip_skip,
             cross_attention_kwargs=cross_attention_kwargs,
+            counts={"num_images_per_prompt": num_images_per_prompt, "num_samples": num_samples},
+            eta=eta,
             output_type=output_type,
             callback=callback_on_step_end,
             tensor_names=callback_on_step_end_tensor_inputs,
@@ -211,7 +223,7 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
             start=control_guidance_start,
             end=control_guidance_end,
         )
-        each = _results_per_image(num_images_per_prompt, num_samples, output_type)
+        each = results_per_image(num_images_per_prompt, num_samples, output_type)
 
         # 2. read the condition images and pad them
         images = self._read(image, slice_index)
@@ -222,15 +234,12 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
 
         # 3. embed the prompts, those of the negative prompt first
         prompt = self.config.prompt if prompt is None and prompt_embeds is None else prompt
-        prompts = len(as_texts(prompt) if prompt_embeds is None else prompt_embeds)
-        if len(images) != prompts and 1 not in (len(images), prompts):
-            raise ValueError(f"{prompts} prompts for {len(images)} images; give one for each.")
         state, results = self._embed_for_call(
             prompt,
             negative_prompt,
             prompt_embeds,
             negative_prompt_embeds,
-            repeats=each * (len(images) if prompts == 1 else 1),
+            repeats=each * _images_per_prompt(len(images), prompt, prompt_embeds),
         )
         images = images.repeat_interleave(results // len(images), dim=0)
         state["image"] = images.to(device=self._execution_device, dtype=self.controlnet.dtype)
@@ -243,7 +252,7 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
         latents = self._denoise(
             state,
             lambda step, timestep, state: self._predict(step, timestep, state, spans),
-            num_inference_steps=num_inference_steps,
+            steps=steps,
             options=step_options(self.scheduler, generator=generator, eta=eta),
             callback=callback_on_step_end,
             tensor_names=tensor_names,
@@ -252,7 +261,7 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
         # 6. decode
         output = FlairToT1PipelineOutput(images=latents)
         if output_type != "latent":
-            decoded = crop_images(self._decode(latents), size)
+            decoded = crop_images(self._decode(latents, generator), size)
             output = self._summarise(decoded, num_samples, output_type)
         self.maybe_free_model_hooks()
         return output if return_dict else output.to_tuple()
@@ -370,16 +379,11 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
         return FlairToT1PipelineOutput(images=mean, std=std)
 
 
-def _results_per_image(num_images_per_prompt: int, num_samples: int, output_type: str) -> int:
-    """Return how many results each image gets."""
-    counts = {"num_images_per_prompt": num_images_per_prompt, "num_samples": num_samples}
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name}={count} must be at least 1.")
-    if num_samples > 1 and num_images_per_prompt > 1:
-        raise ValueError(
-            "Give num_images_per_prompt or num_samples, not both: samples are one image."
-        )
-    if num_samples > 1 and output_type == "latent":
-        raise ValueError("num_samples averages images; latents have no mean image.")
-    return num_images_per_prompt * num_samples
+def _images_per_prompt(
+    images: int, prompt: str | Sequence[str] | None, prompt_embeds: Tensor | None
+) -> int:
+    """Return how many condition images each prompt is for."""
+    prompts = len(as_texts(prompt) if prompt_embeds is None else prompt_embeds)
+    if images != prompts and 1 not in (images, prompts):
+        raise ValueError(f"{prompts} prompts for {images} images; give one for each.")
+    return images if prompts == 1 else 1

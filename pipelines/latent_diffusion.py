@@ -1,38 +1,37 @@
-"""What latent diffusion pipelines share: prompts, noise, guidance, denoising and decoding."""
+"""What latent diffusion pipelines share: prompts, guidance and decoding."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
+    StableDiffusionPipeline,
+    rescale_noise_cfg,
+)
 from diffusers.utils import scale_lora_layers, unscale_lora_layers
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from diffct.models.text_encoding import embed, tokenize
 from diffct.pipelines.checks import as_texts, check_components, check_prompt, latent_size
-from diffct.pipelines.publishing import PublishedPipeline
-from diffct.pipelines.schedulers import check_prediction_type, read_prediction_type
+from diffct.pipelines.denoising import Callback, DenoisingPipeline, Generators, State
+from diffct.pipelines.schedulers import Steps
 
 OutputType = Literal["pil", "np", "pt", "uint16", "latent"]
-Generators = torch.Generator | list[torch.Generator] | None
-State = dict[str, Any]
-"""What changes from step to step, by the names that callbacks know: "latents", "prompt_embeds"
-(with guidance, those of the negative prompts before them), "negative_prompt_embeds", ..."""
-Callback = Callable[..., State]
 
 
 class LatentDiffusionPipeline(
-    PublishedPipeline, StableDiffusionMixin, StableDiffusionLoraLoaderMixin
+    DenoisingPipeline, StableDiffusionMixin, StableDiffusionLoraLoaderMixin
 ):
     """The parts of a pipeline that denoises latents by a prompt; subclasses have the call.
 
     Source:
         Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models"; Ho &
-        Salimans 2022, "Classifier-Free Diffusion Guidance", equation 6 with w = scale - 1.
+        Salimans 2022, "Classifier-Free Diffusion Guidance", equation 6 with w = scale - 1; for
+        networks into which guidance was distilled (`time_cond_proj_dim` in their config), Meng et
+        al. 2023, "On Distillation of Guided Diffusion Models": they get w and run once.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
@@ -42,6 +41,8 @@ class LatentDiffusionPipeline(
         "prompt_embeds",
         "negative_prompt_embeds",
     ]
+    _output_types: ClassVar[tuple[str, ...]] = OutputType.__args__
+    get_guidance_scale_embedding = StableDiffusionPipeline.get_guidance_scale_embedding
 
     def _put_together(
         self,
@@ -51,13 +52,11 @@ class LatentDiffusionPipeline(
         training: dict[str, Any] | None,
     ) -> None:
         """Take components over, some of which may be None, and record what inference needs."""
+        # As the stock pipeline has it: latents are no pixels, their bounds are not -1 and 1.
+        components["scheduler"], prediction_type = self._own_scheduler(
+            components["scheduler"], prediction_type, clip_sample=False, steps_offset=1
+        )
         self.register_modules(**components)
-        # diffusers makes pipelines without some components, e.g. to embed prompts only.
-        if self.scheduler is not None:
-            prediction_type = prediction_type or read_prediction_type(self.scheduler)
-            # As the stock pipeline has it: latents are no pixels, their bounds are not -1 and 1.
-            # Schedulers made from this one's config inherit it.
-            self.scheduler.register_to_config(clip_sample=False, steps_offset=1)
         self.register_to_config(prediction_type=prediction_type, training=training)
         self._check_fit()
         blocks = self.vae.config.block_out_channels if self.vae else [None] * 4
@@ -72,22 +71,22 @@ class LatentDiffusionPipeline(
     @property
     def do_classifier_free_guidance(self) -> bool:
         """Whether the network runs on the negative prompt, too."""
-        return self._guidance_scale > 1
+        return self._guidance_scale > 1 and self.unet.config.time_cond_proj_dim is None
+
+    @property
+    def guidance_rescale(self) -> float:
+        """How much of the guided prediction's contrast is taken back, 0 to 1."""
+        return self._guidance_rescale
+
+    @property
+    def clip_skip(self) -> int | None:
+        """How many of the text encoder's last layers are left out; None for none."""
+        return self._clip_skip
 
     @property
     def cross_attention_kwargs(self) -> dict[str, Any] | None:
         """Arguments of the attention processors in the running or last call."""
         return self._cross_attention_kwargs
-
-    @property
-    def num_timesteps(self) -> int:
-        """How often the network runs in the running or last call."""
-        return self._num_timesteps
-
-    @property
-    def interrupt(self) -> bool:
-        """Whether the remaining steps are left out; a callback may set `_interrupt`."""
-        return self._interrupt
 
     def encode_prompt(
         self,
@@ -100,6 +99,7 @@ class LatentDiffusionPipeline(
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
         lora_scale: float | None = None,
+        clip_skip: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Embed prompts and negative prompts, as a call does.
 
@@ -112,6 +112,7 @@ class LatentDiffusionPipeline(
             prompt_embeds: Instead of `prompt`.
             negative_prompt_embeds: Instead of `negative_prompt`.
             lora_scale: Weight of the text encoder's LoRA layers.
+            clip_skip: How many of the text encoder's last layers to leave out.
 
         Returns:
             The embeddings, each (prompts x num_images_per_prompt, tokens, width); those of the
@@ -120,11 +121,11 @@ class LatentDiffusionPipeline(
         if lora_scale is not None and self.text_encoder is not None:
             scale_lora_layers(self.text_encoder, lora_scale)
         if prompt_embeds is None:
-            prompt_embeds = self._embed(prompt, device)
+            prompt_embeds = self._embed(prompt, device, clip_skip)
         if do_classifier_free_guidance and negative_prompt_embeds is None:
             texts = [""] if negative_prompt is None else as_texts(negative_prompt)
             repeats = len(prompt_embeds) if len(texts) == 1 else 1
-            negative_prompt_embeds = self._embed(texts * repeats, device)
+            negative_prompt_embeds = self._embed(texts * repeats, device, clip_skip)
         if lora_scale is not None and self.text_encoder is not None:
             unscale_lora_layers(self.text_encoder, lora_scale)
         if do_classifier_free_guidance and negative_prompt_embeds.shape != prompt_embeds.shape:
@@ -142,37 +143,38 @@ class LatentDiffusionPipeline(
 
     def _begin(
         self,
+        steps: Steps,
         *,
         guidance_scale: float,
+        guidance_rescale: float = 0.0,
+        clip_skip: int | None,
         cross_attention_kwargs: dict[str, Any] | None,
+        counts: Mapping[str, int],
+        eta: float,
         output_type: str,
         callback: Callback | None,
         tensor_names: Sequence[str],
     ) -> Sequence[str]:
         """Note a call's settings and check them; return the tensors that its callback gets."""
         self._guidance_scale = guidance_scale
+        self._guidance_rescale = guidance_rescale
+        self._clip_skip = clip_skip
         self._cross_attention_kwargs = cross_attention_kwargs
-        self._interrupt = False
-        if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
-            tensor_names = callback.tensor_inputs
-        for name in ("vae", "unet", "scheduler"):
-            if getattr(self, name) is None:
-                raise ValueError(f"The pipeline has no {name}, so it cannot sample.")
+        if self.vae is None:
+            raise ValueError("The pipeline has no vae, so it cannot sample.")
         self._check_fit()
-        check_prediction_type(self.scheduler, self.config.prediction_type)
-        if output_type not in OutputType.__args__:
-            accepted = ", ".join(OutputType.__args__)
-            raise ValueError(f"output_type={output_type!r} is none of {accepted}.")
+        tensor_names = self._begin_steps(
+            steps,
+            counts=counts,
+            eta=eta,
+            output_type=output_type,
+            callback=callback,
+            tensor_names=tensor_names,
+        )
         if output_type != "latent" and self.vae.config.scaling_factor is None:
             raise ValueError(
                 "The autoencoder's scaling_factor is not known: its training has not ended. Finish"
                 " it (--resume), or take a finished autoencoder."
-            )
-        unknown = set(tensor_names) - set(self._callback_tensor_inputs)
-        if unknown:
-            raise ValueError(
-                f"callback_on_step_end_tensor_inputs: {sorted(unknown)} are none of"
-                f" {self._callback_tensor_inputs}."
             )
         return tensor_names
 
@@ -188,7 +190,12 @@ class LatentDiffusionPipeline(
         usual = usual if isinstance(usual, Sequence) else (usual, usual)
         return latent_size((height, width), usual, factor=self.vae_scale_factor)
 
-    def _embed(self, prompt: str | Sequence[str], device: torch.device | str | None) -> Tensor:
+    def _embed(
+        self,
+        prompt: str | Sequence[str],
+        device: torch.device | str | None,
+        clip_skip: int | None,
+    ) -> Tensor:
         """Embed texts, (texts, tokens, width)."""
         if self.text_encoder is None or self.tokenizer is None:
             raise ValueError(
@@ -196,7 +203,8 @@ class LatentDiffusionPipeline(
                 " guidance negative_prompt_embeds."
             )
         tokens = tokenize(self.tokenizer, as_texts(prompt))
-        return embed(self.text_encoder, tokens, device=device or self._execution_device)
+        device = device or self._execution_device
+        return embed(self.text_encoder, tokens, device=device, clip_skip=clip_skip)
 
     def _embed_for_call(
         self,
@@ -222,62 +230,13 @@ class LatentDiffusionPipeline(
             prompt_embeds=prompt_embeds,
             negative_prompt_embeds=negative_prompt_embeds,
             lora_scale=(self.cross_attention_kwargs or {}).get("scale"),
+            clip_skip=self.clip_skip,
         )
         images = len(embeds)
         if self.do_classifier_free_guidance:
             embeds = torch.cat([negative_embeds, embeds])
         embeds = embeds.to(device=self._execution_device, dtype=self.unet.dtype)
         return {"prompt_embeds": embeds, "negative_prompt_embeds": negative_embeds}, images
-
-    def _noise(
-        self, images: int, size: Sequence[int], *, given: Tensor | None, generator: Generators
-    ) -> Tensor:
-        """Return the initial noise; the state is float32 whatever the network computes in."""
-        shape, device = (images, self.unet.config.in_channels, *size), self._execution_device
-        if isinstance(generator, list) and len(generator) != images:
-            raise ValueError(f"{len(generator)} generators for {images} films; give one for each.")
-        if given is None:
-            return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        if given.shape != shape:
-            raise ValueError(f"latents has the shape {tuple(given.shape)}, not {shape}.")
-        return given.to(device=device, dtype=torch.float32)
-
-    def _denoise(
-        self,
-        state: State,
-        predict: Callable[[int, Tensor, State], Tensor],
-        *,
-        num_inference_steps: int,
-        options: dict[str, Any],
-        callback: Callback | None,
-        tensor_names: Sequence[str],
-    ) -> Tensor:
-        """Run the scheduler.
-
-        Args:
-            state: With "latents", noise of unit variance; callbacks may change it.
-            predict: Maps (step, timestep, state) to the network's prediction, float32.
-            num_inference_steps: Denoising steps.
-            options: Arguments of the scheduler's `step`.
-            callback: Called after each step; None for none.
-            tensor_names: What of the state it gets.
-
-        Returns:
-            The latents.
-        """
-        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
-        self._num_timesteps = len(self.scheduler.timesteps)
-        state["latents"] = state["latents"] * self.scheduler.init_noise_sigma
-        for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            if self.interrupt:
-                continue
-            prediction = predict(step, timestep, state)
-            stepped = self.scheduler.step(prediction, timestep, state["latents"], **options)
-            state["latents"] = stepped.prev_sample
-            if callback is not None:
-                asked = {name: state[name] for name in tensor_names}
-                state |= callback(self, step, timestep, asked) or {}
-        return state["latents"]
 
     def _guide(
         self,
@@ -303,18 +262,32 @@ class LatentDiffusionPipeline(
             inputs.to(self.unet.dtype),
             timestep,
             encoder_hidden_states=state["prompt_embeds"],
+            timestep_cond=self._guidance_embedding(len(latents)),
             cross_attention_kwargs=self.cross_attention_kwargs,
             **(control(inputs) if control else {}),
         ).sample.float()
         if not guided:
             return prediction
         negative, positive = prediction.chunk(2)
-        return negative + self.guidance_scale * (positive - negative)
+        prediction = negative + self.guidance_scale * (positive - negative)
+        if self.guidance_rescale > 0:
+            return rescale_noise_cfg(prediction, positive, self.guidance_rescale)
+        return prediction
 
-    def _decode(self, latents: Tensor) -> Tensor:
-        """Decode latents to gray images, (images, 1, H, W) in [0, 1]."""
+    def _guidance_embedding(self, images: int) -> Tensor | None:
+        """Return what a network into which guidance was distilled gets; None for other networks."""
+        width = self.unet.config.time_cond_proj_dim
+        if width is None:
+            return None
+        scales = torch.tensor(self.guidance_scale - 1).repeat(images)
+        embedding = self.get_guidance_scale_embedding(scales, embedding_dim=width)
+        return embedding.to(device=self._execution_device, dtype=self.unet.dtype)
+
+    def _decode(self, latents: Tensor, generator: Generators = None) -> Tensor:
+        """Decode latents to gray images, (images, 1, H, W) in [0, 1]; some decoders draw noise."""
         latents = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
-        images = self.vae.decode(latents).sample.float().mean(dim=1, keepdim=True)
+        decoded = self.vae.decode(latents, generator=generator).sample
+        images = decoded.float().mean(dim=1, keepdim=True)
         return self.image_processor.denormalize(images)
 
     def _as_output(self, images: Tensor, output_type: OutputType) -> Any:  # noqa: ANN401 - see OutputType

@@ -18,13 +18,20 @@ SYNTHETIC = "Synthetic: made by a diffusion model"
 _NOTES = {"Comment": "Synthetic: sampled from a diffusion model, shows no real patient."}
 
 
+def as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Return values as an array of NumPy, wherever they are and whatever a tensor's type."""
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    return values.detach().cpu().float().numpy()
+
+
 @dataclass
 class CT3DPipelineOutput(BaseOutput):
     """Sampled CT volumes.
 
     Args:
         volumes: Hounsfield units, (batch, depth, height, width), float32; index order and
-            orientation are those of `diffct.Volume`.
+            orientation are those of `diffct.Volume`. Latents if `output_type` asked for them.
         affine: (4, 4), from array indices (d, h, w, 1) to world millimetres (RAS+).
         spacing_mm: Voxel size (d, h, w).
     """
@@ -49,9 +56,15 @@ class CT3DPipelineOutput(BaseOutput):
 
         Returns:
             The paths of the NIfTI files; each has a PNG of the same name beside it.
+
+        Raises:
+            ValueError: These are latents.
         """
+        volumes = as_array(self.volumes)
+        if volumes.ndim != 4:
+            raise ValueError("These are latents, not volumes; sample them as np or pt.")
         paths = []
-        for index, volume in enumerate(np.asarray(self.volumes), start=first_index):
+        for index, volume in enumerate(volumes, start=first_index):
             path = Path(folder) / f"sample-{index:04d}.nii.gz"
             write_nifti(Volume(volume, self.affine), path, description=SYNTHETIC)
             picture = path.with_name(f"sample-{index:04d}.png")
@@ -79,7 +92,7 @@ class TextToImagePipelineOutput(BaseOutput):
         if isinstance(self.images, torch.Tensor):
             if self.images.shape[1] != 1:
                 raise ValueError("These are latents, not films; decode them first.")
-            arrays = self.images[:, 0].float().cpu().numpy()
+            arrays = as_array(self.images[:, 0])
         elif isinstance(self.images, np.ndarray):
             arrays = self.images[..., 0] if self.images.ndim == 4 else self.images
         else:

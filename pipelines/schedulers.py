@@ -1,11 +1,17 @@
-"""diffusers' schedulers: by name, and whether they fit a network."""
+"""diffusers' schedulers: by name, with a model's noise schedule, and what their steps take."""
 
+import copy
+import importlib.util
 import inspect
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
 
 import diffusers
+import numpy as np
 import torch
 from diffusers import SchedulerMixin
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retrieve_timesteps
+from diffusers.utils import DummyObject
 
 SCHEDULERS = {
     "ddpm": "DDPMScheduler",
@@ -16,7 +22,7 @@ SCHEDULERS = {
     "euler": "EulerDiscreteScheduler",
     "heun": "HeunDiscreteScheduler",
 }
-"""Short names of the usual ones."""
+"""Short names of the usual ones; they sample from every model that diffct trains."""
 
 PREDICTIONS = {
     "epsilon": "the noise (ε)",
@@ -24,6 +30,73 @@ PREDICTIONS = {
     "sample": "the clean image (x₀)",
 }
 """What a network predicts, by diffusers' name for it."""
+
+# What of a scheduler's config was settled by the training.
+_TRAINED = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+)
+
+FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What schedulers raise when they are used for what they are not made for."""
+
+
+class Steps(NamedTuple):
+    """How a call goes through the timesteps, as diffusers' pipelines are told.
+
+    Args:
+        number: Denoising steps.
+        timesteps: Instead of `number`, the timesteps; for schedulers that take them.
+        sigmas: Instead of `number`, the noise levels; for schedulers that take them.
+    """
+
+    number: int
+    timesteps: tuple[int, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        number: int,
+        *,
+        timesteps: Sequence[int] | None = None,
+        sigmas: Sequence[float] | None = None,
+    ) -> Self:
+        """Return the steps that the arguments of a call say.
+
+        Raises:
+            ValueError: Timesteps and noise levels are given, or none of either.
+        """
+        given = {"timesteps": timesteps, "sigmas": sigmas}
+        lists = {name: tuple(np.asarray(v).tolist()) for name, v in given.items() if v is not None}
+        if len(lists) > 1 or not all(lists.values()):
+            raise ValueError("Give num_inference_steps, timesteps or sigmas; one step at least.")
+        return cls(number, **lists)
+
+    def set_on(self, scheduler: SchedulerMixin, device: torch.device | str) -> torch.Tensor:
+        """Tell a scheduler; return the timesteps at which the network runs.
+
+        Raises:
+            ValueError: The scheduler takes no such timesteps or noise levels.
+        """
+        given = {"timesteps": self.timesteps, "sigmas": self.sigmas}
+        given = {name: list(value) for name, value in given.items() if value is not None}
+        number = None if given else self.number
+        return retrieve_timesteps(scheduler, number, device, **given)[0]
 
 
 def find_scheduler(name: str) -> type[SchedulerMixin]:
@@ -33,9 +106,14 @@ def find_scheduler(name: str) -> type[SchedulerMixin]:
         name: A key of `SCHEDULERS` or the name of a scheduler class of diffusers.
 
     Raises:
-        ValueError: There is none of that name.
+        ValueError: There is none of that name, or a package that it needs is not installed.
     """
     found = getattr(diffusers, SCHEDULERS.get(name, name), None)
+    if isinstance(found, DummyObject) and name.endswith("Scheduler"):
+        missing = [part for part in found._backends if importlib.util.find_spec(part) is None]
+        raise ValueError(
+            f"{name} needs a package that is not installed: pip install {' '.join(missing)}"
+        )
     if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
         raise ValueError(
             f"Unknown scheduler {name!r}; use {', '.join(SCHEDULERS)}, or a scheduler class of"
@@ -44,37 +122,21 @@ def find_scheduler(name: str) -> type[SchedulerMixin]:
     return found
 
 
-def read_prediction_type(scheduler: SchedulerMixin) -> str:
-    """Return what a scheduler expects of the network, e.g. "epsilon".
+def copy_scheduler(scheduler: SchedulerMixin, **settings: Any) -> SchedulerMixin:  # noqa: ANN401 - config
+    """Return a scheduler of a pipeline's own, so that the caller's stays as it is.
 
-    Raises:
-        ValueError: It is no scheduler of denoising diffusion, e.g. one of flow matching.
-    """
-    # `from_config` hands on the settings of the scheduler before, also those it does not know.
-    known = "prediction_type" in inspect.signature(type(scheduler).__init__).parameters
-    if not known or scheduler.config.get("use_flow_sigmas"):
-        name = type(scheduler).__name__
-        raise ValueError(
-            f"{name} is no denoising-diffusion scheduler; use DDPMScheduler, DDIMScheduler,"
-            " DPMSolverMultistepScheduler, UniPCMultistepScheduler or another with prediction_type."
-        )
-    return scheduler.config.prediction_type
-
-
-def check_prediction_type(scheduler: SchedulerMixin, trained: str) -> None:
-    """Raise a ValueError unless a scheduler reads predictions as the network means them.
+    diffusers' `from_config` replaces what a config left at its class's default by the default of
+    the new class, which differs: `HeunDiscreteScheduler.from_config(DDPMScheduler().config)` has
+    another noise schedule. In the copy, what the training settled counts as given.
 
     Args:
-        scheduler: The scheduler to sample with.
-        trained: What the network was trained to predict.
+        scheduler: The caller's.
+        settings: Entries of its config to change; schedulers made from it inherit them.
     """
-    found = read_prediction_type(scheduler)
-    if found != trained:
-        name = type(scheduler).__name__
-        raise ValueError(
-            f"The network predicts {trained!r}, but {name} expects {found!r}. Build it by"
-            f" {name}.from_config(pipeline.scheduler.config)."
-        )
+    own = copy.deepcopy(scheduler)
+    defaults = set(scheduler.config.get("_use_default_values", ())) - {*_TRAINED, *settings}
+    own.register_to_config(**settings, _use_default_values=sorted(defaults))
+    return own
 
 
 def step_options(
@@ -90,6 +152,10 @@ def step_options(
         generator: Source of the noise of its steps.
         eta: η of DDIM.
     """
-    accepted = inspect.signature(scheduler.step).parameters
-    options = {"generator": generator, "eta": eta}
-    return {name: value for name, value in options.items() if name in accepted}
+    return accepted_options(scheduler.step, generator=generator, eta=eta)
+
+
+def accepted_options(function: Callable[..., Any], **options: Any) -> dict[str, Any]:  # noqa: ANN401 - any
+    """Return those options that a function names among its parameters."""
+    named = inspect.signature(function).parameters
+    return {name: value for name, value in options.items() if name in named}

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from diffct.pipelines.latent_diffusion import LatentDiffusionPipeline, OutputType
 from diffct.pipelines.outputs import TextToImagePipelineOutput
-from diffct.pipelines.schedulers import PREDICTIONS, step_options
+from diffct.pipelines.schedulers import PREDICTIONS, Steps, step_options
 
 
 class TextToImagePipeline(LatentDiffusionPipeline):
@@ -66,7 +66,10 @@ class TextToImagePipeline(LatentDiffusionPipeline):
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int = 50,
+        timesteps: Sequence[int] | None = None,
+        sigmas: Sequence[float] | None = None,
         guidance_scale: float = 7.0,
+        guidance_rescale: float = 0.0,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -76,6 +79,7 @@ class TextToImagePipeline(LatentDiffusionPipeline):
         output_type: OutputType = "pil",
         return_dict: bool = True,
         cross_attention_kwargs: dict[str, Any] | None = None,
+        clip_skip: int | None = None,
         callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> TextToImagePipelineOutput | tuple:
@@ -87,7 +91,11 @@ class TextToImagePipeline(LatentDiffusionPipeline):
             height: In pixels; None for the training height.
             width: In pixels; None for the training width.
             num_inference_steps: Denoising steps.
+            timesteps: Instead, the timesteps, falling; for schedulers that take them.
+            sigmas: Instead, the noise levels, falling; for schedulers that take them.
             guidance_scale: How much to follow the prompt; 1 or less is without guidance.
+            guidance_rescale: How much of the contrast that guidance adds to take back, 0 to 1 (Lin
+                et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed").
             num_images_per_prompt: Images of each prompt; they come one after the other.
             eta: η of DDIM, 0 to 1; for schedulers that have it.
             generator: Source of the noise, one or one per image; None for torch's global one.
@@ -99,6 +107,7 @@ class TextToImagePipeline(LatentDiffusionPipeline):
                 (images, height, width) in [0, 65535], "latent" for latents.
             return_dict: Return a `TextToImagePipelineOutput`, not a tuple of its field.
             cross_attention_kwargs: For the attention processors; {"scale": s} weakens a LoRA.
+            clip_skip: How many of the text encoder's last layers to leave out; None for none.
             callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step;
                 the tensors it returns go on.
             callback_on_step_end_tensor_inputs: Which of "latents", "prompt_embeds" (with those of
@@ -111,9 +120,15 @@ class TextToImagePipeline(LatentDiffusionPipeline):
             ValueError: An argument, or a component, does not fit.
         """
         # 1. check
+        steps = Steps.of(num_inference_steps, timesteps=timesteps, sigmas=sigmas)
         tensor_names = self._begin(
+            steps,
             guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            clip_skip=clip_skip,
             cross_attention_kwargs=cross_attention_kwargs,
+            counts={"num_images_per_prompt": num_images_per_prompt},
+            eta=eta,
             output_type=output_type,
             callback=callback_on_step_end,
             tensor_names=callback_on_step_end_tensor_inputs,
@@ -136,7 +151,7 @@ class TextToImagePipeline(LatentDiffusionPipeline):
         latents = self._denoise(
             state,
             lambda step, timestep, state: self._guide(timestep, state),
-            num_inference_steps=num_inference_steps,
+            steps=steps,
             options=step_options(self.scheduler, generator=generator, eta=eta),
             callback=callback_on_step_end,
             tensor_names=tensor_names,
@@ -145,7 +160,7 @@ class TextToImagePipeline(LatentDiffusionPipeline):
         # 5. decode
         sampled = latents
         if output_type != "latent":
-            sampled = self._as_output(self._decode(latents), output_type)
+            sampled = self._as_output(self._decode(latents, generator), output_type)
         self.maybe_free_model_hooks()
         output = TextToImagePipelineOutput(images=sampled)
         return output if return_dict else output.to_tuple()

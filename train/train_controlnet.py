@@ -44,6 +44,7 @@ from diffct.models.latent_diffusion import LatentDiffusionParts, load_parts
 from diffct.models.latent_space import LatentSpace
 from diffct.models.text_encoding import embed, tokenize
 from diffct.pipelines import FlairToT1Pipeline
+from diffct.pipelines.scheduler_check import replace_scheduler
 from diffct.pipelines.schedulers import find_scheduler
 from diffct.training.control import ControlLosses
 from diffct.training.loop import Events, fit
@@ -375,8 +376,7 @@ def draw_preview(
     path: Path,
 ) -> None:
     """Translate held-out slices with fixed noise and draw them beside the truth."""
-    scheduler_class = find_scheduler(config.preview.scheduler)
-    pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = replace_scheduler(pipeline.scheduler, config.preview.scheduler)
     pipeline.set_progress_bar_config(desc="preview", leave=False)
     number = min(config.preview.images, len(pairs))
     # From all over the split, as neighbouring rows are neighbouring slices.

@@ -33,6 +33,7 @@ from diffct.data.phantoms.pelvis import write_pelvis_cohort
 from diffct.data.splits import save_split
 from diffct.models import UNet3DModel
 from diffct.pipelines import CT3DPipeline
+from diffct.pipelines.scheduler_check import replace_scheduler
 from diffct.pipelines.schedulers import find_scheduler
 from diffct.training.checkpoints import Progress
 from diffct.training.loop import Events, fit
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def train(config: CT3DConfig, *, resume: bool) -> None:
     """Train as configured; see `main`."""
     # 1. the run
-    find_scheduler(config.preview.scheduler)
+    replace_scheduler(make_scheduler(config), config.preview.scheduler)
     objective = DiffusionObjective(make_scheduler(config), **vars(config.objective))
     unet = make_unet(config)
     accelerator = start_run(config, resume=resume)
@@ -293,8 +294,7 @@ def training_facts(
 
 def draw_preview(pipeline: CT3DPipeline, config: CT3DConfig, path: Path) -> None:
     """Sample a few volumes with fixed noise and write them as one picture."""
-    scheduler_class = find_scheduler(config.preview.scheduler)
-    pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = replace_scheduler(pipeline.scheduler, config.preview.scheduler)
     pipeline.set_progress_bar_config(desc="preview", leave=False)
     output = pipeline(
         config.preview.volumes,

@@ -51,6 +51,7 @@ from diffct.models.latent_space import LatentSpace
 from diffct.models.text_conditioned import TextConditionedUNet
 from diffct.models.text_encoding import embed, tokenize
 from diffct.pipelines import CXRTextToImagePipeline, TextToImagePipeline
+from diffct.pipelines.scheduler_check import replace_scheduler
 from diffct.pipelines.schedulers import find_scheduler
 from diffct.training.checkpoints import Progress
 from diffct.training.loop import Events, fit
@@ -380,8 +381,7 @@ def training_facts(
 
 def draw_preview(pipeline: TextToImagePipeline, config: TextToImageConfig, path: Path) -> None:
     """Sample the preview's prompts, distinct ones with the same noise, as one picture."""
-    scheduler_class = find_scheduler(config.preview.scheduler)
-    pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = replace_scheduler(pipeline.scheduler, config.preview.scheduler)
     pipeline.set_progress_bar_config(desc="preview", leave=False)
     prompts = list(config.preview.prompts)
     seeds = [config.seed + prompts[:place].count(prompt) for place, prompt in enumerate(prompts)]

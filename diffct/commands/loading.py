@@ -8,6 +8,7 @@ from diffusers import DiffusionPipeline
 
 from diffct.config import folder_or_id
 from diffct.hub import load_pipeline
+from diffct.pipelines.scheduler_check import replace_scheduler
 from diffct.pipelines.schedulers import SCHEDULERS, find_scheduler
 
 
@@ -32,7 +33,8 @@ def load_chosen(options: argparse.Namespace, counts: Sequence[str]) -> Diffusion
     for name in ("steps", "batch_size", *counts):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1.")
-    scheduler_class = options.scheduler and find_scheduler(options.scheduler)
+    if options.scheduler is not None:
+        find_scheduler(options.scheduler)  # a wrong name is said before minutes of loading
     pipeline = load_pipeline(
         options.pipeline,
         device=options.device,
@@ -40,6 +42,6 @@ def load_chosen(options: argparse.Namespace, counts: Sequence[str]) -> Diffusion
         variant=options.variant,
         revision=options.revision,
     )
-    if scheduler_class is not None:
-        pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
+    if options.scheduler is not None:
+        pipeline.scheduler = replace_scheduler(pipeline.scheduler, options.scheduler)
     return pipeline

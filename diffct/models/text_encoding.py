@@ -75,6 +75,7 @@ def embed(
     tokens: dict[str, Tensor],
     *,
     device: torch.device | str | None = None,
+    clip_skip: int | None = None,
 ) -> Tensor:
     """Embed tokens as diffusers' Stable Diffusion pipelines do, so that both agree.
 
@@ -83,14 +84,29 @@ def embed(
             of Stable Diffusion was trained to be read without, encoders of BERT's kind need it.
         tokens: What `tokenize` returns, (B, L).
         device: Where the encoder runs, if not where its weights are, as under offloading.
+        clip_skip: How many of the last layers to leave out; CLIP's final norm stays. None for none.
 
     Returns:
         The last hidden states, (B, L, C).
+
+    Raises:
+        ValueError: The encoder has no so many layers.
     """
     device = device or text_encoder.device
     masked = getattr(text_encoder.config, "use_attention_mask", False)
     mask = tokens["attention_mask"].to(device) if masked else None
-    return text_encoder(tokens["input_ids"].to(device), attention_mask=mask)[0]
+    ids = tokens["input_ids"].to(device)
+    if clip_skip is None:
+        return text_encoder(ids, attention_mask=mask)[0]
+    states = text_encoder(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    if not 0 <= clip_skip < len(states):
+        raise ValueError(
+            f"clip_skip={clip_skip}: the text encoder has {len(states) - 1} layers to leave out."
+        )
+    # transformers 5 has CLIP's final norm in the model itself, transformers 4 in a part of it.
+    norm = getattr(getattr(text_encoder, "text_model", text_encoder), "final_layer_norm", None)
+    hidden = states[-(clip_skip + 1)]
+    return hidden if norm is None else norm(hidden)
 
 
 def knows_words(tokenizer: PreTrainedTokenizerBase) -> bool:

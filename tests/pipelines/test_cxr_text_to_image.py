@@ -122,7 +122,9 @@ def test_white_is_the_largest_and_black_the_smallest_number(make_cxr_pipeline, m
         decoded = diffusers.models.autoencoders.vae.DecoderOutput(
             sample=torch.full((1, 1, 4, 4), value)
         )
-        monkeypatch.setattr(pipeline.vae, "decode", lambda latents, decoded=decoded: decoded)
+        monkeypatch.setattr(
+            pipeline.vae, "decode", lambda latents, generator, decoded=decoded: decoded
+        )
         assert np.all(sample(pipeline, output_type="uint16") == expected)
 
 
@@ -274,7 +276,7 @@ def test_callbacks_change_stop_and_cut_guidance(make_cxr_pipeline):
         ({"height": 33}, "height=33 is no positive multiple of 2"),
         ({"width": 0}, "width=0"),
         ({"latents": torch.zeros(1, 3, 8, 8)}, r"latents has the shape \(1, 3, 8, 8\)"),
-        ({"generator": seeded(1, 2)}, "2 generators for 1 films"),
+        ({"generator": seeded(1, 2)}, "2 generators for 1 samples"),
         ({"output_type": "jpeg"}, "'jpeg' is none of pil, np"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "noise"),
     ],

@@ -1,0 +1,176 @@
+"""What every pipeline that runs a scheduler shares: its checks, noise, steps and callbacks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import SchedulerMixin
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from diffct.pipelines.checks import check_count
+from diffct.pipelines.publishing import PublishedPipeline
+from diffct.pipelines.scheduler_check import (
+    LATENTS,
+    PIXELS,
+    TrainedSchedule,
+    check_scheduler,
+    read_schedule,
+)
+from diffct.pipelines.schedulers import Steps, copy_scheduler
+
+Generators = torch.Generator | list[torch.Generator] | None
+State = dict[str, Any]
+"""What changes from step to step, by the names that callbacks know: "latents", "prompt_embeds"
+(with guidance, those of the negative prompts before them), "negative_prompt_embeds", ..."""
+Callback = Callable[..., State]
+
+
+class DenoisingPipeline(PublishedPipeline):
+    """The parts of a pipeline that denoises by a scheduler; subclasses have the call."""
+
+    # Lists, since diffusers adds lists to them.
+    _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
+    _callback_aliases: ClassVar[Mapping[str, str]] = {}
+    """Further names of what callbacks get."""
+    _output_types: ClassVar[tuple[str, ...]] = ()
+
+    def _own_scheduler(
+        self, scheduler: SchedulerMixin | None, prediction_type: str | None, **settings: bool | int
+    ) -> tuple[SchedulerMixin | None, str | None]:
+        """Copy the caller's scheduler and note what the network was trained for.
+
+        Args:
+            scheduler: Of the training; None for a pipeline that does not sample.
+            prediction_type: What the network predicts; None for what the scheduler says.
+            settings: Entries of its config to change.
+
+        Returns:
+            The copy, and what the network predicts.
+        """
+        own = None if scheduler is None else copy_scheduler(scheduler, **settings)
+        trained = None if own is None else read_schedule(own, prediction_type)
+        self._trained: TrainedSchedule | None = trained
+        return own, prediction_type if trained is None else trained.prediction_type
+
+    @property
+    def num_timesteps(self) -> int:
+        """How often the network runs in the running or last call."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the remaining steps are left out; a callback may set `_interrupt`."""
+        return self._interrupt
+
+    def _begin_steps(
+        self,
+        steps: Steps,
+        *,
+        counts: Mapping[str, int],
+        eta: float = 0.0,
+        output_type: str,
+        callback: Callback | None,
+        tensor_names: Sequence[str],
+    ) -> Sequence[str]:
+        """Check what all calls have in common; return the tensors that the callback gets."""
+        self._interrupt = False
+        for name, count in ({"num_inference_steps": steps.number} | dict(counts)).items():
+            check_count(name, count)
+        if output_type not in self._output_types:
+            accepted = ", ".join(self._output_types)
+            raise ValueError(f"output_type={output_type!r} is none of {accepted}.")
+        if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
+            tensor_names = callback.tensor_inputs
+        unknown = set(tensor_names) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs: {sorted(unknown)} are none of"
+                f" {self._callback_tensor_inputs}."
+            )
+        for name in ("unet", "scheduler"):
+            if getattr(self, name) is None:
+                raise ValueError(f"The pipeline has no {name}, so it cannot sample.")
+        check_scheduler(
+            self.scheduler,
+            self._trained or read_schedule(self.scheduler, self.config.prediction_type),
+            steps=steps,
+            eta=eta,
+            largest=PIXELS if self.vae is None else LATENTS,
+        )
+        return tensor_names
+
+    def _noise(
+        self, samples: int, size: Sequence[int], *, given: Tensor | None, generator: Generators
+    ) -> Tensor:
+        """Return the initial noise; the state is float32 whatever the network computes in.
+
+        Args:
+            samples: How many.
+            size: Of each, without channels.
+            given: The noise, if the caller has some.
+            generator: Source of the noise, one or one for each.
+        """
+        shape, device = (samples, self.unet.config.in_channels, *size), self._execution_device
+        if isinstance(generator, list | tuple) and len(generator) != samples:
+            raise ValueError(
+                f"There are {len(generator)} generators for {samples} samples; give one for each."
+            )
+        if given is None:
+            return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        if tuple(given.shape) != shape:
+            raise ValueError(f"latents has the shape {tuple(given.shape)}, not {shape}.")
+        return given.to(device=device, dtype=torch.float32)
+
+    def _denoise(
+        self,
+        state: State,
+        predict: Callable[[int, Tensor, State], Tensor],
+        *,
+        steps: Steps,
+        options: dict[str, Any],
+        callback: Callback | None,
+        tensor_names: Sequence[str],
+    ) -> Tensor:
+        """Run the scheduler.
+
+        Args:
+            state: With "latents", noise of unit variance; callbacks may change it.
+            predict: Maps (step, timestep, state) to the network's prediction, float32.
+            steps: Denoising steps.
+            options: Arguments of the scheduler's `step`.
+            callback: Called after each step; None for none.
+            tensor_names: What of the state it gets.
+
+        Returns:
+            The latents.
+        """
+        timesteps = steps.set_on(self.scheduler, self._execution_device)
+        self._num_timesteps = len(timesteps)
+        state["latents"] = state["latents"] * self.scheduler.init_noise_sigma
+        for step, timestep in enumerate(self.progress_bar(timesteps)):
+            if self.interrupt:
+                continue
+            prediction = predict(step, timestep, state)
+            stepped = self.scheduler.step(prediction, timestep, state["latents"], **options)
+            state["latents"] = stepped.prev_sample
+            if callback is not None:
+                self._call_back(callback, step, timestep, state, tensor_names)
+        return state["latents"]
+
+    def _call_back(
+        self,
+        callback: Callback,
+        step: int,
+        timestep: Tensor,
+        state: State,
+        tensor_names: Sequence[str],
+    ) -> None:
+        """Show a callback the tensors that it asks for, and take over those that it changed."""
+        known = {name: self._callback_aliases.get(name, name) for name in tensor_names}
+        asked = {name: state[known[name]] for name in tensor_names}
+        returned = callback(self, step, timestep, dict(asked)) or {}
+        # Of two names for one tensor, the one that was changed counts.
+        changed = {name: value for name, value in returned.items() if value is not asked.get(name)}
+        state |= {self._callback_aliases.get(name, name): changed[name] for name in changed}
