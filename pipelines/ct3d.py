@@ -94,7 +94,7 @@ class CT3DPipeline(DenoisingPipeline):
             size: Voxels (D, H, W); None for the training size. The spacing stays the same.
             num_inference_steps: Denoising steps.
             timesteps: Instead, the timesteps, falling; for schedulers that take them.
-            sigmas: Instead, the noise levels, falling; for schedulers that take them.
+            sigmas: Instead, the noise levels, falling to 0; for schedulers that take them.
             class_labels: One class, or one per volume, for a class-conditional network.
             eta: η of DDIM, 0 to 1; for schedulers that have it.
             generator: Source of the noise, one or one per volume; None for torch's global one.

@@ -171,7 +171,7 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
             width: Likewise. The result always has the size of the images.
             num_inference_steps: Denoising steps.
             timesteps: Instead, the timesteps, falling; for schedulers that take them.
-            sigmas: Instead, the noise levels, falling; for schedulers that take them.
+            sigmas: Instead, the noise levels, falling to 0; for schedulers that take them.
             guidance_scale: How much to follow the prompt; 1 or less is without guidance. The
                 published model was sampled at 7; where all slices were learnt with one prompt,
                 there is little to follow, and guidance doubles the time.

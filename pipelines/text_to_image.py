@@ -92,7 +92,7 @@ class TextToImagePipeline(LatentDiffusionPipeline):
             width: In pixels; None for the training width.
             num_inference_steps: Denoising steps.
             timesteps: Instead, the timesteps, falling; for schedulers that take them.
-            sigmas: Instead, the noise levels, falling; for schedulers that take them.
+            sigmas: Instead, the noise levels, falling to 0; for schedulers that take them.
             guidance_scale: How much to follow the prompt; 1 or less is without guidance.
             guidance_rescale: How much of the contrast that guidance adds to take back, 0 to 1 (Lin
                 et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed").

@@ -152,6 +152,7 @@ def train(config: ControlTrainingConfig, *, resume: bool) -> None:
     check_settings(config)
     manifest = read_manifest(config.data.manifest)
     parts = load_base(config.base)
+    replace_scheduler(parts.scheduler, config.preview.scheduler)
     accelerator = start_run(config, resume=resume)
     folder = Path(config.output_dir)
 

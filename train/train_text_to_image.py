@@ -157,6 +157,7 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
             config.data, output=folder, seed=config.seed, main=accelerator.is_main_process
         )
     parts = make_parts(config, manifest)
+    replace_scheduler(parts.scheduler, config.preview.scheduler)
     space = LatentSpace(parts.vae.to(accelerator.device))
     network = make_network(config, parts, accelerator)
     pairs = load_splits(config, manifest, parts=parts, space=space, accelerator=accelerator)
