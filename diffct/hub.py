@@ -1,8 +1,5 @@
 """diffct models in diffusers' loader and on the Hugging Face Hub."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,26 +7,16 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, LOADABLE_CLASSES
-from huggingface_hub import hf_hub_download, model_info, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from diffct.device import find_device
+from diffct.model_source import find_folder, is_reachable, plain_hub_errors
 
 if TYPE_CHECKING:
     from diffusers import PipelineQuantizationConfig
 
 _INDEX = "model_index.json"
-_PATIENCE_SECONDS = 10.0
 _MOST_SUGGESTED = 5
 
 
@@ -118,92 +105,26 @@ def _find_source(
     name: str | Path, *, revision: str | None, subfolder: str | None, token: str | None
 ) -> tuple[str, bool]:
     """Return the folder or Hub id of a pipeline, and whether only the Hub's cache can be asked."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = find_folder(name, _INDEX)
+    if folder is not None:
         inner = folder / (subfolder or "")
         if not (inner / _INDEX).is_file():
             raise FileNotFoundError(f"{inner} holds no pipeline (no {_INDEX}). {_advice(inner)}")
         return str(inner), False
-    if folder.is_file():
-        raise FileNotFoundError(f"{name} is a file, not the folder of a pipeline.")
-    if _looks_local(str(name), folder):
-        raise FileNotFoundError(
-            f"{name}: there is no such folder.{_suggestion(folder)} A model on the Hub is named"
-            " user/name, from where user is no folder."
-        )
     repository, index = str(name), f"{subfolder}/{_INDEX}" if subfolder else _INDEX
     options = {"revision": revision, "token": token}
-    with _plain_hub_errors(repository, index):
-        offline = not _is_reachable(repository, index, **options)
-        if not offline:
-            hf_hub_download(repository, index, **options)
+    with plain_hub_errors(repository):
+        offline = not is_reachable(repository, index, **options)
+        try:
+            if not offline:
+                hf_hub_download(repository, index, **options)
+        except RemoteEntryNotFoundError as error:
+            raise FileNotFoundError(f"{repository} holds no pipeline (no {index}).") from error
         if subfolder is None:
             return repository, offline
         # diffusers downloads pipelines from the root only.
         options |= {"allow_patterns": f"{subfolder}/*", "local_files_only": offline}
         return str(Path(snapshot_download(repository, **options)) / subfolder), False
-
-
-def _looks_local(name: str, folder: Path) -> bool:
-    """Say whether a name is meant as a folder: a Hub id is "user/name", where no folder is."""
-    parts = folder.parts
-    return len(parts) != 2 or name.startswith((".", "~")) or "\\" in name or folder.parent.is_dir()
-
-
-def _is_reachable(repository: str, index: str, *, revision: str | None, token: str | None) -> bool:
-    """Ask the Hub for a repository, once: a download would try for half a minute without network.
-
-    Returns:
-        False if the Hub cannot be reached, but the pipeline has been downloaded before.
-
-    Raises:
-        ConnectionError: It cannot be reached, and the pipeline is not here.
-    """
-    try:
-        model_info(repository, revision=revision, token=token, timeout=_PATIENCE_SECONDS)
-    except HfHubHTTPError as error:
-        if error.response.status_code < 500:
-            raise
-        cause = f"the Hugging Face Hub answers {error.response.status_code}"
-    except OfflineModeIsEnabled:
-        cause = "HF_HUB_OFFLINE is set"
-    except HTTPError as error:
-        cause = f"no network to the Hugging Face Hub ({error})"
-    else:
-        return True
-    if isinstance(try_to_load_from_cache(repository, index, revision=revision), str):
-        return False
-    raise ConnectionError(
-        f"{repository}: there is no such folder, and it cannot be downloaded: {cause}."
-    )
-
-
-@contextmanager
-def _plain_hub_errors(repository: str, index: str) -> Iterator[None]:
-    """Turn the Hub's answers into errors that say what to do."""
-    no_folder = f"{repository}: there is no such folder, and"
-    try:
-        yield
-    except GatedRepoError as error:
-        raise PermissionError(
-            f"{repository}: its publisher grants access on request. Ask for it on"
-            " the model's page, and log in with `hf auth login`."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise FileNotFoundError(
-            f"{no_folder} no such repository on the Hub. If it is private, log in with"
-            " `hf auth login`."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise FileNotFoundError(f"{repository}: the repository has no such revision.") from error
-    except HFValidationError as error:
-        raise FileNotFoundError(f"{no_folder} this is no Hub id: {error}") from error
-    except LocalEntryNotFoundError as error:
-        raise ConnectionError(f"{repository}: the download broke off: {error}") from error
-    except EntryNotFoundError as error:
-        raise FileNotFoundError(
-            f"{repository}: the repository holds no pipeline (no {index})."
-        ) from error
 
 
 def _advice(folder: Path) -> str:
@@ -212,17 +133,3 @@ def _advice(folder: Path) -> str:
     if inside:
         return f"Did you mean {' or '.join(map(str, inside[:_MOST_SUGGESTED]))}?"
     return "A training run saves one in <output_dir>/pipeline."
-
-
-def _suggestion(folder: Path) -> str:
-    """Name the folder that was probably meant, from where a path leaves what is there."""
-    there = next((parent for parent in folder.parents if parent.is_dir()), None)
-    if there is None:
-        return ""
-    wrong, *rest = folder.relative_to(there).parts
-    names = sorted(path.name for path in there.iterdir() if path.is_dir())
-    for close in get_close_matches(wrong, names):
-        for meant in (there.joinpath(close, *rest), there / close):
-            if any(any(meant.glob(depth + _INDEX)) for depth in ("", "*/", "*/*/")):
-                return f" Did you mean {meant}?"
-    return ""

