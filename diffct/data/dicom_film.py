@@ -46,12 +46,13 @@ class UnusableFilmError(ValueError):
         return type(self), (self.path, self.reason, self.detail)  # to cross processes
 
 
-def read_dicom_film(path: Path) -> np.ndarray:
+def read_dicom_film(path: Path, *, dark: bool = False) -> np.ndarray:
     """Read a CR, DX, RG or RF image: bright is dense, upright, patient's left on the right.
 
     Args:
         path: The file. Its first VOI LUT or window is applied; without any, the 0.1st and 99.9th
             percentile of the gray values become black and white.
+        dark: Whether the film may show nothing.
 
     Returns:
         Gray values in [0, 1], float32 with shape (rows, columns).
@@ -81,7 +82,7 @@ def read_dicom_film(path: Path) -> np.ndarray:
             raise  # the disk or the permissions are at fault, not the file
         raise UnusableFilmError(path, "unreadable", "is damaged or cut off") from error
     try:
-        film = displayed(stored, dataset)
+        film = displayed(stored, dataset, dark=dark)
     except NothingShownError as error:
         raise UnusableFilmError(path, "constant", str(error)) from error
     except DICOM_DAMAGE as error:

@@ -27,13 +27,14 @@ class NothingShownError(ValueError):
     """A film whose tables leave nothing to be seen of its values."""
 
 
-def displayed(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
+def displayed(stored: np.ndarray, dataset: Dataset, *, dark: bool = False) -> np.ndarray:
     """Scale stored values to [0, 1] by the file's own tables, bright as dense.
 
     Args:
         stored: Pixel values (rows, columns), as decoded.
         dataset: The file. Its first VOI LUT is applied, or else its first usable window; without
             any, the 0.1st and 99.9th percentile of the gray values become black and white.
+        dark: Whether the film may show nothing.
 
     Returns:
         Gray values in [0, 1], float32 with shape (rows, columns). Padding is black.
@@ -58,7 +59,8 @@ def displayed(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     film = np.clip(film, 0, 1).astype(np.float32)
     if _inverted(dataset):
         film = 1 - film
-    _check_shows(film[~padding], values[~padding], what)
+    if not dark:
+        _check_shows(film[~padding], values[~padding], what)
     film[padding] = 0
     return film
 

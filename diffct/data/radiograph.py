@@ -52,7 +52,7 @@ def read_radiograph(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
-    film = read_dicom_film(path) if is_dicom(path) else _read_picture(path, bits, dark)
+    film = read_dicom_film(path, dark=dark) if is_dicom(path) else _read_picture(path, bits, dark)
     if min(film.shape) < smallest_side:
         height, width = film.shape
         raise UnusableFilmError(

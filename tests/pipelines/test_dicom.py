@@ -70,6 +70,14 @@ def test_gray_values_keep_all_their_bits_and_their_meaning(film, tmp_path):
     assert np.abs(read_radiograph(path) - film).max() < 1e-4
 
 
+def test_a_sample_that_is_nearly_black_is_refused_as_data_and_judged_as_a_sample(film, tmp_path):
+    write_dx(film * 0.05, tmp_path / "film.dcm")
+    with pytest.raises(ValueError, match="shows nothing: its window"):
+        read_radiograph(tmp_path / "film.dcm")
+    shown = read_radiograph(tmp_path / "film.dcm", dark=True)
+    assert np.abs(shown - film * 0.05).max() < 1e-4
+
+
 def test_the_patients_left_is_on_the_viewers_right(film, tmp_path):
     write_dx(film, tmp_path / "film.dcm")
     dataset = pydicom.dcmread(tmp_path / "film.dcm")
