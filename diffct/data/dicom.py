@@ -26,6 +26,8 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import VR
 
+from diffct.data.missing_values import is_missing
+
 MULTI_FRAME = (
     EnhancedCTImageStorage,
     EnhancedMRImageStorage,
@@ -212,7 +214,7 @@ def patient_key(path: Path) -> str | None:
 
     Returns:
         The first 16 hexadecimal digits of the SHA-256 of the PatientID, or None when the files
-        carry none, or are no DICOM.
+        carry none, or a word for none such as N/A, or are no DICOM.
     """
     for file in scan_files(path):
         try:
@@ -220,7 +222,7 @@ def patient_key(path: Path) -> str | None:
             identifier = str(header.get("PatientID") or "").strip()
         except DICOM_DAMAGE:
             continue  # reported by whoever reads the series
-        if identifier:
+        if not is_missing(identifier):
             return hashlib.sha256(identifier.encode()).hexdigest()[:16]
     return None
 

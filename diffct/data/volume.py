@@ -25,6 +25,7 @@ from diffct.data import dicom
 from diffct.data.dicom_series import Modality, read_series
 from diffct.data.image_folder import ACCEPTED_VOLUMES as ACCEPTED
 from diffct.data.image_folder import find_images
+from diffct.data.label_maps import is_label_array
 from diffct.data.nifti_space import WorldSpace
 from diffct.data.scan_formats import (
     NIFTI_ENDINGS,
@@ -205,7 +206,9 @@ def check_hounsfield(volume: Volume, path: str | Path) -> None:
     fat_or_air = np.count_nonzero(volume.array < _FAT_BELOW_HU) / volume.array.size
     if fat_or_air >= _LEAST_FAT_OR_AIR:
         return
-    if low >= -1 and high <= 1:
+    if is_label_array(volume.array):
+        hint = "The image looks like a label map (a mask); give the CT itself."
+    elif low >= -1 and high <= 1:
         hint = "The image looks normalised to [-1, 1] or [0, 1]; give the CT before that step."
     elif low >= 0 and high <= 255:
         hint = "The image looks like 8-bit grey values; give the CT before that conversion."

@@ -210,8 +210,9 @@ def _ct_cohort(run: Path, settings: DictConfig, cache_dir: Path) -> Cohort:
         workers=_WORKERS,
         seed=0,
     )
+    spacing_mm = cohort.describe()["median_spacing_mm"]  # as the pipeline states it
     train, held_out = (
-        _volumes(part.files, config, [cohort.patients[key] for key in keys], title)
+        _volumes(part.files, config, [cohort.patients[key] for key in keys], title, spacing_mm)
         for part, keys, title in (
             (cohort.train, cohort.split.train, "training"),
             (cohort.validation, cohort.split.validation, "held-out"),
@@ -220,10 +221,15 @@ def _ct_cohort(run: Path, settings: DictConfig, cache_dir: Path) -> Cohort:
     return Cohort(train, held_out, synthetic)
 
 
-def _volumes(files: list[Path], config: CTDataConfig, patients: list[str], title: str) -> ImageSet:
+def _volumes(
+    files: list[Path],
+    config: CTDataConfig,
+    patients: list[str],
+    title: str,
+    spacing_mm: Sequence[float],
+) -> ImageSet:
     """Make a set of prepared scans, cut around the centre."""
     window = (float(config.window_hu[0]), float(config.window_hu[1]))
-    affine = CTDataset(files, config, training=False, seed=0).affine(0)
 
     def read(path: Path) -> np.ndarray:
         item = CTDataset([path], config, training=False, seed=0)[0]
@@ -240,5 +246,5 @@ def _volumes(files: list[Path], config: CTDataConfig, patients: list[str], title
             f" {'x'.join(map(str, config.size))} voxels"
         ),
         window_hu=window,
-        spacing_mm=tuple(np.linalg.norm(affine[:3, :3], axis=0).round(4).tolist()),
+        spacing_mm=tuple(spacing_mm),
     )

@@ -156,6 +156,12 @@ def test_a_cohort_of_one_patient_says_why(tmp_path):
         prepare(tmp_path, replace(PLAIN, patient_pattern="(nii)"))
 
 
+def test_a_word_for_no_value_is_no_patient_id(tmp_path):
+    for seed in range(3):
+        write_dicom_series(tmp_path / "scans" / f"s{seed}", "N/A", seed)
+    assert len(set(prepare(tmp_path).patients.values())) == 3
+
+
 def test_one_patient_id_for_all_is_named_and_the_way_out_works(tmp_path):
     for seed in range(3):
         write_dicom_series(tmp_path / "scans" / f"s{seed}" / "CT", "ANON", seed)

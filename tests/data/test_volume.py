@@ -291,6 +291,7 @@ NOT_HOUNSFIELD = {
     "NaN": (with_voxel(np.nan), "NaN or infinite"),
     "infinite": (with_voxel(np.inf), "NaN or infinite"),
     "constant": (np.full((4, 4, 4), -1000.0), "every voxel is -1000"),
+    "mask": (np.kron(np.arange(8).reshape(2, 2, 2), np.ones((5, 5, 5))), "a mask"),
     "8-bit": (varied(0, 255), "8-bit"),
     "0..1": (varied(0, 1), "normalised"),
     "-1..1": (varied(-1, 1), "normalised"),

@@ -3,11 +3,16 @@
 import numpy as np
 import pydicom
 import pytest
+from omegaconf import OmegaConf
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from diffct.data.ct import CTDataConfig, prepare_cohort
 from diffct.data.manifest import ManifestRow, write_manifest
 from diffct.data.radiograph import write_png
+from diffct.data.splits import save_split
+from diffct.data.volume import Volume, canonical_affine, write_nifti
 from diffct.evaluation.cohorts import load_cohort
+from diffct.evaluation.image_sets import check_comparable
 
 FILMS = ("ann/scan 1 [a].png", "ann/scan 2 [b].png", "bob/scan 1.png")
 
@@ -78,6 +83,25 @@ def test_a_patient_of_both_folders_is_refused_with_the_way_out(folders):
 def test_a_pattern_that_finds_no_patient_is_refused(folders, pattern):
     with pytest.raises(ValueError, match="--patient-pattern"):
         read(folders, pattern=pattern)
+
+
+def test_a_run_reads_the_scans_that_it_chose_at_the_spacing_of_its_pipeline(tmp_path):
+    for number, spacing in enumerate((1.0, 1.1, 1.2, 1.3)):
+        hu = np.random.default_rng(number).integers(-1000, 1000, (6, 20, 20 + 2 * number))
+        scan = Volume(hu.astype(np.float32), canonical_affine(hu.shape, (3, spacing, spacing)))
+        write_nifti(scan, tmp_path / "scans" / f"s{number}" / "ct.nii.gz")
+        write_nifti(scan, tmp_path / "scans" / f"s{number}" / "cut" / "part.nii.gz")
+    config = CTDataConfig(size=[4, 8, 8], fit="resize", include=["ct.nii.gz"], exclude=["s3"])
+    config.folder = str(tmp_path / "scans")
+    options = {"cache_dir": tmp_path / "cache", "workers": 1, "show_progress": False}
+    trained_on = prepare_cohort(config, folder=tmp_path / "scans", seed=0, **options)
+    save_split(trained_on.split, tmp_path / "run" / "split.json")
+    OmegaConf.save({"data": OmegaConf.structured(config)}, tmp_path / "run" / "config.yaml")
+    cohort = load_cohort(tmp_path / "run", None, cache_dir=tmp_path / "cache")
+    assert (len(cohort.train), len(cohort.held_out)) == (2, 1)
+    stated = tuple(trained_on.describe()["median_spacing_mm"])
+    assert cohort.train.spacing_mm == cohort.held_out.spacing_mm == stated
+    check_comparable(cohort.train, cohort.held_out)
 
 
 def test_a_manifest_knows_its_patients(folders):
