@@ -19,7 +19,8 @@ from diffct.evaluation.image_sets import ImageSet, check_comparable
 from diffct.evaluation.pictures import save_sheet
 from diffct.evaluation.protocol import protocol_card
 from diffct.evaluation.realism import measure_realism
-from diffct.evaluation.section import Picture, Section, Table, show
+from diffct.evaluation.section import Picture, Section, Table, Verdict, show
+from diffct.evaluation.verdicts import quality, variety
 from diffct.metrics.discrepancy import kernel_distance, mmd
 from diffct.metrics.distribution import frechet_estimate
 from diffct.metrics.diversity import Diversity, ms_ssim_diversity
@@ -118,7 +119,20 @@ def measure_distribution(
         pictures=[Picture(path, caption) for path, caption in pictures],
         remarks=[*samples.notes, *_remarks(sets, networks, samples)],
         missing=attempts.missing,
+        verdicts=_verdicts(sets, networks, figures),
     )
+
+
+def _verdicts(
+    sets: dict[str, ImageSet], networks: Sequence[FeatureNetwork], figures: dict[str, Any]
+) -> list[Verdict]:
+    """Answer whether samples are as good and as varied as real images."""
+    patients = min(len(set(images.patients)) for images in sets.values())
+    random = [network.name for network in networks if network.weights_sha256 is None]
+    return [
+        quality(figures, patients=patients, random_networks=random),
+        variety(figures["MS-SSIM of pairs"], patients=patients),
+    ]
 
 
 def describe_network(network: FeatureNetwork) -> dict[str, Any]:
@@ -221,6 +235,7 @@ def _network_table(network: FeatureNetwork, figures: dict[str, Any]) -> Table:
             if random
             else ""
         ),
+        aside=random,
     )
 
 

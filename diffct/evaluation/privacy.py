@@ -25,10 +25,13 @@ from diffct.evaluation.image_sets import ImageSet, check_comparable
 from diffct.evaluation.pictures import draw
 from diffct.evaluation.privacy_findings import (
     COMPARISONS,
+    Copies,
+    answer,
     attack_remarks,
+    copy_remarks,
     score_table,
     summary,
-    verdict,
+    weigh,
 )
 from diffct.evaluation.protocol import protocol_card
 from diffct.evaluation.section import Picture, Section
@@ -86,11 +89,21 @@ def audit(
         device: Where neighbours are searched.
 
     Raises:
-        ValueError: The sets cannot be compared, or there are too few real images.
+        ValueError: The sets cannot be compared, or there are too few real patients.
     """
     check_comparable(samples, cohort.train)
     check_comparable(cohort.train, cohort.held_out)
-    real = (cohort.train.pick(most_real), cohort.held_out.pick(most_real))
+    # Of a set of one patient, none has another to be compared with.
+    real = [
+        images.pick(most_real)
+        for images in (cohort.train, cohort.held_out)
+        if len(set(images.patients)) > 1
+    ]
+    if not real or set(cohort.held_out.patients) == set(samples.patients[:1]):
+        raise ValueError(
+            "Too few patients: images are compared with those of other patients, and there is one"
+            " held-out patient."
+        )
     pixels = _PixelSearch(cohort, device=device)
     nearest = pixels.of_set(samples)
     fitting = [network for network in networks if network.spatial_dims == len(samples.size)]
@@ -101,6 +114,7 @@ def audit(
         held_out=cohort.held_out.patients,
     )
     attack = None if losses is None else _attack(losses)
+    copies = _weigh(nearest, found, cohort)
     picture = _draw_pairs(samples, cohort, pixels.search, nearest, found, out)
     return Section(
         name="privacy",
@@ -119,13 +133,15 @@ def audit(
             synthetic=cohort.synthetic,
         ),
         figures={
+            "copies": copies,
             "nearest neighbours": {name: summary(result) for name, result in found.items()},
             "samples nearest to a training patient": lean,
             "membership attack": attack,
         },
         tables=[score_table(found)],
         pictures=[picture],
-        remarks=[*verdict(found, lean), *attack_remarks(attack)],
+        remarks=[*copy_remarks(found, copies, lean), *attack_remarks(attack)],
+        verdicts=[answer(copies, lean, attack)],
     )
 
 
@@ -190,8 +206,10 @@ def _every_comparison(
 ) -> dict[str, Memorisation]:
     """Score samples by pixels and by each network, with real images as the yardstick."""
     yardstick = [pair for part in real for pair in pixels.of_set(part)]
+    patients = [patient for part in real for patient in part.patients]
     found = {
-        by: memorisation(_distances(nearest, by), _distances(yardstick, by)) for by in COMPARISONS
+        by: memorisation(_distances(nearest, by), _distances(yardstick, by), patients=patients)
+        for by in COMPARISONS
     }
     for network in networks:
         found[network.name] = _in_features(network, samples, pixels.cohort, real)
@@ -203,6 +221,20 @@ def _distances(pairs: Sequence[Pair], by: str) -> NearestDistances:
         np.array([getattr(pair[side], by).distance for pair in pairs]) for side in (0, 1)
     )
     return NearestDistances(train, held_out)
+
+
+def _weigh(nearest: Sequence[Pair], found: dict[str, Memorisation], cohort: Cohort) -> Copies:
+    """Count near pairs, and the training patients whom they are near to."""
+    sources = {
+        cohort.train.patients[getattr(nearest[index][0], by).index]
+        for by in COMPARISONS
+        for index in np.flatnonzero(found[by].suspicious)
+    }
+    return weigh(
+        [found[by] for by in COMPARISONS],
+        sources=len(sources),
+        held_out_patients=len(set(cohort.held_out.patients)),
+    )
 
 
 def _nearest_patient(pair: Pair, cohort: Cohort) -> str:
@@ -235,6 +267,7 @@ def _in_features(
     return memorisation(
         distances(network.extract(samples.batches(_BATCH)), samples.patients),
         distances(torch.cat(rows), patients),
+        patients=patients,
     )
 
 

@@ -1,16 +1,20 @@
-"""What a privacy audit found, in figures and in words: its table, its verdict, its remarks."""
+"""What a privacy audit found, in figures and in words: its table, its answer, its remarks."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from diffct.evaluation.section import Table, show
+from diffct.evaluation.section import PRIVACY, Table, Verdict, show
 from diffct.metrics.memorisation import (
+    ENOUGH_HELD_OUT,
     FALSE_ALARMS,
     SURE,
     MembershipAttack,
     Memorisation,
     TrainingShare,
+    explained_by_few,
 )
 from diffct.metrics.neighbours import Neighbours
 
@@ -24,6 +28,8 @@ def summary(found: Memorisation) -> dict[str, Any]:
         "samples": len(found.scores),
         "suspicious": int(found.suspicious.sum()),
         "chance": found.chance,
+        "nearer_than_real": int(found.nearer_than_real.sum()),
+        "real_patients": found.patients,
         "threshold": found.threshold,
         "false_alarms": found.false_alarms,
         "own_weight_of_held_out_distance": found.own_weight,
@@ -68,37 +74,74 @@ def score_table(found: dict[str, Memorisation]) -> Table:
     )
 
 
-def verdict(found: dict[str, Memorisation], lean: TrainingShare) -> list[str]:
-    """Say what the audit found, in sentences; the first is the verdict."""
-    results = [found[by] for by in COMPARISONS]
-    total = len(results[0].scores)
-    count = int(np.any([result.suspicious for result in results], axis=0).sum())
+@dataclass(frozen=True)
+class Copies:
+    """How many samples are near to training images, and whether that tells copies.
+
+    Attributes:
+        samples: All samples.
+        suspicious: Samples below a threshold, by anatomy or by detail.
+        nearer_than_real: Samples nearer to a training image, by either, than every real image of
+            another patient is.
+        held_out_patients: The patients who tell a copy from a relative.
+        chance: Probability of so many suspicious samples if none were a copy, both comparisons
+            together; with few held-out patients at least what they cannot exclude.
+    """
+
+    samples: int
+    suspicious: int
+    nearer_than_real: int
+    held_out_patients: int
+    chance: float
+
+    @property
+    def found(self) -> bool:
+        """Whether they are copies, beyond what chance or a relative explains."""
+        return self.suspicious > 0 and self.chance < SURE
+
+    @property
+    def enough_patients(self) -> bool:
+        """Whether held-out patients tell a copy from a relative, one by one."""
+        return self.held_out_patients >= ENOUGH_HELD_OUT
+
+    @property
+    def near(self) -> int:
+        """Samples that somebody should look at; few patients tell no threshold worth the name."""
+        if self.enough_patients:
+            return self.suspicious
+        return max(self.suspicious, self.nearer_than_real)
+
+
+def weigh(results: Sequence[Memorisation], *, sources: int, held_out_patients: int) -> Copies:
+    """Put the comparisons of the same samples together.
+
+    Args:
+        results: By anatomy and by detail.
+        sources: Training patients whose images suspicious samples are near to.
+        held_out_patients: How many there are.
+    """
+    samples = len(results[0].scores)
+    chance = min(result.chance for result in results)
+    if held_out_patients < ENOUGH_HELD_OUT:
+        few = explained_by_few(sources, samples, held_out_patients=held_out_patients)
+        chance = max(chance, few)
+    suspicious, nearer = (
+        int(np.any([getattr(result, name) for result in results], axis=0).sum())
+        for name in ("suspicious", "nearer_than_real")
+    )
+    # Two comparisons, two chances of a false alarm (Bonferroni).
+    chance = min(1.0, len(results) * chance)
+    return Copies(samples, suspicious, nearer, held_out_patients, chance)
+
+
+def copy_remarks(found: dict[str, Memorisation], copies: Copies, lean: TrainingShare) -> list[str]:
+    """Say what the audit found, in sentences; the first is the most serious."""
     limits = " or ".join(
         f"{found[by].threshold:.3g} by {by} (as {found[by].false_alarms:.1%} of real images have)"
         for by in COMPARISONS
     )
-    limit = f"a score below {limits}"
-    # Two comparisons, two chances of a false alarm (Bonferroni).
-    chance = min(1.0, len(results) * min(result.chance for result in results))
-    if count and chance < SURE:
-        sentence = (
-            f"**Copies found: {count} of {total} samples are near-copies of training images**"
-            f" ({limit}). Do not share samples or weights before you have looked at the pairs."
-        )
-    elif count:
-        sentence = (
-            f"{count} of {total} samples are suspiciously near to a training image ({limit}); so"
-            f" many are explained by chance (probability {chance:.2g}). Look at the pairs."
-        )
-    else:
-        sentence = (
-            f"No copies found: none of {total} samples has {limit}. With {total} samples, copies as"
-            f" rare as 1 in {max(1, total // 3)} can be missed."
-        )
-    shares = (
-        f"{lean.share:.0%} of the samples have a training patient as their nearest of all, where"
-        f" {lean.expected:.0%} are expected (chance {lean.chance:.2g})"
-    )
+    sentence = _copy_sentence(copies, f"a score below {limits}")
+    shares = f"{_shares(lean)} (chance {lean.chance:.2g})"
     if lean.tells:
         return [
             f"**Over-fitted: {shares}.** Samples resemble those whom the model was trained on.",
@@ -107,13 +150,101 @@ def verdict(found: dict[str, Memorisation], lean: TrainingShare) -> list[str]:
     return [sentence, f"{shares}."]
 
 
+def _copy_sentence(copies: Copies, limit: str) -> str:
+    total = copies.samples
+    if copies.found:
+        return (
+            f"**Copies found: {copies.suspicious} of {total} samples are near-copies of training"
+            f" images** ({limit}). Do not share samples or weights before you have looked at the"
+            " pairs."
+        )
+    if copies.near and not copies.enough_patients:
+        return (
+            f"Near pairs to look at: {copies.near} of {total} samples have {limit}, or are nearer"
+            " to a training image than every real image of another patient is. "
+            + _too_few(copies.held_out_patients)
+        )
+    if copies.near:
+        return (
+            f"{copies.near} of {total} samples are suspiciously near to a training image ({limit});"
+            f" so many are explained by chance (probability {copies.chance:.2g}). Look at the"
+            " pairs."
+        )
+    sentence = (
+        f"No copies found: none of {total} samples has {limit}. With {total} samples, copies as"
+        f" rare as 1 in {max(1, total // 3)} can be missed."
+    )
+    return (
+        sentence if copies.enough_patients else f"{sentence} {_too_few(copies.held_out_patients)}"
+    )
+
+
+def _too_few(patients: int) -> str:
+    """Say what few held-out patients cannot tell."""
+    number = "1 held-out patient is" if patients == 1 else f"{patients} held-out patients are"
+    return (
+        f"{number} too few to tell a copy from a relative: by number alone {patients} cannot show"
+        f" that fewer than 1 in {patients + 1} strangers come so near ({ENOUGH_HELD_OUT} show 1 in"
+        f" {ENOUGH_HELD_OUT + 1}). Patients count, not images: for folders, --patient-pattern says"
+        " whose they are."
+    )
+
+
+def _shares(lean: TrainingShare) -> str:
+    return (
+        f"{lean.share:.0%} of the samples have a training patient as their nearest of all, where"
+        f" {lean.expected:.0%} are expected"
+    )
+
+
+def answer(copies: Copies, lean: TrainingShare, attack: MembershipAttack | None) -> Verdict:
+    """Answer whether samples, and weights where losses were measured, are private."""
+    total = copies.samples
+    bad = []
+    if copies.found:
+        bad.append(f"{copies.suspicious} of {total} samples are near-copies of training images")
+    if lean.tells:
+        bad.append(_shares(lean))
+    if attack is not None and attack.tells:
+        bad.append(
+            "the weights give away who was trained on (membership AUC"
+            f" {show(attack.auc, digits=3)}, 0.5 gives nothing away)"
+        )
+    if bad:
+        sentence = "; ".join(bad)
+        return Verdict(PRIVACY, "bad", f"{sentence[0].upper()}{sentence[1:]}.")
+    unsure = attack is not None and not _tells_little(attack)
+    if copies.near:
+        sentence = (
+            f"{copies.near} of {total} samples are near to a training image: look at the pairs"
+        )
+    else:
+        sentence = f"None of {total} samples is a near-copy; {_shares(lean)}"
+    if attack is None:
+        sentence += "; whether the weights give away who was trained on was not measured"
+    elif unsure:
+        sentence += (
+            "; too few patients to tell whether the weights give away who was trained on"
+            f" (membership AUC {show(attack.auc, digits=3)})"
+        )
+    else:
+        sentence += f"; the weights tell little (membership AUC {show(attack.auc, digits=3)})"
+    if not copies.enough_patients:
+        sentence += (
+            f". {copies.held_out_patients} held-out patients are too few to tell a copy from a"
+            " relative"
+        )
+    doubt = copies.near or unsure or not copies.enough_patients
+    return Verdict(PRIVACY, "in doubt" if doubt else "good", f"{sentence}.")
+
+
 def attack_remarks(attack: MembershipAttack | None) -> list[str]:
     """Say what the membership attack reaches."""
     if attack is None:
         return []
     if attack.tells:
         meaning = "**the weights give away who was trained on: treat them as private as the scans**"
-    elif attack.auc.interval is not None and attack.auc.interval[1] < _LITTLE:
+    elif _tells_little(attack):
         meaning = "an attacker who sees the losses learns little"
     else:
         meaning = "too few patients to tell what an attacker learns"
@@ -121,3 +252,7 @@ def attack_remarks(attack: MembershipAttack | None) -> list[str]:
         f"Membership attack by denoising loss: AUC {show(attack.auc, digits=3)} (0.5 tells"
         f" nothing, 1 everything), chance {attack.chance:.2g}; {meaning}."
     ]
+
+
+def _tells_little(attack: MembershipAttack) -> bool:
+    return attack.auc.interval is not None and attack.auc.interval[1] < _LITTLE

@@ -3,17 +3,27 @@
 import base64
 import mimetypes
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from diffct.atomic import atomic_file
+from diffct.evaluation.report_answers import list_answers
 from diffct.evaluation.report_style import STYLE
 from diffct.evaluation.section import Picture, Section, Table
 
 PURPOSE = "For research, not for diagnosis."
 SYNTHETIC = "SYNTHETIC phantoms: these figures say nothing about patients."
+_RANDOM = (
+    "Their features mean nothing to a reader: these figures compare with figures of the same random"
+    " network only, and are no FID. Give a network's weights with --feature-network."
+)
+_PATHS = "The command names folders of the machine that it ran on: mind that before you share it."
+
+_PICTURES = "pictures"
+_DRAWN_FIRST = {"distribution": 0, "fidelity": 1, "privacy": 2}
 
 # Whatever escaping might miss may neither load nor run.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -40,8 +50,12 @@ def write_report(
     title: str,
     summary: dict[str, str],
     synthetic: bool,
+    origin: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write all sections into one HTML file, atomically.
+
+    First the answers to a reader's questions, then pictures, then tables; the figures of random
+    networks and how all was made come last, folded.
 
     Args:
         sections: What was measured, in the order of the report.
@@ -49,6 +63,7 @@ def write_report(
         title: Of the report.
         summary: What was measured on what, when and by what; names and values.
         synthetic: Whether the data are phantoms, which the report then says at its top.
+        origin: The command and the folders that it was made of; no file of a patient, please.
 
     Raises:
         FileNotFoundError: A picture is gone.
@@ -58,9 +73,13 @@ def write_report(
         [
             _head(title),
             _header(title, synthetic=synthetic),
-            _contents(sections),
+            list_answers(sections),
             _summary(summary),
+            _contents(sections),
+            _pictures(sections),
             *(_section(section) for section in sections),
+            _aside(sections),
+            _origin(origin, sections),
             f"<footer>Written by diffct. {PURPOSE}</footer>\n</body>\n</html>\n",
         ]
     )
@@ -93,11 +112,30 @@ def _header(title: str, *, synthetic: bool) -> str:
 
 
 def _contents(sections: Sequence[Section]) -> str:
+    places = [(section.name, section.title) for section in sections]
+    if any(section.pictures for section in sections):
+        places.insert(0, (_PICTURES, "Pictures"))
     links = "".join(
-        f'<li><a href="#{escape(section.name)}">{escape(section.title)}</a></li>'
-        for section in sections
+        f'<li><a href="#{escape(place)}">{escape(title)}</a></li>' for place, title in places
     )
     return f'<nav aria-label="Contents"><ul>{links}</ul></nav>'
+
+
+def _pictures(sections: Sequence[Section]) -> str:
+    """Write all pictures: samples beside held-out images first, then the nearest pairs."""
+    ordered = sorted(sections, key=lambda section: _DRAWN_FIRST.get(section.name, len(sections)))
+    figures = [_figure(picture) for section in ordered for picture in section.pictures]
+    if not figures:
+        return ""
+    return _part(_PICTURES, "Pictures", "\n".join(figures))
+
+
+def _part(name: str, title: str, inner: str) -> str:
+    name, title = escape(name), escape(title)
+    return (
+        f'<section id="{name}" aria-labelledby="{name}-title">\n'
+        f'<h2 id="{name}-title">{title}</h2>\n{inner}\n</section>'
+    )
 
 
 def _summary(summary: dict[str, str]) -> str:
@@ -109,18 +147,48 @@ def _summary(summary: dict[str, str]) -> str:
 
 
 def _section(section: Section) -> str:
-    """Write a section: what limits it first, how it was measured last."""
-    name = escape(section.name)
-    parts = [f'<section id="{name}" aria-labelledby="{name}-title">']
-    parts.append(f'<h2 id="{name}-title">{escape(section.title)}</h2>')
-    if section.remarks:
-        remarks = "\n".join(f"<p>{_prose(remark)}</p>" for remark in section.remarks)
-        parts.append(f'<div class="remarks" role="note">\n{remarks}\n</div>')
-    parts += [_table(table) for table in section.tables]
-    parts += [_figure(picture) for picture in section.pictures]
-    card = _definition(section.protocol)
-    parts.append(f"<details>\n<summary>Protocol</summary>\n{card}\n</details>\n</section>")
-    return "\n".join(parts)
+    """Write a section: what was found and what limits it first, how it was measured last."""
+    parts = [_remark(remark) for remark in section.remarks]
+    if section.missing:
+        items = "".join(f"<li>{escape(reason)}</li>" for reason in section.missing)
+        parts.append(f'<div class="missing"><p>Not measured:</p><ul>{items}</ul></div>')
+    parts += [_table(table) for table in section.tables if not table.aside]
+    if section.protocol:
+        card = _definition(section.protocol)
+        parts.append(f"<details>\n<summary>Protocol</summary>\n{card}\n</details>")
+    return _part(section.name, section.title, "\n".join(parts))
+
+
+def _remark(text: str) -> str:
+    """Write a sentence beside the figures; one with bold words is an alarm, and looks like one."""
+    if _BOLD.search(text):
+        return f'<p class="remark alarm" role="note">{_prose(text)}</p>'
+    return f'<p class="remark">{escape(text)}</p>'
+
+
+def _aside(sections: Sequence[Section]) -> str:
+    """Write the tables that readers may skip, folded."""
+    tables = [_table(table) for section in sections for table in section.tables if table.aside]
+    if not tables:
+        return ""
+    label = f"{len(tables)} tables of networks with random weights"
+    intro = f"<p>{_RANDOM}</p>"
+    inner = "\n".join(tables)
+    folded = f"<details>\n<summary>{label}</summary>\n<div>{inner}</div>\n</details>"
+    return _part("random", "Random networks", f"{intro}\n{folded}")
+
+
+def _origin(origin: Mapping[str, str], sections: Sequence[Section]) -> str:
+    """Write what the report was made with, folded."""
+    versions = next((s.protocol["versions"] for s in sections if "versions" in s.protocol), {})
+    facts = dict(origin) | ({"Versions": versions} if versions else {})
+    if not facts:
+        return ""
+    warning = f"<p>{_PATHS}</p>\n" if origin else ""
+    return (
+        '<details class="origin">\n<summary>How this report was made</summary>\n'
+        f"{warning}{_definition(facts)}\n</details>"
+    )
 
 
 def _prose(text: str) -> str:

@@ -5,11 +5,13 @@ STYLE = """
   color-scheme: light dark;
   --page: #fbfaf8; --raised: #ffffff; --text: #1f2328; --quiet: #626a73; --line: #dedbd5;
   --accent: #0f766e; --accent-soft: #e8f3f1; --warning: #8a4b08; --warning-soft: #fdf1df;
+  --alarm: #a11622; --alarm-soft: #fdeaea;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #15181b; --raised: #1c2024; --text: #e3e5e7; --quiet: #9aa3ab; --line: #333a40;
     --accent: #5cc4b6; --accent-soft: #17302d; --warning: #f0b866; --warning-soft: #352814;
+    --alarm: #ff8f8f; --alarm-soft: #3d1a1c;
   }
 }
 * { box-sizing: border-box; }
@@ -39,13 +41,37 @@ nav ul { display: flex; flex-wrap: wrap; gap: 0.25rem 1.5rem; margin: 0; padding
 nav li { list-style: none; }
 section { margin-top: 3.5rem; padding-top: 2rem; border-top: 1px solid var(--line); }
 
-.remarks {
-  margin: 0 0 1.5rem; padding: 0.9rem 1.1rem; max-width: 49rem;
-  border-left: 3px solid var(--accent); border-radius: 0 0.4rem 0.4rem 0;
-  background: var(--accent-soft);
+.answers { display: grid; gap: 0.75rem; margin: 1.5rem 0; padding: 0; }
+.answer {
+  display: grid; grid-template-columns: 2rem minmax(0, 1fr); gap: 0.9rem;
+  padding: 0.9rem 1.1rem; border: 1px solid var(--line); border-left: 5px solid var(--state);
+  border-radius: 0.4rem; background: var(--raised); list-style: none; --state: var(--quiet);
 }
-.remarks p { margin: 0; }
-.remarks p + p { margin-top: 0.6rem; }
+.answer svg {
+  width: 2rem; height: 2rem; fill: none; stroke: var(--state); stroke-width: 2;
+  stroke-linecap: round; stroke-linejoin: round;
+}
+.answer p { max-width: none; margin: 0; }
+.answer .question { font-weight: 600; }
+.answer b { margin-left: 0.35rem; color: var(--state); white-space: nowrap; }
+.answer b::before { content: "– "; }
+.good { --state: var(--accent); }
+.in-doubt { --state: var(--warning); }
+.bad { --state: var(--alarm); background: var(--alarm-soft); border-color: var(--alarm); }
+.bad b { text-transform: uppercase; letter-spacing: 0.04em; }
+
+.remark { margin-bottom: 0.6rem; }
+.alarm {
+  padding: 0.75rem 1rem; border: 2px solid var(--alarm); border-radius: 0.4rem;
+  background: var(--alarm-soft);
+}
+.alarm strong { color: var(--alarm); }
+.missing {
+  max-width: 46rem; margin: 1rem 0; padding: 0.75rem 1rem; border: 1px dashed var(--quiet);
+  border-radius: 0.4rem; overflow-wrap: anywhere;
+}
+.missing p { margin: 0; font-weight: 600; }
+.missing ul { margin: 0.25rem 0 0; padding-left: 1.2rem; }
 
 .scroll {
   max-width: 100%; overflow-x: auto; border: 1px solid var(--line); border-radius: 0.4rem;
@@ -75,7 +101,8 @@ figcaption { max-width: 46rem; }
 details { margin-top: 2rem; border: 1px solid var(--line); border-radius: 0.4rem; }
 summary { padding: 0.6rem 1rem; cursor: pointer; color: var(--quiet); font-size: 0.9rem; }
 summary:hover { color: var(--text); }
-details > dl { padding: 0.25rem 1rem 1rem; }
+details > dl, details > div, details > p { padding: 0.25rem 1rem 1rem; }
+details h3:first-child { margin-top: 0.5rem; }
 dl {
   display: grid; grid-template-columns: minmax(6rem, max-content) minmax(0, 1fr);
   gap: 0.3rem 1.25rem; margin: 0; font-size: 0.875rem; line-height: 1.5;
@@ -108,6 +135,7 @@ footer { margin-top: 4rem; color: var(--quiet); font-size: 0.875rem; }
     color-scheme: light;
     --page: #ffffff; --raised: #ffffff; --text: #000000; --quiet: #4a4f55; --line: #bbbbbb;
     --accent: #0f766e; --accent-soft: #ffffff; --warning: #7a3d00; --warning-soft: #ffffff;
+    --alarm: #8f0d18; --alarm-soft: #ffffff;
   }
   html { font-size: 9.5pt; }
   body { max-width: none; padding: 0; }
@@ -116,7 +144,7 @@ footer { margin-top: 4rem; color: var(--quiet); font-size: 0.875rem; }
   .scroll { overflow: visible; border: 0; }
   th, td { padding: 0.35rem 0.5rem; }
   h2, h3 { break-after: avoid; }
-  tr, figure, .remarks { break-inside: avoid; }
+  tr, figure, .answer, .alarm { break-inside: avoid; }
   thead { display: table-header-group; }
   details:not([open])::details-content { content-visibility: visible; block-size: auto; }
 }

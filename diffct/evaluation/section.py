@@ -47,7 +47,8 @@ class Picture:
 
 
 # The questions that a report opens with, in this order.
-QUALITY, VARIETY, PRIVACY = "As good as real?", "As varied as real?", "Private?"
+TRUTH, QUALITY = "True to the patient?", "As good as real?"
+VARIETY, PRIVACY = "As varied as real?", "Private?"
 State = Literal["good", "in doubt", "bad", "not measured"]
 
 

@@ -19,6 +19,7 @@ from diffct.evaluation.pictures import inner_pick
 from diffct.evaluation.protocol import protocol_card
 from diffct.evaluation.reconstruction import missing_of, paired_table, reconstruct
 from diffct.evaluation.section import Picture, Section, Table, show
+from diffct.evaluation.verdicts import truth
 from diffct.metrics.lesions import LesionFigures, lesion_figures
 from diffct.metrics.paired import PairedAccumulator, Perceptual
 from diffct.metrics.translation import BASELINES
@@ -99,6 +100,14 @@ def measure_translation(
         pictures=[Picture(path, "An even pick of held-out slices.")],
         remarks=list(notes),
         missing=missing_of(compared["diffct"]),
+        verdicts=[
+            truth(
+                pairs,
+                method="diffct",
+                trivial=BASELINES,
+                patients=len(set(truths.patients)),
+            )
+        ],
     )
 
 

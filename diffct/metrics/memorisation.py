@@ -10,9 +10,15 @@ samples', as far as regression among real images tells: with many held-out image
 
 What a score means is told by real images, each compared with all others of other patients: they are
 no copies, and the sizes of both sets are the same. A sample is suspicious below the score that one
-real image in 1000 would have, if the logarithms of their scores are normal. A model may also
-lean towards its training patients without copying any: then more samples than chance allows have a
-training patient as their nearest.
+real image in 1000 would have, if the logarithms of their scores are normal. Images of one patient
+are alike, so patients count, however many images there are of each.
+
+That one in 1000 is extrapolated. By their number alone n held-out patients support no smaller rate
+than 1 / (n + 1), with which a stranger is nearer to the training images than all of them are. Below
+19 of them (5 %) only so many near pairs are a finding as this rate does not explain.
+
+A model may also lean towards its training patients without copying any: then more samples than
+chance allows have a training patient as their nearest.
 
 Source: the ratio after Meehan et al. 2020, "A Non-Parametric Test to Detect Data-Copying in
 Generative Models"; membership inference by loss after Yeom et al. 2018, "Privacy Risk in Machine
@@ -33,7 +39,10 @@ FALSE_ALARMS = 1e-3
 SURE = 0.01
 """A finding is called so when chance alone would bring it less often than this."""
 
-_FEWEST_REAL = 8
+ENOUGH_HELD_OUT = 19
+"""Held-out patients that support a rate of false alarms of 1 in 20 by their number alone."""
+
+_FEWEST_REAL = 3
 _PERMUTATIONS = 9999
 _ROUNDING = 1e-6  # of logarithms of scores
 _MOST_INDEPENDENT = 4  # samples of a model are somewhat alike, however many there are
@@ -58,15 +67,17 @@ class NearestDistances:
         if not len(values) or values.min() <= 0:
             raise ValueError("Distances must be above 0, and there must be some.")
 
-    def scores(self, own_weight: float = 1.0) -> np.ndarray:
+    def scores(self, own_weight: float = 1.0, *, counts: np.ndarray | None = None) -> np.ndarray:
         """Return the ratio of both, (N,): well below 1 for copies of training images.
 
         Args:
             own_weight: How far the held-out distance is an image's own, and not the geometric mean
                 of all, 0 to 1.
+            counts: What each image counts for in that mean, (N,); None for one each.
         """
         logs = np.log(self.held_out)
-        return self.train / np.exp(own_weight * logs + (1 - own_weight) * logs.mean())
+        mean = np.average(logs, weights=counts)
+        return self.train / np.exp(own_weight * logs + (1 - own_weight) * mean)
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,7 @@ class Memorisation:
             found if that is more.
         chance: Probability of so many suspicious samples, or of one as near as the nearest, if none
             were a copy; of samples somewhat alike up to four times as much.
+        patients: How many patients the real images are of.
     """
 
     scores: np.ndarray
@@ -94,36 +106,55 @@ class Memorisation:
     real_scores: np.ndarray
     false_alarms: float
     chance: float
+    patients: int
+
+    @property
+    def nearer_than_real(self) -> np.ndarray:
+        """Which samples are nearer to a training image than every real image is, booleans."""
+        return self.scores < self.real_scores.min()
 
 
-def memorisation(samples: NearestDistances, real: NearestDistances) -> Memorisation:
+def memorisation(
+    samples: NearestDistances,
+    real: NearestDistances,
+    *,
+    patients: Sequence[Hashable] | None = None,
+) -> Memorisation:
     """Find samples that are nearer to training images than images of other patients are.
 
     Args:
         samples: Distances of generated images.
         real: Distances of training and held-out images, each without those of its own patient.
+        patients: The patient of each real image; None for one image each.
 
     Returns:
         What was found.
 
     Raises:
-        ValueError: There are fewer than 8 real images: no threshold can be told.
+        ValueError: There are real images of fewer than 3 patients: no threshold can be told.
     """
-    if len(real.train) < _FEWEST_REAL:
+    owner = number_groups(patients, len(real.train))
+    number_of_patients = owner.max() + 1
+    if number_of_patients < _FEWEST_REAL:
         raise ValueError(
-            f"{len(real.train)} real images tell no threshold; {_FEWEST_REAL} or more are needed."
+            f"Real images of {number_of_patients} patients tell no threshold; {_FEWEST_REAL} or"
+            " more are needed."
         )
-    own_weight = _own_weight(real)
-    scores, real_scores = samples.scores(own_weight), real.scores(own_weight)
-    another = _another_real(samples, real, own_weight)
-    threshold = float(np.exp(another.ppf(FALSE_ALARMS)))
+    counts = 1 / np.bincount(owner)[owner]  # the images of a patient count as one
+    own_weight = _own_weight(real, counts)
+    scores, real_scores = samples.scores(own_weight), real.scores(own_weight, counts=counts)
+    another = _another_real(samples, real, own_weight, counts)
+    # With very few patients the quantile is out of reach, and of the numbers there are.
+    threshold = max(float(np.exp(another.ppf(FALSE_ALARMS))), np.finfo(np.float64).tiny)
     suspicious = scores < threshold
     below = real_scores < threshold
     # Logarithms of real scores may have a longer tail than a normal distribution.
-    false_alarms = max(FALSE_ALARMS, float(below.mean()))
+    false_alarms = max(FALSE_ALARMS, float(np.average(below, weights=counts)))
     number = len(suspicious)
     chance = stats.binom.sf(suspicious.sum() - 1, number, false_alarms)
-    if stats.binom.sf(below.sum() - 1, len(below), FALSE_ALARMS) > SURE:  # no longer tail is seen
+    patients_below = len(set(owner[below]))
+    if stats.binom.sf(patients_below - 1, number_of_patients, FALSE_ALARMS) > SURE:
+        # No longer tail is seen.
         nearest = number * another.cdf(np.log(scores.min()))
         chance = min(1.0, 2 * min(chance, nearest))  # two ways to a finding
     return Memorisation(
@@ -135,30 +166,54 @@ def memorisation(samples: NearestDistances, real: NearestDistances) -> Memorisat
         real_scores=real_scores,
         false_alarms=false_alarms,
         chance=float(chance),
+        patients=int(number_of_patients),
     )
 
 
-def _own_weight(real: NearestDistances) -> float:
+def explained_by_few(near: int, samples: int, *, held_out_patients: int) -> float:
+    """Return the probability of near pairs among strangers that held-out patients cannot exclude.
+
+    Each sample is taken to be near with the probability 1 / (n + 1) of being the nearest of n + 1.
+
+    Args:
+        near: Training patients with suspicious samples around them; many around one are one.
+        samples: All samples.
+        held_out_patients: n.
+    """
+    return float(stats.binom.sf(near - 1, samples, 1 / (held_out_patients + 1)))
+
+
+def _own_weight(real: NearestDistances, counts: np.ndarray) -> float:
     """Return the slope of training on held-out distances, of logarithms, within 0 to 1."""
     train, held_out = np.log(real.train), np.log(real.held_out)
     if np.ptp(held_out) < _ROUNDING:
         return 1.0
-    return float(np.clip(stats.linregress(held_out, train).slope, 0, 1))
+    covariance = np.cov(held_out, train, aweights=counts)
+    return float(np.clip(covariance[0, 1] / covariance[0, 0], 0, 1))
 
 
 def _another_real(
-    samples: NearestDistances, real: NearestDistances, own_weight: float
+    samples: NearestDistances, real: NearestDistances, own_weight: float, counts: np.ndarray
 ) -> stats.distributions.rv_frozen:
     """Return the distribution that the logarithm of one more real image's score has.
 
     Its mean, its deviation and the weight are estimated, and so is the samples' mean held-out
     distance, which few independent samples tell: a single one has the deviation of the plain ratio.
     """
-    logs = np.log(real.scores(own_weight))
+    logs = np.log(real.scores(own_weight, counts=counts))
+    number = round(counts.sum())
     independent = min(len(samples.held_out), _MOST_INDEPENDENT)
-    of_mean = np.log(real.held_out).var(ddof=1) / independent
-    variance = logs.var(ddof=2) * (1 + 2 / len(logs)) + (1 - own_weight) ** 2 * of_mean
-    return stats.t(len(logs) - 2, loc=logs.mean(), scale=max(np.sqrt(variance), _ROUNDING))
+    of_mean = _variance(np.log(real.held_out), counts, ddof=1) / independent
+    variance = _variance(logs, counts, ddof=2) * (1 + 2 / number)
+    variance += (1 - own_weight) ** 2 * of_mean
+    mean = np.average(logs, weights=counts)
+    return stats.t(number - 2, loc=mean, scale=max(np.sqrt(variance), _ROUNDING))
+
+
+def _variance(values: np.ndarray, counts: np.ndarray, *, ddof: int) -> float:
+    """Return the variance of values of which each counts for so many observations."""
+    mean = np.average(values, weights=counts)
+    return float((counts * (values - mean) ** 2).sum() / (round(counts.sum()) - ddof))
 
 
 @dataclass(frozen=True)

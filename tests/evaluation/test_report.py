@@ -9,7 +9,18 @@ import pytest
 from PIL import Image
 
 from diffct.evaluation.report import PURPOSE, SYNTHETIC, write_report
-from diffct.evaluation.section import Picture, Section, Table, show
+from diffct.evaluation.section import (
+    PRIVACY,
+    QUALITY,
+    TRUTH,
+    VARIETY,
+    Picture,
+    Section,
+    Table,
+    Verdict,
+    not_measured,
+    show,
+)
 from diffct.metrics.intervals import Estimate
 
 HOSTILE = '<script>alert("x")</script>'
@@ -67,9 +78,22 @@ def make_sections(folder: Path) -> list[Section]:
         "settings": {"false_alarms": 0.001, "zooms": [0.5, 2.0], "membership": {}},
         "networks": [{"name": HOSTILE}, {"name": "net"}],
     }
+    random = Table("Random", ("", "samples"), [("FD[random]", "1")], aside=True)
     scores = Table("Scores", ("compared by", "suspicious"), [("pixels", "0 of 4")])
     return [
-        Section("distribution", "Samples as a set", card, {}, [distances], remarks=["Few images."]),
+        Section(
+            "distribution",
+            "Samples as a set",
+            card,
+            {},
+            [distances, random],
+            remarks=["Few images."],
+            verdicts=[
+                Verdict(QUALITY, "in doubt", "KID 0.2, yardstick 0.1."),
+                Verdict(VARIETY, "good", f"As varied {HOSTILE}."),
+            ],
+            missing=[f"LPIPS: no weights {HOSTILE}."],
+        ),
         Section(
             "privacy",
             f"Privacy {HOSTILE}",
@@ -77,8 +101,10 @@ def make_sections(folder: Path) -> list[Section]:
             {},
             [scores],
             [Picture(picture, f"Pairs {HOSTILE}")],
-            [f"**No copies found: {HOSTILE}**", "AUC 0.5."],
+            [f"**Copies found: {HOSTILE}**", "AUC 0.5."],
+            verdicts=[Verdict(PRIVACY, "bad", "3 of 4 samples are near-copies.")],
         ),
+        not_measured("fidelity", "Translation", "No truth is known.", questions=[TRUTH]),
     ]
 
 
@@ -86,7 +112,14 @@ def write(folder: Path, *, synthetic: bool = True) -> str:
     path = folder / "out" / "report.html"
     summary = {"pipeline": "pelvis", "data": f"phantoms {HOSTILE}", "seed": "0"}
     title = f"Evaluation {HOSTILE}"
-    write_report(make_sections(folder), path, title=title, summary=summary, synthetic=synthetic)
+    write_report(
+        make_sections(folder),
+        path,
+        title=title,
+        summary=summary,
+        synthetic=synthetic,
+        origin={"Command": f"diffct evaluate '/my scans (1)' {HOSTILE}"},
+    )
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
     return path.read_text(encoding="utf-8")
 
@@ -94,15 +127,58 @@ def write(folder: Path, *, synthetic: bool = True) -> str:
 def test_report_is_well_formed_and_shows_every_part(tmp_path):
     page = Page(write(tmp_path))
     assert page.texts_in("title") == page.texts_in("h1") == [f"Evaluation {HOSTILE}"]
-    assert page.texts_in("h2") == ["Samples as a set", f"Privacy {HOSTILE}"]
-    assert page.texts_in("h3") == ["Distances", "Scores"]
-    assert page.texts_in("a") == page.texts_in("h2")
+    titles = ["Pictures", "Samples as a set", f"Privacy {HOSTILE}", "Translation"]
+    assert page.texts_in("h2") == [*titles, "Random networks"]
+    assert page.texts_in("h3") == ["Distances", "Scores", "Random"]
     ids = {attributes["id"] for attributes in page.attributes("section")}
-    assert {link["href"] for link in page.attributes("a")} == {f"#{name}" for name in ids}
+    links = page.attributes("a")
+    assert {link["href"] for link in links} == {f"#{name}" for name in ids - {"random"}}
+    assert set(titles) <= set(page.texts_in("a"))
     assert {"pelvis", f"phantoms {HOSTILE}"} <= set(page.texts_in("td"))
     assert f"A note {HOSTILE}." in page.texts_in("p")
-    assert page.texts_in("strong") == [f"No copies found: {HOSTILE}"]
+    assert page.texts_in("strong") == [f"Copies found: {HOSTILE}"]
     assert page.texts_in("figcaption") == [f"Pairs {HOSTILE}"]
+
+
+def test_answers_come_first_then_pictures_then_tables_then_what_readers_may_skip(tmp_path):
+    text = write(tmp_path)
+    order = ["As good as real?", 'id="pictures"', "<img", "Few images.", "FD[net]", "FD[random]"]
+    places = [text.index(words) for words in [*order, "How this report was made"]]
+    assert places == sorted(places)
+    folded = text[text.index('id="random"') :]
+    assert folded.index("<details>") < folded.index("FD[random]") < folded.index("</details>")
+
+
+def test_each_question_is_answered_by_a_word_a_shape_and_a_sentence(tmp_path):
+    page = Page(write(tmp_path))
+    assert page.texts_in("b") == ["not measured", "in doubt", "good", "bad"]
+    questions = [TRUTH, QUALITY, VARIETY, PRIVACY]
+    assert [text for text in page.texts_in("a") if text in questions] == questions
+    shapes = [attributes["d"] for attributes in page.attributes("path")]
+    assert len(page.attributes("svg")) == 4 and len(set(shapes)) > 4
+    assert {"KID 0.2, yardstick 0.1.", "No truth is known."} <= set(page.texts_in("p"))
+
+
+def test_a_question_that_no_section_answers_is_not_measured(tmp_path):
+    write_report([], tmp_path / "none.html", title="t", summary={}, synthetic=False)
+    page = Page((tmp_path / "none.html").read_text(encoding="utf-8"))
+    assert page.texts_in("b") == ["not measured"] * 3
+
+
+def test_alarms_look_like_alarms_and_what_is_missing_says_why(tmp_path):
+    text = write(tmp_path)
+    assert text.count('class="remark alarm"') == 1
+    assert '<p class="remark alarm" role="note"><strong>Copies found' in text
+    assert '<li class="answer bad">' in text
+    page = Page(text)
+    assert "No truth is known." in page.texts_in("li")
+    assert f"LPIPS: no weights {HOSTILE}." in page.texts_in("li")
+
+
+def test_command_is_in_the_report_with_a_warning_about_its_paths(tmp_path):
+    page = Page(write(tmp_path))
+    assert f"diffct evaluate '/my scans (1)' {HOSTILE}" in page.texts_in("dd")
+    assert any("folders of the machine" in text for text in page.texts_in("p"))
 
 
 def test_report_loads_nothing_from_elsewhere(tmp_path):

@@ -8,6 +8,7 @@ from diffct.metrics.memorisation import (
     FALSE_ALARMS,
     SURE,
     NearestDistances,
+    explained_by_few,
     membership_attack,
     memorisation,
     training_share,
@@ -112,10 +113,55 @@ def test_impossible_distances_are_refused(train):
         NearestDistances(np.array(train), np.array([1.0, 1.0]))
 
 
-def test_few_real_images_tell_no_threshold():
+def test_fewer_than_three_patients_tell_no_threshold():
     rng = np.random.default_rng(3)
-    with pytest.raises(ValueError, match="7 real images tell no threshold"):
-        memorisation(draw(rng, 5), draw(rng, 7))
+    with pytest.raises(ValueError, match="of 2 patients tell no threshold"):
+        memorisation(draw(rng, 5), draw(rng, 8), patients=[0, 0, 0, 0, 1, 1, 1, 1])
+
+
+def test_images_of_one_patient_count_as_one():
+    rng = np.random.default_rng(9)
+    samples, real = draw(rng, 40), draw(rng, 12)
+    doubled = NearestDistances(
+        *(np.concatenate([x, *[x[:4]] * 30]) for x in (real.train, real.held_out))
+    )
+    patients = [*range(12), *list(range(4)) * 30]
+    one_each = memorisation(samples, real)
+    several = memorisation(samples, doubled, patients=patients)
+    assert several.threshold == pytest.approx(one_each.threshold)
+    assert several.scores == pytest.approx(one_each.scores)
+    assert several.chance == pytest.approx(one_each.chance)
+    assert several.patients == 12
+    assert memorisation(samples, doubled).threshold > 1.2 * one_each.threshold
+
+
+@pytest.mark.parametrize("patients", [3, 5])
+def test_false_alarms_stay_rare_where_images_of_a_patient_are_alike(patients):
+    """Crops of few persons are many images; counted as persons they raise no more alarms."""
+    rng = np.random.default_rng(10)
+
+    def draw_persons(number, images):
+        person = rng.normal(0, 0.3, (number, 1)) + rng.normal(0, 0.05, (number, images))
+        return NearestDistances(np.exp(person.ravel()), np.ones(number * images))
+
+    owners = np.repeat(range(patients), 6)
+    findings, by_images = [], []
+    for _ in range(300):
+        real, sample = draw_persons(patients, 6), draw_persons(1, 1)
+        findings.append(memorisation(sample, real, patients=owners).chance < SURE)
+        by_images.append(memorisation(sample, real).chance < SURE)
+    assert np.mean(findings) < 3 * SURE < np.mean(by_images)
+
+
+def test_few_held_out_patients_explain_few_near_pairs():
+    # Three of three samples are the nearest of four: once in 64.
+    assert explained_by_few(3, 3, held_out_patients=3) == pytest.approx(1 / 64)
+    assert explained_by_few(1, 8, held_out_patients=3) == pytest.approx(1 - 0.75**8)
+    assert (
+        explained_by_few(6, 6, held_out_patients=5)
+        < SURE
+        < explained_by_few(1, 6, held_out_patients=100)
+    )
 
 
 def test_auc_is_that_of_mann_and_whitney():
