@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -44,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: The subcommand failed, or was interrupted.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = _make_parser().parse_args(arguments)
+    options.command = shlex.join(["diffct", *arguments])  # for reports
     share_cores()
     try:
         options.run(options)

@@ -6,11 +6,12 @@ from datetime import date
 from pathlib import Path
 
 from diffct import __version__
+from diffct.evaluation.cohorts import Cohort
 from diffct.evaluation.inputs import Inputs, add_input_arguments, read_inputs
 from diffct.evaluation.measurements import Measurement, foresee, suiting
 from diffct.evaluation.model_index import add_to_model_card
 from diffct.evaluation.report import write_report
-from diffct.evaluation.section import Section, write_json
+from diffct.evaluation.section import Section, anonymous, write_json
 
 _REPORT, _FIGURES = "report.html", "metrics.json"
 _INTERRUPTED = 130  # as shells count a stop by Ctrl-C
@@ -70,6 +71,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _write(inputs: Inputs, sections: Sequence[Section], planned: Sequence[Measurement]) -> None:
     """Write what is measured so far; the rest says that it is not yet."""
     options, cohort = inputs.options, inputs.cohort
+    names = _file_names(cohort)
+    sections = [anonymous(section, names) for section in sections]
     name = _name(Path(options.source))
     today = date.today().isoformat()
     write_json(
@@ -98,7 +101,22 @@ def _write(inputs: Inputs, sections: Sequence[Section], planned: Sequence[Measur
         title=f"Evaluation of {name}",
         summary=summary,
         synthetic=cohort.synthetic,
+        origin={"Command": options.command, "Working folder": str(Path.cwd())},
     )
+
+
+def _file_names(cohort: Cohort) -> dict[str, str]:
+    """Return what stands for the file names of patients' images in what is shared.
+
+    The name of a DICOM folder alone may be any word; only its whole path is replaced.
+    """
+    return {
+        text: f"image {number} of the {images.name}"
+        for images in (cohort.train, cohort.held_out)
+        if images is not None
+        for number, path in enumerate(images.files, 1)
+        for text in (str(path), *([path.name] if path.suffix else []))
+    }
 
 
 def _say_what_failed(sections: Sequence[Section], inputs: Inputs) -> None:

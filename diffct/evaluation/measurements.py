@@ -13,12 +13,13 @@ from diffct.evaluation.image_sets import ImageSet, check_comparable
 from diffct.evaluation.inputs import Inputs
 from diffct.evaluation.membership import denoising_losses
 from diffct.evaluation.pictures import save_sheet
-from diffct.evaluation.privacy import Losses, audit
+from diffct.evaluation.privacy import NO_YARDSTICK, Losses, audit, yardstick
 from diffct.evaluation.protocol import describe_pipeline, protocol_card
 from diffct.evaluation.reconstruction import measure_reconstruction, missing_of, paired_table
 from diffct.evaluation.section import (
     PRIVACY,
     QUALITY,
+    TRUTH,
     VARIETY,
     Picture,
     Section,
@@ -154,7 +155,7 @@ def suiting(inputs: Inputs) -> list[Measurement]:
     if getattr(pipeline, "vae", None) is not None:
         found.append(Measurement("reconstruction", "Autoencoder", reconstruction))
     if isinstance(pipeline, FlairToT1Pipeline):
-        found.append(Measurement("fidelity", "Translation", fidelity))
+        found.append(Measurement("fidelity", "Translation", fidelity, (TRUTH,)))
     return [
         *found,
         Measurement("distribution", "Samples as a set", distribution, (QUALITY, VARIETY)),
@@ -183,13 +184,8 @@ def foresee(inputs: Inputs) -> list[str]:
     if cohort.train is None:
         found.append(f"Privacy: {_NO_TRAINING}")
         found.append("The yardstick of figures: it is the same figure of training images.")
-    else:
-        for part in parts:
-            if len(set(part.patients)) == 1:
-                found.append(
-                    f"Privacy: all {part.name} are of one patient, so that they cannot be compared"
-                    " with those of others."
-                )
+    elif not yardstick(cohort):
+        found.append(f"Privacy: {NO_YARDSTICK}")
     return found
 
 

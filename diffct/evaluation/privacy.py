@@ -38,6 +38,7 @@ from diffct.evaluation.section import Picture, Section
 from diffct.metrics.features import FeatureNetwork
 from diffct.metrics.memorisation import (
     FALSE_ALARMS,
+    FEWEST_REAL,
     MembershipAttack,
     Memorisation,
     NearestDistances,
@@ -47,6 +48,10 @@ from diffct.metrics.memorisation import (
 )
 from diffct.metrics.neighbours import Gallery, Neighbours, NeighbourSearch
 
+NO_YARDSTICK = (
+    "copies are told from relatives by real images, each compared with those of other patients;"
+    f" give images of {FEWEST_REAL} training or held-out patients at least."
+)
 _BATCH = 32
 _MOST_REFERENCES = 400  # for the mean image
 _PAIRS_DRAWN = 6
@@ -93,17 +98,10 @@ def audit(
     """
     check_comparable(samples, cohort.train)
     check_comparable(cohort.train, cohort.held_out)
-    # Of a set of one patient, none has another to be compared with.
-    real = [
-        images.pick(most_real)
-        for images in (cohort.train, cohort.held_out)
-        if len(set(images.patients)) > 1
-    ]
+    real = [images.pick(most_real) for images in yardstick(cohort)]
+    # A translation is compared with other patients' images than its own.
     if not real or set(cohort.held_out.patients) == set(samples.patients[:1]):
-        raise ValueError(
-            "Too few patients: images are compared with those of other patients, and there is one"
-            " held-out patient."
-        )
+        raise ValueError(NO_YARDSTICK)
     pixels = _PixelSearch(cohort, device=device)
     nearest = pixels.of_set(samples)
     fitting = [network for network in networks if network.spatial_dims == len(samples.size)]
@@ -143,6 +141,17 @@ def audit(
         remarks=[*copy_remarks(found, copies, lean), *attack_remarks(attack)],
         verdicts=[answer(copies, lean, attack)],
     )
+
+
+def yardstick(cohort: Cohort) -> list[ImageSet]:
+    """Return the sets of real images that can be compared with other patients of their own set.
+
+    Together they are of three patients or more; fewer tell no threshold, and none is returned.
+    """
+    sets = [cohort.train, cohort.held_out]
+    found = [images for images in sets if len(set(images.patients)) > 1]
+    patients = sum(len(set(images.patients)) for images in found)
+    return found if patients >= FEWEST_REAL else []
 
 
 class _PixelSearch:

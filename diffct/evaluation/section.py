@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,6 +110,31 @@ class Section:
             "verdicts": _plain(list(self.verdicts)),
             "missing": list(self.missing),
         }
+
+
+def anonymous(section: Section, names: Mapping[str, str]) -> Section:
+    """Return a section whose sentences name no file of a patient.
+
+    Errors begin with the file that they are about, which is for the person at the keyboard; reports
+    are shared.
+
+    Args:
+        section: Any.
+        names: What is replaced (paths, file names) and by what.
+    """
+    # Longest first: a path holds its file's name.
+    ordered = sorted(names, key=len, reverse=True)
+
+    def clean(text: str) -> str:
+        for name in ordered:
+            text = text.replace(name, names[name])
+        return text
+
+    verdicts = [replace(verdict, sentence=clean(verdict.sentence)) for verdict in section.verdicts]
+    remarks, missing = (
+        [clean(text) for text in lines] for lines in (section.remarks, section.missing)
+    )
+    return replace(section, verdicts=verdicts, remarks=remarks, missing=missing)
 
 
 def not_measured(name: str, title: str, reason: str, *, questions: Sequence[str]) -> Section:

@@ -42,7 +42,9 @@ SURE = 0.01
 ENOUGH_HELD_OUT = 19
 """Held-out patients that support a rate of false alarms of 1 in 20 by their number alone."""
 
-_FEWEST_REAL = 3
+FEWEST_REAL = 3
+"""Real patients without whom there is no threshold at all."""
+
 _PERMUTATIONS = 9999
 _ROUNDING = 1e-6  # of logarithms of scores
 _MOST_INDEPENDENT = 4  # samples of a model are somewhat alike, however many there are
@@ -135,9 +137,9 @@ def memorisation(
     """
     owner = number_groups(patients, len(real.train))
     number_of_patients = owner.max() + 1
-    if number_of_patients < _FEWEST_REAL:
+    if number_of_patients < FEWEST_REAL:
         raise ValueError(
-            f"Real images of {number_of_patients} patients tell no threshold; {_FEWEST_REAL} or"
+            f"Real images of {number_of_patients} patients tell no threshold; {FEWEST_REAL} or"
             " more are needed."
         )
     counts = 1 / np.bincount(owner)[owner]  # the images of a patient count as one

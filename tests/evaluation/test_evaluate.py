@@ -1,6 +1,7 @@
 """`diffct evaluate` on a real run of tiny size, and on folders; what differs is not compared."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -89,11 +90,24 @@ def test_one_command_measures_a_pipeline_and_writes_the_report(evaluated, run):
     assert "model-index" in (run / "pipeline" / "README.md").read_text()
 
 
-def test_a_report_names_no_patient_and_no_path(evaluated, run):
-    text = (evaluated / "report.html").read_text() + (evaluated / "metrics.json").read_text()
+def test_a_report_names_no_patient_and_paths_only_in_its_command(evaluated, run):
+    report = (evaluated / "report.html").read_text()
+    figures = (evaluated / "metrics.json").read_text()
     split = json.loads((run / "split.json").read_text())
     assert split["train"][0].startswith("pelvis_0")
-    assert "pelvis_0" not in text and str(run) not in text
+    assert "pelvis_0" not in report + figures and str(run) not in figures
+    (command,) = re.findall(r"<dt>Command</dt><dd>(.*?)</dd>", report)
+    assert command.startswith(f"diffct evaluate {run / 'pipeline'} --data {run}")
+    assert str(run) not in report.replace(command, "")
+
+
+def test_a_report_answers_each_question(evaluated):
+    found = json.loads((evaluated / "metrics.json").read_text())["measurements"]
+    told = {v["question"]: v["state"] for part in found.values() for v in part["verdicts"]}
+    # Noise is unlike phantoms, and six scans tell no copy from a relative.
+    assert told["As good as real?"] == "bad" and told["Private?"] == "in doubt"
+    report = (evaluated / "report.html").read_text()
+    assert report.index("Private?") < report.index("<img") < report.index("<h3>")
 
 
 def test_an_undertrained_model_is_no_copier(evaluated):

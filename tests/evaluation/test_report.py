@@ -18,6 +18,7 @@ from diffct.evaluation.section import (
     Section,
     Table,
     Verdict,
+    anonymous,
     not_measured,
     show,
 )
@@ -259,3 +260,13 @@ def test_a_file_that_is_no_picture_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(ValueError, match=r"notes\.txt is no picture"):
         write_report([section], tmp_path / "report.html", **options)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_sentences_name_no_file_of_a_patient():
+    reason = "/data/Ann Smith [1].nii.gz: 3 slices; see Ann Smith [1].nii.gz."
+    section = not_measured("privacy", "Privacy", reason, questions=[PRIVACY])
+    names = {"Ann Smith [1].nii.gz": "image 1", "/data/Ann Smith [1].nii.gz": "image 1"}
+    shared = anonymous(section, names)
+    assert list(shared.missing) == ["image 1: 3 slices; see image 1."]
+    assert shared.verdicts[0].sentence == shared.missing[0]
+    assert "Ann" not in shared.markdown() and section.missing == [reason]
