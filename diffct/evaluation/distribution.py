@@ -242,8 +242,9 @@ def _network_table(network: FeatureNetwork, figures: dict[str, Any]) -> Table:
 def _diversity(images: ImageSet) -> Diversity:
     """Average MS-SSIM over the pairs of a set."""
     multi_scale(images.size)  # refuses small images before they are read
+    picked = images.pick(_MOST_FOR_DIVERSITY)
     return ms_ssim_diversity(
-        images.pick(_MOST_FOR_DIVERSITY).stacked(progress=False), show_progress=True
+        picked.stacked(progress=False), groups=picked.patients, show_progress=True
     )
 
 

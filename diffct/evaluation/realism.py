@@ -34,7 +34,13 @@ def measure_realism(sets: dict[str, ImageSet], out: Path) -> Found:
         Figures, tables and pictures with captions.
     """
     records = {role: _records(images) for role, images in sets.items()}
-    comparison = compare_realism(records["samples"], records["held_out"], records.get("train"))
+    roles = ("samples", "held_out", "train")
+    comparison = compare_realism(
+        records["samples"],
+        records["held_out"],
+        records.get("train"),
+        patients=[sets[role].patients if role in sets else None for role in roles],
+    )
     path = out / "realism.png"
     plot(
         {sets[role].title: found for role, found in records.items()},

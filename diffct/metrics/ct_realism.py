@@ -4,7 +4,7 @@ Each volume gives one small record, so that sets stream; sets are compared by th
 real volumes not seen in training say how far apart two real sets are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from scipy import stats
 
 from .ct_tissue import hu_histogram, tissue_volumes, wasserstein_per_window, window_shares
 from .hounsfield import body_mask
-from .intervals import Estimate, bootstrap_mean
+from .intervals import Estimate, bootstrap_mean, number_groups
 from .noise_power import NoisePower, noise_power
 from .volumes import slice_to_slice_difference
 
@@ -119,6 +119,8 @@ def compare_realism(
     samples: Sequence[VolumeRecord],
     held_out: Sequence[VolumeRecord],
     train: Sequence[VolumeRecord] | None,
+    *,
+    patients: Sequence[Sequence[Hashable] | None] = (None, None, None),
 ) -> RealismComparison:
     """Compare samples with real volumes not seen in training, figure by figure.
 
@@ -131,19 +133,24 @@ def compare_realism(
         samples: One record for each volume, of one spacing in all three sets.
         held_out: The same of real volumes not seen in training, of other patients.
         train: The same of real volumes seen in training; None without a yardstick.
+        patients: For intervals, of each of the three sets the patient of each volume; None for
+            independent volumes.
 
     Raises:
-        ValueError: A set is empty.
+        ValueError: A set is empty, or there is not one patient for each volume.
     """
     given = [records for records in (samples, held_out, train) if records is not None]
     if not all(len(records) for records in given):
         raise ValueError("A set holds no volumes; give one record or more for each.")
     sets = (samples, held_out, train or [])
+    owners = [number_groups(p, len(records)) for p, records in zip(patients, sets, strict=True)]
     figures = [[realism_figures(record) for record in records] for records in sets]
     pooled = [sum(record.histogram for record in records) for records in sets]
     return RealismComparison(
         figures={
-            name: _compare(*(np.array([row[name] for row in rows]) for rows in figures))
+            name: _compare(
+                *(np.array([row[name] for row in rows]) for rows in figures), owners=owners
+            )
             for name in figures[0][0]
         },
         window_distance_hu=wasserstein_per_window(pooled[0], pooled[1]),
@@ -151,9 +158,13 @@ def compare_realism(
     )
 
 
-def _compare(samples: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> FigureComparison:
-    shown = [values[np.isfinite(values)] for values in (samples, held_out, train)]
-    estimates = [bootstrap_mean(values) if len(values) else None for values in shown]
+def _compare(*sets: np.ndarray, owners: Sequence[np.ndarray]) -> FigureComparison:
+    """Compare a figure of samples, of held-out volumes and of training volumes."""
+    shown = [values[np.isfinite(values)] for values in sets]
+    estimates = [
+        bootstrap_mean(finite, groups=owner[np.isfinite(values)]) if len(finite) else None
+        for finite, owner, values in zip(shown, owners, sets, strict=True)
+    ]
     distance, yardstick = (
         float(stats.wasserstein_distance(values, shown[1]))
         if len(values) and len(shown[1])

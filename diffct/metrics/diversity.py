@@ -15,6 +15,7 @@ Source: Wang et al. 2003 (see `similarity`); the diversity of generated images b
 """
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from diffct.metrics.intervals import Estimate, jackknife
+from diffct.metrics.intervals import Estimate, jackknife, number_groups
 from diffct.metrics.similarity import MultiScale, full_precision, multi_scale
 from diffct.metrics.value_range import ValueRange
 
@@ -52,51 +53,74 @@ class Diversity(Estimate):
 
 
 def ms_ssim_diversity(
-    images: Tensor, *, most: int | None = None, seed: int = 0, show_progress: bool = False
+    images: Tensor,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    most: int | None = None,
+    seed: int = 0,
+    show_progress: bool = False,
 ) -> Diversity:
     """Average MS-SSIM over all pairs of a set of images.
 
     Args:
-        images: (N, 1, H, W) or (N, 1, D, H, W) in [0, 1], independent of each other.
+        images: (N, 1, H, W) or (N, 1, D, H, W) in [0, 1].
+        groups: The patient of each image; None for independent images.
         most: Compare so many images at most, drawn without replacement; None for all.
         seed: Seed of the drawing.
         show_progress: Draw a progress bar.
 
     Returns:
-        The mean over pairs; for three images or more with the jackknife's interval over images.
+        The mean over pairs; for three patients or more with the jackknife's interval over patients.
 
     Raises:
         ValueError: As `pairwise_ms_ssim`, of the images drawn.
     """
     if most is not None and most < len(images):
         drawn = np.random.default_rng(seed).choice(len(images), most, replace=False)
-        images = images[torch.from_numpy(np.sort(drawn)).to(images.device)]
+        chosen = np.sort(drawn)
+        images = images[torch.from_numpy(chosen).to(images.device)]
+        groups = None if groups is None else [groups[index] for index in chosen]
     similarity = pairwise_ms_ssim(images, show_progress=show_progress).double().cpu().numpy()
     return Diversity(
-        **asdict(mean_of_pairs(similarity)),
+        **asdict(mean_of_pairs(similarity, groups=groups)),
         images=len(images),
         pairs=math.comb(len(images), 2),
         scales=multi_scale(images.shape[2:]),
     )
 
 
-def mean_of_pairs(similarity: np.ndarray) -> Estimate:
-    """Average over unordered pairs, with a jackknife over images.
+def mean_of_pairs(similarity: np.ndarray, *, groups: Sequence[Hashable] | None = None) -> Estimate:
+    """Average over unordered pairs, with a jackknife over patients.
 
-    Without image i, the sum over pairs is short of row i: no pair is summed twice.
+    Without a patient, the sum over pairs is short of that patient's: no pair is summed twice.
 
     Args:
         similarity: Of every image with every other, symmetric, (N, N); the diagonal is not used.
+        groups: The patient of each image; None for independent images.
 
     Returns:
-        The mean; its standard error and interval are None for two images.
+        The mean; its standard error and interval are None for fewer than three patients.
     """
-    rows = similarity.sum(axis=1) - np.diag(similarity)
-    total, count = rows.sum() / 2, len(rows)
-    value = total / math.comb(count, 2)
-    if count < 3:
+    owner = number_groups(groups, len(similarity))
+    sums, counts = (
+        _between_groups(values, owner) for values in (similarity, np.ones_like(similarity))
+    )
+    left = counts.sum() / 2 - _of_each_group(counts)
+    value = sums.sum() / counts.sum()
+    if min(left) < 1:
         return Estimate(float(value))
-    return jackknife(value, (total - rows) / math.comb(count - 1, 2))
+    return jackknife(value, (sums.sum() / 2 - _of_each_group(sums)) / left)
+
+
+def _between_groups(values: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """Sum a table without its diagonal over the images of each two groups."""
+    members = np.eye(owner.max() + 1)[owner]
+    return members.T @ (values - np.diag(np.diag(values))) @ members
+
+
+def _of_each_group(sums: np.ndarray) -> np.ndarray:
+    """Return the sums over pairs with one image of a group or two, each pair once."""
+    return sums.sum(axis=1) - np.diag(sums) / 2
 
 
 @torch.no_grad()

@@ -232,6 +232,16 @@ def test_samples_equal_to_held_out_volumes_are_nearer_than_the_yardstick(phantom
     assert found.window_yardstick_hu["whole"] > 0
 
 
+def test_volumes_of_one_patient_have_no_interval(phantoms):
+    records = [measure_volume(volume, SPACING_MM) for volume in phantoms]
+    owners = ["a"] * len(records)
+    body = compare_realism(records, records, None, patients=(None, owners, None)).figures["body_ml"]
+    assert body.samples.interval is not None and body.held_out.interval is None
+    assert body.train is None
+    with pytest.raises(ValueError, match="give one for each"):
+        compare_realism(records, records, records, patients=(owners, owners[1:], owners))
+
+
 def test_shifted_samples_are_caught_by_exactly_their_shift(phantoms):
     volumes = [np.clip(np.rint(volume), -1000, 2000) for volume in phantoms]
     records, shifted = (

@@ -119,6 +119,22 @@ def test_diversity_is_the_mean_over_pairs_with_a_jackknife_over_images():
     assert (found.images, found.pairs, str(found.scales)) == (7, 21, "5 scales, window 3")
 
 
+def test_diversity_leaves_out_patients_where_images_are_of_few():
+    images = make_set(6, 48, 50)
+    similarity = pairwise_ms_ssim(images).double().numpy()
+    owners = ["a", "b", "a", "c", "c", "c"]
+    left_out = []
+    for patient in "abc":
+        kept = [index for index, owner in enumerate(owners) if owner != patient]
+        rest = similarity[np.ix_(kept, kept)]
+        left_out.append(rest[np.triu_indices(len(kept), 1)].mean())
+    found = ms_ssim_diversity(images, groups=owners)
+    error = math.sqrt(2 / 3 * np.square(left_out - np.mean(left_out)).sum())
+    assert found.standard_error == pytest.approx(error)
+    assert found.value == pytest.approx(ms_ssim_diversity(images).value)
+    assert ms_ssim_diversity(images, groups=["a", "a", "a", "b", "b", "b"]).interval is None
+
+
 def test_two_images_have_a_mean_and_no_interval():
     found = mean_of_pairs(np.array([[1, 0.4], [0.4, 1]]))
     assert found.value == pytest.approx(0.4)
