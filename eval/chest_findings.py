@@ -70,6 +70,7 @@ _PAIRS_DRAWN = 24
 Judged = list[tuple[Request, Reading | None]]
 
 
+@plain_errors()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Sample, read, compare, and write the report."""
     options = _parse(arguments)

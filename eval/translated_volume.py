@@ -40,18 +40,19 @@ _DRAWN = 5
 _REGION_PX = 4.0
 
 
+@plain_errors()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Translate, measure, print and write."""
     options = _parse(arguments)
     share_cores()
     pipeline = load_pipeline(options.pipeline, device=options.device)
     if not isinstance(pipeline, FlairToT1Pipeline):
-        raise SystemExit(
+        raise ValueError(
             f"{options.pipeline} is a {type(pipeline).__name__}; it translates nothing."
         )
     flair, truth = (read_stored(path) for path in (options.flair, options.t1w))
     if truth.size != flair.size or not np.allclose(truth.affine, flair.affine, atol=1e-3):
-        raise SystemExit("The T1w is not on the FLAIR's grid, so voxels cannot be compared.")
+        raise ValueError("The T1w is not on the FLAIR's grid, so voxels cannot be compared.")
     options.out.mkdir(parents=True, exist_ok=True)
     made_file = options.out / "translated.nii.gz"
     pipeline.translate_volume(
