@@ -46,6 +46,7 @@ from diffct.models.text_encoding import embed, tokenize
 from diffct.pipelines import FlairToT1Pipeline
 from diffct.pipelines.scheduler_check import replace_scheduler
 from diffct.pipelines.schedulers import find_scheduler
+from diffct.training.conflicts import cached_and_augmented, check_conflicts
 from diffct.training.control import ControlLosses
 from diffct.training.loop import Events, fit
 from diffct.training.objectives import DiffusionObjective, ObjectiveConfig
@@ -217,11 +218,8 @@ def check_settings(config: ControlTrainingConfig) -> None:
     data, augmentation = config.data, config.augmentation
     if not data.conditions or len(set(data.conditions)) != len(data.conditions):
         raise ValueError(f"data.conditions={list(data.conditions)}; name each of them once.")
-    if data.cache_latents and (augmentation.probability or augmentation.flip_probability):
-        raise ValueError(
-            "data.cache_latents encodes every slice once: set augmentation.probability=0 and"
-            " augmentation.flip_probability=0 with it."
-        )
+    augmented = bool(augmentation.probability or augmentation.flip_probability)
+    check_conflicts([cached_and_augmented(cached=data.cache_latents, augmented=augmented)])
 
 
 def load_base(name: str) -> LatentDiffusionParts:

@@ -54,6 +54,7 @@ from diffct.pipelines import CXRTextToImagePipeline, TextToImagePipeline
 from diffct.pipelines.scheduler_check import replace_scheduler
 from diffct.pipelines.schedulers import find_scheduler
 from diffct.training.checkpoints import Progress
+from diffct.training.conflicts import check_text_to_image
 from diffct.training.loop import Events, fit
 from diffct.training.lora import LoRAConfig, add_lora, save_lora
 from diffct.training.objectives import DiffusionObjective, ObjectiveConfig
@@ -208,22 +209,16 @@ def check_settings(config: TextToImageConfig) -> None:
     find_scheduler(config.preview.scheduler)
     if config.pipeline not in PIPELINES:
         raise ValueError(f"pipeline={config.pipeline}; accepted are {', '.join(PIPELINES)}.")
-    augmentation = config.augmentation
-    if config.data.cache_latents and (augmentation.probability or augmentation.flip_probability):
-        raise ValueError(
-            "data.cache_latents needs augmentation.probability=0 and .flip_probability=0."
-        )
-    if augmentation.flip_probability and config.prompt.constant is None:
-        raise ValueError("augmentation.flip_probability must be 0: reports tell sides.")
-    if config.data.cache_prompts and config.text_encoder.train:
-        raise ValueError(
-            "data.cache_prompts needs a frozen text encoder: set text_encoder.train=false."
-        )
-    if config.lora.rank and (config.initial_pipeline is None or config.text_encoder.train):
-        raise ValueError(
-            "lora.rank > 0 needs initial_pipeline, and leaves its text encoder as it is"
-            " (text_encoder.train=false)."
-        )
+    check_text_to_image(
+        cached_latents=config.data.cache_latents,
+        cached_prompts=bool(config.data.cache_prompts),
+        augmented=config.augmentation.probability > 0,
+        flipped=config.augmentation.flip_probability > 0,
+        constant_prompt=config.prompt.constant is not None,
+        text_encoder=config.text_encoder,
+        has_base=config.initial_pipeline is not None,
+        lora=config.lora,
+    )
 
 
 def make_parts(config: TextToImageConfig, manifest: Manifest) -> LatentDiffusionParts:

@@ -100,7 +100,10 @@ def make_text_encoder(
     if config.name != SMALL:
         return load_text_encoder(config.name)
     if not config.train:
-        raise ValueError("text_encoder.name=small has random weights: set text_encoder.train=true.")
+        raise ValueError(
+            "text_encoder.name=small has random weights: set text_encoder.train=true, or name a"
+            " trained text encoder."
+        )
     small = config.small
     return make_small_text_encoder(
         sentences,

@@ -142,7 +142,7 @@ def test_films_without_validation_train(tmp_path, sources):
     [
         (["augmentation.flip_probability=0.5"], "left from right"),
         (["data.cache_latents=true", "augmentation.probability=0.5"], "augmentation.probability=0"),
-        (["data.cache_prompts=2"], "frozen text encoder"),
+        (["data.cache_prompts=2"], "data.cache_prompts=0, or text_encoder.name=FOLDER_OR_ID"),
         (["lora.rank=4"], "initial_pipeline"),
         (["text_encoder.train=false"], "text_encoder.train=true"),
         (["unet.cross_attention_dim=1024"], "unet.cross_attention_dim=1024"),
