@@ -60,7 +60,8 @@ class DiffusionObjective:
             alike, more for noisier ones, where a strong condition has the most to say.
 
     Raises:
-        ValueError: The scheduler has no such prediction type, or γ or k is not positive.
+        ValueError: The scheduler has no such prediction type or adds noise by another equation, or
+            γ or k is not positive.
 
     Source:
         Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy", section
@@ -77,11 +78,17 @@ class DiffusionObjective:
         min_snr_gamma: float | None = None,
         timestep_power: float = 1.0,
     ) -> None:
-        self.prediction_type: str = scheduler.config.prediction_type
+        self.prediction_type: str = scheduler.config.get("prediction_type")
         if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
             raise ValueError(
                 f"scheduler.prediction_type={self.prediction_type!r} cannot be trained;"
                 " accepted are 'epsilon', 'v_prediction' and 'sample'."
+            )
+        if not _preserves_variance(scheduler):
+            raise ValueError(
+                f"scheduler._class_name={type(scheduler).__name__} cannot be trained with: it does"
+                " not add noise as √ᾱ·x₀ + √(1 − ᾱ)·ε. Train with DDPMScheduler or DDIMScheduler;"
+                " a model so trained can be sampled with others."
             )
         if min_snr_gamma is not None and min_snr_gamma <= 0:
             raise ValueError(f"objective.min_snr_gamma must be positive, got {min_snr_gamma}.")
@@ -159,6 +166,22 @@ class DiffusionObjective:
                 return snr.clamp(max=self.min_snr_gamma) / (snr + 1)
             case _:
                 return snr.clamp(max=self.min_snr_gamma)
+
+
+def _preserves_variance(scheduler: NoiseScheduler) -> bool:
+    """Say whether noise is added by the forward process of this module, tried at three timesteps.
+
+    Schedulers that work on x_0 + σ·ε, as Euler's, would teach the network inputs that it is never
+    given when it samples.
+    """
+    if not (hasattr(scheduler, "alphas_cumprod") and hasattr(scheduler, "add_noise")):
+        return False
+    last = scheduler.config.num_train_timesteps - 1
+    timesteps = torch.tensor([0, last // 2, last])
+    kept = scheduler.alphas_cumprod.cpu()[timesteps].float()
+    clean, noise = torch.ones(3, 1), torch.full((3, 1), 2.0)
+    noisy = scheduler.add_noise(clean, noise, timesteps)[:, 0].float()
+    return torch.allclose(noisy, kept.sqrt() + 2 * (1 - kept).sqrt(), atol=1e-3)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 
 from diffct import CT3DPipeline, UNet3DModel
+from diffct.cli import main
 from diffct.pipelines.outputs import CT3DPipelineOutput, TextToImagePipelineOutput
 from tests.pipelines.test_ct3d import TinyDecoder
 
@@ -210,3 +211,16 @@ def test_tensors_of_any_type_are_saved_wherever_they_are(tmp_path, dtype):
     output = TextToImagePipelineOutput(films)
     assert np.all(output.films()[0] == 0.5) and output.films()[0].dtype == np.float32
     assert output.save(tmp_path)[0].is_file()
+
+
+@pytest.mark.parametrize("name", ["PNDMScheduler", "EDMEulerScheduler", "LCMSchedule"])
+def test_the_command_line_refuses_a_scheduler_in_one_line(tmp_path, name, capsys):
+    make_pipeline(scheduler=diffusers.DDPMScheduler(prediction_type="sample")).save_pretrained(
+        tmp_path / "a pipeline [x0]"
+    )
+    command = ["sample", str(tmp_path / "a pipeline [x0]"), "--scheduler", name, "--device", "cpu"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--steps", "3", "--out", str(tmp_path / "out")])
+    said = f"{stopped.value}{capsys.readouterr().err}".strip()
+    assert name in said and "ddim" in said and "Traceback" not in said
+    assert not (tmp_path / "out" / "sample-0000.nii.gz").exists()

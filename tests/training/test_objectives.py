@@ -1,5 +1,6 @@
 """Objectives against their formulas."""
 
+import diffusers
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -112,3 +113,26 @@ def test_impossible_settings_are_refused():
         make("epsilon", gamma=0.0)
     with pytest.raises(ValueError, match="timestep_power"):
         DiffusionObjective(DDPMScheduler(), timestep_power=0.0)
+
+
+@pytest.mark.parametrize(
+    "name", ["DDPMScheduler", "DDIMScheduler", "LCMScheduler", "CogVideoXDDIMScheduler"]
+)
+def test_schedulers_that_add_noise_as_the_module_says_can_be_trained(name):
+    DiffusionObjective(getattr(diffusers, name)())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "EulerDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "DPMSolverMultistepScheduler",  # before set_timesteps its noise levels are in reverse order
+        "EDMEulerScheduler",
+        "FlowMatchEulerDiscreteScheduler",
+        "DDIMInverseScheduler",
+    ],
+)
+def test_schedulers_that_add_noise_otherwise_are_refused(name):
+    with pytest.raises(ValueError, match="cannot be trained"):
+        DiffusionObjective(getattr(diffusers, name)())
