@@ -67,7 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _make_parser() -> argparse.ArgumentParser:
     """Describe the command and its subcommands."""
-    parser = _Parser(prog="diffct", description="Generative medical imaging.")
+    parser = _Parser(
+        prog="diffct",
+        description="Generative medical imaging.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # the version stays one line
+    )
     libraries = [f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers")]
     python = f"Python {platform.python_version()}"
     parser.add_argument(

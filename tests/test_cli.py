@@ -350,7 +350,7 @@ def test_the_version_names_the_libraries_too(capsys):
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"diffct {diffct.__version__} (torch {torch.__version__.split('+')[0]}")
-    assert f"diffusers {diffusers.__version__}" in shown
+    assert f"diffusers {diffusers.__version__}" in shown and shown.count("\n") == 1
 
 
 def fail_by(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
