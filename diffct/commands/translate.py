@@ -18,7 +18,7 @@ def add_translate(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "scan",
         type=path_argument,
-        help="the scan: NIfTI, NRRD, MetaImage, a folder with a DICOM series, a multi-frame DICOM",
+        help="the scan: NIfTI, NRRD, MetaImage, a DICOM folder or a multi-frame DICOM file",
     )
     parser.add_argument(
         "--out", type=path_argument, required=True, help="file to write, .nii or .nii.gz"
