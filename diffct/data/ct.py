@@ -140,7 +140,7 @@ def prepare_cohort(
         CTDataset([files[key] for key in keys], config, training=training, seed=seed)
         for keys, training in ((split.train, True), (split.validation, False))
     )
-    notes = [*found.left_out_lines(), copies_note(left_out), doubt]
+    notes = [*found.left_out_lines(), copies_note(left_out), _geometry_note(left_out, files), doubt]
     notes.append(_spacing_note(files, split, config))
     cohort = CTCohort(train, validation, split, patients, tuple(filter(None, notes)))
     if show_progress:
@@ -161,6 +161,22 @@ def _copies_left_out(
             chosen = [min(group, key=lambda key: (not scans[key].is_dir(), key))]
         left_out |= {key: chosen[0] for key in group if key not in chosen}
     return left_out
+
+
+def _geometry_note(left_out: Mapping[str, str], files: Mapping[str, Path]) -> str | None:
+    """Name the copies that state another spacing than the scan that is read in their place."""
+    apart = []
+    for copy, kept in left_out.items():
+        stated = [read_facts(files[key])["source_spacing_mm"] for key in (kept, copy)]
+        if not np.allclose(*map(sorted, stated), rtol=0.01):  # axes may be in another order
+            apart.append(f"{kept} ({_in_mm(stated[0])}) and {copy} ({_in_mm(stated[1])})")
+    if not apart:
+        return None
+    more = ", ..." if len(apart) > _NAMED_AT_MOST else ""
+    return (
+        f"{len(apart)} × copy that states another spacing than the scan that is read:"
+        f" {', '.join(apart[:_NAMED_AT_MOST])}{more}; leave the wrong ones out with data.exclude."
+    )
 
 
 def _spacings(files: Sequence[Path]) -> np.ndarray:

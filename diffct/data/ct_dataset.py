@@ -114,7 +114,14 @@ def facts_file(file: Path) -> Path:
 
 
 def read_facts(file: Path) -> dict[str, Any]:
-    """Read the facts of a prepared scan: its `affine`, and its `voxels` as a hash."""
+    """Read the facts of a prepared scan.
+
+    Args:
+        file: The prepared scan.
+
+    Returns:
+        "affine", "source_spacing_mm" before preparation, and "voxels", a hash.
+    """
     return json.loads(facts_file(file).read_text(encoding="utf-8"))
 
 

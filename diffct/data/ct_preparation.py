@@ -120,7 +120,11 @@ def _prepare(path: Path, config: CTDataConfig, file: Path) -> None:
     prepared = _fit(volume, config)
     hu = np.rint(prepared.array).astype(np.int16)
     _check_contrast(volume.array, hu, config, path)
-    facts = {"affine": prepared.affine.tolist(), "voxels": hash_voxels(volume, config.window_hu[0])}
+    facts = {
+        "affine": prepared.affine.tolist(),
+        "source_spacing_mm": volume.spacing_mm,
+        "voxels": hash_voxels(volume, config.window_hu[0]),
+    }
     with atomic_file(facts_file(file)) as partial:
         partial.write_text(json.dumps(facts), encoding="utf-8")
     with atomic_file(file) as partial:

@@ -82,11 +82,13 @@ def test_a_copy_in_another_format_and_orientation_is_found_in_a_folder(tmp_path)
         "space origin": [0.0, 0.0, 0.0],
     }
     nrrd.write(
-        str(tmp_path / "scans" / "2.nrrd"), scan(2).array.transpose(2, 1, 0).astype("<i2"), header
+        str(tmp_path / "scans" / "two.nrrd"), scan(2).array.transpose(2, 1, 0).astype("<i2"), header
     )
     cohort = prepare(tmp_path)
     assert len(cohort.split.train + cohort.split.validation) == 3
     assert len(set(cohort.patients.values())) == 3
+    (note,) = [note for note in cohort.notes if "another spacing" in note]
+    assert note.startswith("1 × copy") and "1.nii (4x2x2 mm) and lost.nii.gz (1x1x1 mm)" in note
 
 
 def test_patients_who_share_a_scan_are_one_with_all_their_scans(tmp_path):
