@@ -73,5 +73,4 @@ def _mean(rows: Sequence[TissueStatistics], name: str) -> float:
 
 
 if __name__ == "__main__":
-    with plain_errors():
-        main()
+    main()

@@ -193,5 +193,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    with plain_errors():
-        main()
+    main()
