@@ -354,10 +354,10 @@ def test_the_version_names_the_libraries_too(capsys):
 
 
 def fail_by(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path) -> None:
+    def fail(options: object) -> None:
         raise error
 
-    monkeypatch.setattr("diffct.commands.inspect.inspect_scans", fail)
+    monkeypatch.setattr("diffct.commands.inspect._inspect", fail)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
+from diffct.config import path_argument
 from diffct.data.inspection import format_reports, inspect_manifest, inspect_scans
 from diffct.data.manifest import MANIFEST_NAME
 
@@ -20,7 +20,9 @@ def add_inspect(commands: "argparse._SubParsersAction") -> None:
         " with 1 if an image cannot be used.",
     )
     parser.add_argument(
-        "path", type=Path, help="a folder of scans or films, one image file, or a manifest.jsonl"
+        "path",
+        type=path_argument,
+        help="a folder of scans or films, one image file, or a manifest.jsonl",
     )
     parser.add_argument(
         "--kind",
