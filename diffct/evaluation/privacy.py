@@ -182,7 +182,7 @@ class _PixelSearch:
 
         A translation's patient is that of its condition: it should look like the true image.
         """
-        read = _read(images, f"{images.title} images")
+        read = _read(images, images.name)
         return [self.nearest(*each) for each in zip(read, images.patients, strict=True)]
 
 
