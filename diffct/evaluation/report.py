@@ -124,7 +124,9 @@ def _contents(sections: Sequence[Section]) -> str:
 def _pictures(sections: Sequence[Section]) -> str:
     """Write all pictures: samples beside held-out images first, then the nearest pairs."""
     ordered = sorted(sections, key=lambda section: _DRAWN_FIRST.get(section.name, len(sections)))
-    figures = [_figure(picture) for section in ordered for picture in section.pictures]
+    pictures = [picture for section in ordered for picture in section.pictures[:1]]
+    pictures += [picture for section in ordered for picture in section.pictures[1:]]
+    figures = [_figure(picture) for picture in pictures]
     if not figures:
         return ""
     return _part(_PICTURES, "Pictures", "\n".join(figures))
