@@ -75,6 +75,7 @@ from diffct.training.run import (
 )
 from diffct.training.settings import OptimConfig, RunConfig
 from diffct.training.steps import Batch, GradientStep, Learner
+from diffct.training.summary import Split, announce
 
 CONFIGS = Path(__file__).parent / "configs"
 SPLITS = ("train", "validation", "test")
@@ -155,6 +156,15 @@ def train(config: AutoencoderConfig, *, resume: bool) -> None:
     )
     others = [step.discriminator] if isinstance(step, AdversarialStep) else []
     progress, checkpoints = restore_run(config, accelerator=accelerator, step=step, others=others)
+    splits = [Split.count(name, each.rows) for name, each in images.items()]
+    announce(
+        config,
+        [step, *others],
+        splits=splits,
+        size=config.data.size,
+        images="images",
+        batches=len(loader),
+    )
 
     # 4. train
     fit(
@@ -200,11 +210,6 @@ def load_images(
         ImageDataset(manifest, share, size=config.data.size),
         show_progress=accelerator.is_main_process,
     )
-    if not manifest.split("validation"):
-        accelerator.print(
-            "The manifest has no row of the split 'validation': no validation is done, and no"
-            " autoencoder-best is kept."
-        )
     augmented = ImageDataset(
         manifest,
         manifest.split("train"),

@@ -40,7 +40,7 @@ from diffct.data.manifest import Manifest, read_manifest
 from diffct.data.pairs import PairedDataset
 from diffct.metrics.similarity import to_film
 from diffct.models.controlled_unet import make_controlnet
-from diffct.models.latent_diffusion import LatentDiffusionParts, load_parts
+from diffct.models.latent_diffusion import LatentDiffusionParts, load_base
 from diffct.models.latent_space import LatentSpace
 from diffct.models.text_encoding import embed, tokenize
 from diffct.pipelines import FlairToT1Pipeline
@@ -61,6 +61,7 @@ from diffct.training.run import (
 )
 from diffct.training.settings import RunConfig
 from diffct.training.steps import GradientStep
+from diffct.training.summary import Split, announce
 from diffct.training.validation import make_validation
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -154,16 +155,15 @@ def train(config: ControlTrainingConfig, *, resume: bool) -> None:
     manifest = read_manifest(config.data.manifest)
     parts = load_base(config.base)
     replace_scheduler(parts.scheduler, config.preview.scheduler)
-    accelerator = start_run(config, resume=resume)
-    folder = Path(config.output_dir)
+    accelerator, folder = start_run(config, resume=resume), Path(config.output_dir)
 
     # 2. networks and pairs
     space = LatentSpace(parts.vae.to(accelerator.device))
     controlnet = make_networks(config, parts, space=space, device=accelerator.device)
     pairs = load_splits(config, manifest, space=space, accelerator=accelerator)
-    loader = make_loader(config, pairs["train"], accelerator=accelerator)
 
     # 3. the step
+    loader = make_loader(config, pairs["train"], accelerator=accelerator)
     model, loader = accelerator.prepare(controlnet, loader)
     losses = ControlLosses(
         DiffusionObjective(parts.scheduler, **vars(config.objective)),
@@ -176,6 +176,10 @@ def train(config: ControlTrainingConfig, *, resume: bool) -> None:
     )
     step = make_gradient_step(config, accelerator=accelerator, model=model, losses=losses)
     progress, checkpoints = restore_run(config, accelerator=accelerator, step=step)
+    splits = [Split.count(name, manifest.split(name)) for name in pairs]
+    announce(
+        config, [step], splits=splits, size=config.data.size, images="slices", batches=len(loader)
+    )
 
     # 4. train
     fit(
@@ -201,14 +205,10 @@ def train(config: ControlTrainingConfig, *, resume: bool) -> None:
     # 5. put base and ControlNet together
     if accelerator.is_main_process:
         facts = training_facts(config, manifest, progress.history)
-        with averaged_weights(step), atomic_folder(folder / "pipeline") as partial:
-            pipeline = make_pipeline(config, parts, controlnet, manifest=manifest, facts=facts)
-            pipeline.save_pretrained(partial, repo_id="pipeline")
+        pipeline = make_pipeline(config, parts, controlnet, manifest=manifest, facts=facts)
+        publish(pipeline, folder / "pipeline", step=step)
     accelerator.wait_for_everyone()
-    accelerator.print(f"Done. Pipeline: {folder / 'pipeline'}; pictures: {folder / 'previews'};")
-    accelerator.print(
-        f"its ControlNet alone: {folder / 'controlnet'}, best on validation beside it."
-    )
+    accelerator.print(f"Done. Pipeline: {folder / 'pipeline'}, its ControlNet alone beside it.")
     accelerator.end_training()
 
 
@@ -220,21 +220,6 @@ def check_settings(config: ControlTrainingConfig) -> None:
         raise ValueError(f"data.conditions={list(data.conditions)}; name each of them once.")
     augmented = bool(augmentation.probability or augmentation.flip_probability)
     check_conflicts([cached_and_augmented(cached=data.cache_latents, augmented=augmented)])
-
-
-def load_base(name: str) -> LatentDiffusionParts:
-    """Take over the components of the base pipeline.
-
-    Raises:
-        FileNotFoundError: There is none; the message says how to train one.
-    """
-    try:
-        return load_parts(name)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"base={name} holds no text-to-image pipeline. Train one first: train_text_to_image.py"
-            " --config train/configs/brain_ldm.yaml saves it in <output_dir>/pipeline."
-        ) from error
 
 
 def make_networks(
@@ -349,6 +334,12 @@ def make_pipeline(
         training=facts,
         **geometry,
     )
+
+
+def publish(pipeline: FlairToT1Pipeline, path: Path, *, step: GradientStep) -> None:
+    """Save a pipeline with the moving average of its ControlNet."""
+    with averaged_weights(step), atomic_folder(path) as partial:
+        pipeline.save_pretrained(partial, repo_id=path.name)
 
 
 def training_facts(

@@ -55,6 +55,7 @@ from diffct.training.run import (
 )
 from diffct.training.settings import RunConfig
 from diffct.training.steps import GradientStep
+from diffct.training.summary import Split, announce
 
 CONFIGS = Path(__file__).parent / "configs"
 PHANTOM_FIELD_MM = (128.0, 384.0, 416.0)
@@ -137,6 +138,10 @@ def train(config: CT3DConfig, *, resume: bool) -> None:
         losses=lambda batch, generator: objective(denoise, batch["image"], generator=generator),
     )
     progress, checkpoints = restore_run(config, accelerator=accelerator, step=step)
+    splits = count_scans(cohort)
+    announce(
+        config, [step], splits=splits, size=config.data.size, images="scans", batches=len(loader)
+    )
 
     # 4. train
     events = make_events(
@@ -279,6 +284,15 @@ def load_cohort(config: CT3DConfig, accelerator: Accelerator) -> CTCohort:
         if accelerator.is_main_process:
             save_split(cohort.split, split_file)
     return cohort
+
+
+def count_scans(cohort: CTCohort) -> list[Split]:
+    """Count scans and patients of both sides."""
+    counts = cohort.describe()
+    return [
+        Split(side, counts[f"{side}_scans"], counts[f"{side}_patients"])
+        for side in ("train", "validation")
+    ]
 
 
 def training_facts(

@@ -70,6 +70,7 @@ from diffct.training.run import (
 )
 from diffct.training.settings import RunConfig
 from diffct.training.steps import GradientStep
+from diffct.training.summary import Split, announce
 from diffct.training.text_alignment import align_text_encoder
 from diffct.training.text_to_image import TextToImageLosses
 from diffct.training.validation import make_validation
@@ -176,6 +177,10 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
     )
     step = make_gradient_step(config, accelerator=accelerator, model=model, losses=losses)
     progress, checkpoints = restore_run(config, accelerator=accelerator, step=step)
+    splits = [Split.count(name, manifest.split(name)) for name in pairs]
+    announce(
+        config, [step], splits=splits, size=config.data.size, images="images", batches=len(loader)
+    )
 
     # 3. train
     events = make_events(

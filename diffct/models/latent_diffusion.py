@@ -175,3 +175,21 @@ def load_parts(name: str) -> LatentDiffusionParts:
     if missing:
         raise ValueError(f"initial_pipeline={name} lacks {', '.join(missing)}.")
     return LatentDiffusionParts(**{part: pipeline.components[part] for part in names})
+
+
+def load_base(name: str) -> LatentDiffusionParts:
+    """Take over the components of the pipeline that a ControlNet steers.
+
+    Args:
+        name: As of `load_parts`.
+
+    Raises:
+        FileNotFoundError: There is none; the message says how to train one.
+    """
+    try:
+        return load_parts(name)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"base={name} holds no text-to-image pipeline. Train one first: train_text_to_image.py"
+            " --config train/configs/brain_ldm.yaml saves it in <output_dir>/pipeline."
+        ) from error

@@ -24,6 +24,8 @@ from diffct.training.launcher import resume_command
 from diffct.training.randomness import reseed
 from diffct.training.steps import Batch
 
+TIMED_UPDATES = 10
+"""How many updates tell how long a run takes."""
 OUT_OF_MEMORY = (
     "Out of memory. Lower, in this order of effect: data.size, train.batch_size (raise"
     " train.gradient_accumulation to make up for it); or set train.gradient_checkpointing=true and"
@@ -207,6 +209,7 @@ class _Clock:
         self.folder = folder
         self.since = time.perf_counter()
         self.updates_since = progress.update
+        self.began = progress.update
         self.bar = tqdm(
             total=config.updates,
             initial=progress.update,
@@ -220,8 +223,18 @@ class _Clock:
         self.progress.pending.append(losses)
 
     def tick(self) -> None:
-        """Count an update."""
+        """Count an update; after the first ones, say how long the rest will take."""
         self.bar.update()
+        made = self.progress.update - self.began
+        if made == 1:
+            self.first = time.perf_counter()  # slower than the others, as all is set up in it
+        left = self.bar.total - self.progress.update
+        if made == 1 + TIMED_UPDATES and left > TIMED_UPDATES:
+            seconds = (time.perf_counter() - self.first) / TIMED_UPDATES
+            self.accelerator.print(
+                f"Expected: {describe_seconds(seconds * left)} for {left} more updates, besides"
+                " validation, previews and saving."
+            )
 
     def log(self) -> None:
         """Log the mean losses since the last call."""
@@ -267,3 +280,11 @@ def _diverged(error: FloatingPointError, progress: Progress, checkpoints: Checkp
         f"{error} at update {progress.update + 1}; training stopped. {last} Try a lower optim.lr, a"
         " longer optim.warmup_updates, or mixed_precision=no."
     )
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a length of time as one would say it, e.g. "14 minutes"."""
+    for length, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -29,6 +29,7 @@ from diffct.training.launcher import find_launcher, traceback_follows
 from diffct.training.precision import choose_precision
 from diffct.training.settings import EMAConfig, OptimConfig, RunConfig
 from diffct.training.steps import GradientStep, Learner, Losses
+from diffct.training.summary import disk_needed
 
 logger = logging.getLogger(__name__)
 
@@ -318,12 +319,9 @@ def restore_run(
 
 def _check_room(folder: Path, models: Iterable[nn.Module], *, keep: int) -> None:
     """Raise an OSError if the run's files cannot fit on the disk."""
-    parameters = (weight for model in models for weight in model.parameters())
-    weights = sum(weight.numel() * weight.element_size() for weight in parameters)
-    # A checkpoint holds weights, average and two moments; one more exists while it is written.
-    needed = weights * (4 * (keep + 1) + 3)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
+    needed = disk_needed(models, keep=keep)
+    total, _, free = shutil.disk_usage(folder)
+    if total and free < needed:  # some network shares know neither
         raise OSError(
             f"{folder} has {free / 1e9:.1f} GB free, and this run writes up to"
             f" {needed / 1e9:.1f} GB: lower train.keep_checkpoints or choose another output_dir."
