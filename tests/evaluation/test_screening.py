@@ -3,6 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
+from diffusers import DDIMScheduler
 
 from diffct.data.images import ImageDataset
 from diffct.data.manifest import ManifestRow, read_manifest, write_manifest
@@ -17,10 +18,12 @@ from diffct.evaluation.image_sets import (
     pictures_of_folder,
     volumes_of_folder,
 )
-from diffct.evaluation.samples import training_cut
+from diffct.evaluation.samples import make_samples, training_cut
 from diffct.evaluation.screening import Cut, screen
 from diffct.hub import load_pipeline
 from diffct.metrics.neighbours import NeighbourSearch
+from diffct.models.unet_3d import UNet3DModel
+from diffct.pipelines import CT3DPipeline
 from tests.train.brains import write_base
 
 SPACING_MM = (3.0, 1.5, 1.5)
@@ -162,3 +165,39 @@ def test_hounsfield_figures_count_volumes_without_a_body(tmp_path, capsys):
     assert rows["volumes"] == ["1", "1"] and rows["without a body"] == ["1", "0"]
     with pytest.raises(SystemExit, match="no such folder"):
         hounsfield.main([str(tmp_path / "gone"), str(tmp_path / "real")])
+
+
+def test_a_pipeline_that_makes_nan_of_some_samples_is_measured_by_the_others(tmp_path):
+    write_volume(tmp_path / "real" / "0.nii.gz", np.full((4, 9, 9), -100.0) + np.eye(9))
+    cohort = load_cohort(tmp_path / "real", None, cache_dir=tmp_path)
+    unet = UNet3DModel(
+        down_block_types=["DownBlock2D"],
+        up_block_types=["UpBlock2D"],
+        block_out_channels=[4],
+        norm_num_groups=2,
+        attention_head_dim=2,
+    )
+    pipeline = CT3DPipeline(unet, DDIMScheduler(), spacing_mm=list(SPACING_MM), size=[4, 9, 9])
+    call, made = CT3DPipeline.__call__, []
+
+    def spoil(self, *arguments, **options):
+        output = call(self, *arguments, **options)
+        made.append(output)
+        if len(made) == 1:
+            output.volumes[0] = np.nan
+        return output
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CT3DPipeline, "__call__", spoil)
+        samples, _ = make_samples(
+            pipeline,
+            "tiny",
+            tmp_path / "made",
+            cohort=cohort,
+            number=2,
+            seed=0,
+            steps=1,
+            batch_size=1,
+        )
+    assert [path.name for path in samples.files] == ["sample-0001.nii.gz"]
+    assert "1 of 2 samples cannot be measured" in samples.notes[0]
