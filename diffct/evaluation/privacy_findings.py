@@ -160,8 +160,8 @@ def _copy_sentence(copies: Copies, limit: str) -> str:
         )
     if copies.near and not copies.enough_patients:
         return (
-            f"Near pairs to look at: {copies.near} of {total} samples have {limit}, or are nearer"
-            " to a training image than every real image of another patient is. "
+            f"Near pairs to look at: {copies.near} of {total} samples are nearer to a training"
+            " image than real images are to those of other patients. "
             + _too_few(copies.held_out_patients)
         )
     if copies.near:
