@@ -7,11 +7,7 @@ import torch
 from diffusers import UNet2DModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention import AttentionMixin
-from diffusers.models.attention_processor import (
-    AttnProcessor,
-    AttnProcessor2_0,
-    FusedAttnProcessor2_0,
-)
+from diffusers.models.attention_processor import AttnProcessor, FusedAttnProcessor2_0
 from diffusers.models.embeddings import GaussianFourierProjection, TimestepEmbedding, Timesteps
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
@@ -131,6 +127,7 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         _check_blocks(down_block_types, mid_block_type, up_block_types)
         _check_widths(block_out_channels, len(down_block_types), norm_num_groups)
         self.sample_size = sample_size
+        self.original_attn_processors = None
         time_embed_dim = time_embedding_dim or block_out_channels[0] * 4
         settings = ResnetSettings(
             temb_channels=time_embed_dim,
@@ -291,17 +288,23 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
     def fuse_qkv_projections(self) -> None:
         """Project to query, key and value at once, for inference; unfuse before saving."""
         # diffusers' own version passes over `Attention`, the class that its 2D networks use.
+        self.unfuse_qkv_projections()
+        self.original_attn_processors = self.attn_processors
         for module in self.modules():
             if isinstance(module, Attention3D):
                 module.fuse_projections()
-                module.set_processor(FusedAttnProcessor2_0())
+        self.set_attn_processor(FusedAttnProcessor2_0())
 
     def unfuse_qkv_projections(self) -> None:
-        """Undo `fuse_qkv_projections`."""
+        """Undo `fuse_qkv_projections`: the attention processors are those of before, too."""
+        if self.original_attn_processors is None:
+            return
         for module in self.modules():
-            if isinstance(module, Attention3D) and hasattr(module, "to_qkv"):
+            if isinstance(module, Attention3D):
                 del module.to_qkv
-                module.set_processor(AttnProcessor2_0())
+                module.fused_projections = False
+        self.set_attn_processor(self.original_attn_processors)
+        self.original_attn_processors = None
 
     @classmethod
     def from_unet2d(

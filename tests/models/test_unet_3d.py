@@ -352,9 +352,13 @@ def test_fused_projections_change_no_output_and_leave_no_trace():
     unet.mid_block.attentions[0].to_q = None  # nobody may ask for it now
     assert torch.allclose(predict(unet, sample), expected, atol=1e-5)
     unet = tiny()
+    unet.set_default_attn_processor()
+    unet.fuse_qkv_projections()
     unet.fuse_qkv_projections()
     unet.unfuse_qkv_projections()
     assert list(unet.state_dict()) == names
+    assert {type(processor) for processor in unet.attn_processors.values()} == {AttnProcessor}
+    assert not unet.mid_block.attentions[0].fused_projections
     assert torch.allclose(predict(unet, sample), expected, atol=1e-6)
 
 
