@@ -3,7 +3,8 @@
 A key that the schema does not know, or a value of the wrong type, is an error that names it and the
 nearest key that exists. The schema also says how an override is read: what a text's key is given is
 taken as it stands, character by character, and only numbers, lists and the like are YAML. In a
-setting that is a path (its field has `metadata=PATH`), ~ and environment variables are expanded.
+setting that is a path (its field has `metadata=PATH`), ~ and environment variables are expanded,
+and what exists is named by its full path.
 """
 
 import argparse
@@ -27,7 +28,10 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 Schema = TypeVar("Schema")
 
 PATH = {"path": True}
-"""The metadata of a field that is a path: `field(default=None, metadata=PATH)`."""
+"""The metadata of a field that is a path: `field(default=None, metadata=PATH)`.
+
+A further entry, "words", lists values that are no paths.
+"""
 
 
 def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ()) -> Schema:
@@ -161,16 +165,21 @@ def folder_or_id(text: str) -> str:
 
 
 def _expand_paths(config: object, prefix: str = "") -> None:
-    """Expand ~ and environment variables in the settings that are paths."""
+    """Expand ~ and environment variables in paths, and name what exists by its full path."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             _expand_paths(value, f"{prefix}{field.name}.")
-        elif "path" in field.metadata and value is not None:
+        elif "path" in field.metadata and value not in (None, *field.metadata.get("words", ())):
             try:
-                setattr(config, field.name, expand_path(value))
+                path = expand_path(value)
             except ValueError as error:
                 raise ValueError(f"{prefix}{field.name}: {error}") from error
+            # A run is resumed and evaluated from other folders, too. What does not exist here may
+            # be a Hub id, and the run's own folder may be moved.
+            if field.name != "output_dir" and Path(path).exists():
+                path = str(Path(path).absolute())
+            setattr(config, field.name, path)
 
 
 def expand_path(text: str) -> str:
@@ -216,7 +225,7 @@ def save_config(config: object, path: Path) -> None:
 
 def config_differences(saved: Path, config: object) -> list[str]:
     """Return the keys whose values differ between a saved configuration and `config`, sorted."""
-    texts = saved.read_text(encoding="utf-8"), _as_yaml(config)
+    texts = (_as_yaml(each) for each in (load_config(type(config), saved), config))
     old, new = (_flatten(OmegaConf.to_container(OmegaConf.create(text))) for text in texts)
     return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
 

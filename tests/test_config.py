@@ -225,6 +225,23 @@ def test_free_form_sections_are_checked_against_what_they_configure():
         check_arguments("unet", {"channel": 1}, network)
 
 
+def test_what_a_run_reads_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("scans", "small", "run"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "empty.yaml").write_text("{}")
+    words = ["data.folder=scans", "output_dir=run"]
+    config = load_config(CT3DConfig, Path("empty.yaml"), words)
+    assert (config.data.folder, config.output_dir) == (str(tmp_path / "scans"), "run")
+    # As a run of an earlier version has it.
+    Path("run/config.yaml").write_text("data: {folder: scans}\noutput_dir: run")
+    assert config_differences(Path("run/config.yaml"), config) == []
+    # A folder of that name is not what the word means; what is nowhere may be on the Hub.
+    words = ["text_encoder.name=small", "initial_pipeline=user/films"]
+    config = load_config(TextToImageConfig, Path("empty.yaml"), words)
+    assert (config.text_encoder.name, config.initial_pipeline) == ("small", "user/films")
+
+
 def test_a_saved_configuration_differs_only_where_it_was_changed(tmp_path):
     save_config(Experiment(unet={"a": 1}), tmp_path / "saved.yaml")
     assert config_differences(tmp_path / "saved.yaml", Experiment(unet={"a": 1})) == []

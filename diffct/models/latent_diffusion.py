@@ -47,7 +47,7 @@ class TextEncoderConfig:
         small: How "small" is made.
     """
 
-    name: str = field(default=SD21_TEXT_ENCODER, metadata={"path": True})
+    name: str = field(default=SD21_TEXT_ENCODER, metadata={"path": True, "words": (SMALL,)})
     train: bool = False
     small: SmallTextEncoderConfig = field(default_factory=SmallTextEncoderConfig)
 
