@@ -1,10 +1,10 @@
 """Unconditional or class-conditional 3D CT by diffusion."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from diffusers import SchedulerMixin
+from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
@@ -67,6 +67,22 @@ class CT3DPipeline(DenoisingPipeline):
             prediction_type=prediction_type,
             training=training,
         )
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **components: object) -> Self:
+        """Make a pipeline of another one's components, as `DiffusionPipeline.from_pipe` does.
+
+        Args:
+            pipeline: The other one.
+            components: What to replace: components, entries of the config, `torch_dtype`.
+
+        Returns:
+            The pipeline; both share the networks.
+        """
+        if isinstance(pipeline, CT3DPipeline):
+            # diffusers hands on networks of the very classes in the signature; a decoder has any.
+            components = {"vae": pipeline.vae} | components
+        return super().from_pipe(pipeline, **components)
 
     @torch.no_grad()
     def __call__(

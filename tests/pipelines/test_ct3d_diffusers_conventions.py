@@ -190,6 +190,15 @@ def test_the_callers_scheduler_stays_as_it_is():
     )
 
 
+@pytest.mark.parametrize("vae", [None, TinyDecoder()])
+def test_a_pipeline_made_of_another_decodes_as_it_does(vae):
+    pipeline = make_pipeline(vae)
+    other = CT3DPipeline.from_pipe(pipeline)
+    assert other.vae is vae and other.unet is pipeline.unet
+    assert np.array_equal(sample(other), sample(pipeline))
+    assert CT3DPipeline.from_pipe(pipeline, vae=None).vae is None
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_tensors_of_any_type_are_saved_wherever_they_are(tmp_path, dtype):
     class OnGPU(torch.Tensor):
