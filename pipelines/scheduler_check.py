@@ -114,7 +114,7 @@ def check_scheduler(
     if reason is not None:
         raise ValueError(
             f"{name} cannot sample from this network, which predicts"
-            f" {PREDICTIONS[trained.prediction_type]}: {reason} Use {_usual()}."
+            f" {PREDICTIONS[trained.prediction_type]}: {reason}"
         )
 
 
@@ -159,7 +159,7 @@ class _Probe:
 
 @functools.lru_cache(maxsize=64)
 def _find_misfit(probe: _Probe, steps: Steps | None) -> str | None:
-    """Return why a scheduler does not fit, as a sentence, or None if it does."""
+    """Return why a scheduler does not fit and what to do, in sentences; None if it fits."""
     own = getattr(probe.scheduler, "alphas_cumprod", None)
     alphas_cumprod = torch.tensor(probe.trained.alphas_cumprod, dtype=torch.float64)
     if isinstance(own, Tensor):
@@ -169,21 +169,24 @@ def _find_misfit(probe: _Probe, steps: Steps | None) -> str | None:
             return (
                 "its noise schedule (betas) is not the one that the network was trained with."
                 " Build it by from_config(pipeline.scheduler.config), or make a pipeline of it"
-                " if the network was."
+                f" if the network was. Use {_usual()}."
             )
     whole = Steps(min(_REFERENCE_STEPS, len(alphas_cumprod)))
-    for chosen in {whole, steps} - {None}:
+    for chosen in (whole,) if steps is None else (whole, steps):
+        advice = f"Use {_usual()}." if chosen is whole else f"In {_named(whole)} it can."
         try:
             off, level = _sample_perfectly(probe, alphas_cumprod, chosen)
         except FAILURES as error:
-            return f"in {_named(chosen)} it fails ({type(error).__name__}: {error})."
+            return f"in {_named(chosen)} it fails ({type(error).__name__}: {error}). {advice}"
         if not off <= _MOST_OFF * probe.largest:
             return (
                 f"of a perfect network's image with values up to ±{probe.largest:g}, it makes one"
-                f" that is off by {off:.2g} in {_named(chosen)}."
+                f" that is off by {off:.2g} in {_named(chosen)}. {advice}"
             )
         if chosen == whole and not _LEVELS[0] <= level <= _LEVELS[1]:
-            return f"it hands the network {level:.2g} times the noise that it was trained on."
+            return (
+                f"it hands the network {level:.2g} times the noise that it was trained on. {advice}"
+            )
     return None
 
 
@@ -191,7 +194,8 @@ def _named(steps: Steps) -> str:
     """Return steps in words."""
     if steps.timesteps is not None:
         return f"the timesteps {list(steps.timesteps)}"
-    return f"{steps.number} steps" if steps.sigmas is None else f"the sigmas {list(steps.sigmas)}"
+    number = f"{steps.number} step{'s' * (steps.number > 1)}"
+    return number if steps.sigmas is None else f"the sigmas {list(steps.sigmas)}"
 
 
 @torch.no_grad()

@@ -170,8 +170,12 @@ def test_steps_that_a_scheduler_cannot_take_are_named():
         check_scheduler(scheduler, read_schedule(scheduler), steps=Steps(2))
     noisy = diffusers.DDPMScheduler(variance_type="fixed_large", timestep_spacing="trailing")
     check_scheduler(noisy, read_schedule(noisy), steps=Steps(100))
-    with pytest.raises(ValueError, match=r"off by .* in 5 steps"):
+    with pytest.raises(ValueError, match=r"off by .* in 5 steps. In 50 steps it can"):
         check_scheduler(noisy, read_schedule(noisy), steps=Steps(5))
+    # Stable Diffusion's settings: a single step would begin at timestep 1, with noise of all steps.
+    single = diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    with pytest.raises(ValueError, match=r"off by .* in 1 step. In 50 steps it can"):
+        check_scheduler(single, read_schedule(single), steps=Steps(1), largest=LATENTS)
 
 
 def test_the_check_leaves_the_scheduler_and_the_global_noise_alone():
