@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
@@ -112,7 +113,7 @@ class PublishedPipeline(DiffusionPipeline):
         )
         body = CARD.format(
             title=title,
-            summary=self.card_summary(),
+            summary=self._missing_parts() or self.card_summary(),
             usage=self.card_usage(name),
             data=_data_section(facts),
             training=_training_section(facts),
@@ -120,6 +121,19 @@ class PublishedPipeline(DiffusionPipeline):
             license=license_id if license_id != "other" else UNSTATED,
         )
         return ModelCard(f"---\n{header.to_yaml()}\n---\n\n{body}")
+
+    def _missing_parts(self) -> str:
+        """Return what the pipeline lacks, as a paragraph for the model card; "" if nothing."""
+        parts = self.components.items()
+        missing = [
+            name for name, part in parts if part is None and name not in self._optional_components
+        ]
+        if not missing:
+            return ""
+        return (
+            f"A {type(self).__name__} without some of its parts: load it with"
+            f" {_as_arguments(missing)}."
+        )
 
     @classmethod
     def from_pretrained(
@@ -144,7 +158,7 @@ class PublishedPipeline(DiffusionPipeline):
         if folder.is_dir() and missing:
             raise FileNotFoundError(
                 f"{folder} is no complete {cls.__name__}: it lacks {', '.join(missing)}. Copy or"
-                " download the whole folder again."
+                f" download the whole folder again, or give {_as_arguments(missing)}."
             )
         if options.get("dtype") is None and options.get("torch_dtype") is None:
             # transformers keeps the stored type, and the parts would not fit each other.
@@ -263,6 +277,11 @@ def _is_further(name: str, index: dict[str, Any]) -> bool:
     """Say whether a folder is a further one of a component, as controlnet_1 of controlnet."""
     component, _, number = name.rpartition("_")
     return number.isdecimal() and isinstance(index.get(component), list | tuple)
+
+
+def _as_arguments(names: Sequence[str]) -> str:
+    """Return components as arguments of `from_pretrained`, for messages."""
+    return ", ".join(f"{name}=..." for name in names)
 
 
 def _data_section(facts: dict[str, Any]) -> str:
