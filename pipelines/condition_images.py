@@ -36,8 +36,8 @@ def read_conditions(
 
     Args:
         image: For one ControlNet an image of its channels, or several; for more ControlNets a list
-            with that of each; or in any case a dictionary from conditions to images. See
-            `FlairToT1Pipeline.__call__`.
+            with that of each, or a list of such lists, one for each image; or in any case a
+            dictionary from conditions to images. See `FlairToT1Pipeline.__call__`.
         channels: How many of each ControlNet.
         conditions: Names of all channels.
         plane: How scans are cut into slices.
@@ -93,14 +93,23 @@ def _by_condition(
     """Return images by the name of their condition, or by the names of a ControlNet's channels."""
     images = [image]
     if len(channels) > 1:
-        if not isinstance(image, list | tuple) or len(image) != len(channels):
+        # As in diffusers: lists in a list are of several images, not of the ControlNets.
+        nested = _is_list(image) and all(_is_list(one) for one in image)
+        rows = image if nested else [image]
+        if not rows or not all(_is_list(row) and len(row) == len(channels) for row in rows):
             raise ValueError(
-                f"There are {len(channels)} ControlNets: give a list with an image for each, or a"
-                f" dictionary with the keys {list(conditions)}."
+                f"There are {len(channels)} ControlNets: give a list with an image for each (of"
+                " several images, a list of such lists), or a dictionary with the keys"
+                f" {list(conditions)}."
             )
-        images = image
+        images = [list(of_one) for of_one in zip(*rows, strict=True)] if nested else image
     groups = _groups(channels, conditions)
     return {g[0] if len(g) == 1 else g: i for g, i in zip(groups, images, strict=True)}
+
+
+def _is_list(image: object) -> bool:
+    """Return whether condition images are several."""
+    return isinstance(image, list | tuple)
 
 
 def _slices(
@@ -128,7 +137,7 @@ def _slices(
 
 def _to_tensor(image: ConditionImage, channels: int, name: object) -> Tensor:
     """Return images of one kind as (images, channels, H, W), checked."""
-    if isinstance(image, list | tuple):
+    if _is_list(image):
         if not image:
             raise ValueError(f"{name}: the list of images is empty.")
         pieces = [_to_tensor(piece, channels, name) for piece in image]

@@ -162,8 +162,9 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
                 an array (H, W), (images, H, W) or (images, H, W, channels); a tensor (H, W),
                 (channels, H, W) or (images, channels, H, W); a gray picture of 8 or 16 bits; a list
                 of such; or a NIfTI file or `Volume`, which is turned to the plane and normalised.
-                For several ControlNets a list with an image for each. For several conditions also a
-                dictionary {"FLAIR": image, "T2w": image or None}; what is missing counts as 0.
+                For several ControlNets a list with an image for each, or, as in diffusers, a list
+                of such lists, one for each image. For several conditions also a dictionary
+                {"FLAIR": image, "T2w": image or None}; what is missing counts as 0.
             prompt: What the result shows; None for the training prompt.
             negative_prompt: What it shall not show, one text or one for each prompt.
             slice_index: Which slices of scans, from 0; None for the middle one.

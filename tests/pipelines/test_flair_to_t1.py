@@ -100,6 +100,22 @@ def test_two_controlnets_agree_with_the_stock_pipeline_under_any_scheduler(name)
     assert np.abs(swapped - expected).max() > 1e-3
 
 
+def test_lists_of_several_images_for_two_controlnets_are_read_as_by_the_stock_pipeline():
+    pipeline = make_flair_pipeline(nets=2)
+    slices = torch.from_numpy(make_slices(4))[:, None]  # (1, H, W) each
+    lists = [[slices[0], slices[1]], [slices[2], slices[3]]]
+    call = {"prompt": [PROMPT] * 2, "num_inference_steps": 2, "output_type": "np"}
+
+    def run(pipeline: object, image: object) -> np.ndarray:
+        return pipeline(image=image, **call, guidance_scale=1.0, generator=seeded(1, 2)).images
+
+    images = run(pipeline, lists)
+    assert np.abs(images - run(stock(pipeline), lists)).max() < 1e-5
+    assert np.array_equal(images, run(pipeline, [slices[0::2], slices[1::2]]))
+    with pytest.raises(ValueError, match="2 ControlNets: give a list with an image for each"):
+        run(pipeline, [lists[0], [slices[2]]])
+
+
 def test_control_that_is_off_leaves_the_text_to_image_pipeline():
     pipeline = make_flair_pipeline()
     parts = {name: part for name, part in pipeline.components.items() if name != "controlnet"}
