@@ -1,6 +1,7 @@
 """The `diffct` command."""
 
 import argparse
+import io
 import os
 import platform
 import shlex
@@ -49,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _make_parser().parse_args(arguments)
     options.command = shlex.join(["diffct", *arguments])  # for reports
     share_cores()
+    # Files may have names that a terminal's encoding lacks, or that are in none.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options.run(options)
         sys.stdout.flush()

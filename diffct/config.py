@@ -2,7 +2,7 @@
 
 A key that the schema does not know, or a value of the wrong type, is an error that names it and the
 nearest key that exists. The schema also says how an override is read: what a text's key is given is
-taken as it stands, character by character, and only numbers, lists and the like are YAML. In a
+taken as it stands, character by character, numbers are decimal, and only the rest is YAML. In a
 setting that is a path (its field has `metadata=PATH`), ~ and environment variables are expanded,
 and what exists is named by its full path.
 """
@@ -17,6 +17,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ PATH = {"path": True}
 
 A further entry, "words", lists values that are no paths.
 """
+_MISSING = "???"  # OmegaConf's word for a value that is still to be given
 
 
 def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ()) -> Schema:
@@ -41,7 +43,8 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
         schema: A dataclass, its fields typed, nested dataclasses as sections.
         path: A YAML file.
         overrides: `section.key=value` strings, as typed on a command line; the last one wins. A
-            text is taken as it stands ("null" is none, where none is allowed), all else is YAML.
+            text is taken as it stands ("null" is none, where none is allowed), a number is decimal,
+            all else is YAML.
 
     Returns:
         An instance of `schema`.
@@ -99,17 +102,25 @@ def _read_override(schema: type, override: str) -> DictConfig:
     if dataclasses.is_dataclass(kind) and not text.startswith("{"):
         first = dataclasses.fields(kind)[0].name
         raise ValueError(f"{override!r}: {key} is a section; set its keys, e.g. {key}.{first}=...")
+    if text == _MISSING:
+        raise ValueError(f"{override!r}: {_MISSING} cannot be a value; it stands for none at all.")
     if may_be_none and text in ("", "null", "Null", "NULL"):
         value = None
     elif kind is str:
         value = _without_interpolation(text)
-    elif typing.get_origin(kind) in (list, tuple) and str in typing.get_args(kind):
-        value = [_without_interpolation(item) for item in _read_texts(key, text)]
+    elif kind in (int, float):
+        value = _read_number(key, text, kind)
+    elif kind in (list[str], list[int], list[float]):
+        (item,) = typing.get_args(kind)
+        texts = _read_items(key, text, item)
+        read = _without_interpolation if item is str else partial(_read_number, key, kind=item)
+        value = [read(one) for one in texts]
     else:
         try:
             return OmegaConf.from_dotlist([override])
         except yaml.YAMLError as error:
-            raise ValueError(f"{override!r} is not valid YAML: {error}") from error
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{override!r} is not valid YAML: {reason}") from error
         except OmegaConfBaseException as error:
             raise ValueError(f"{override!r} cannot be read: {error}") from error
     for name in reversed(key.split(".")):
@@ -132,16 +143,26 @@ def _field_type(schema: type, key: str) -> tuple[Any, bool]:
     return (kinds[0] if may_be_none and len(kinds) == 1 else kind), may_be_none
 
 
-def _read_texts(key: str, text: str) -> list[str]:
-    """Read a list of texts, [a, "b, with a comma"]; none of them becomes a number or a boolean."""
+def _read_number(key: str, text: str, kind: type[int] | type[float]) -> int | float:
+    """Read a number as people write it; YAML takes 010 for 8 and 1:30 for 90."""
+    try:
+        return kind(text)
+    except ValueError as error:
+        what = "a whole number" if kind is int else "a number"
+        raise ValueError(f"Configuration key {key!r} is {what}, and {text!r} is none.") from error
+
+
+def _read_items(key: str, text: str, kind: type) -> list[str]:
+    """Read a list, [a, "b, with a comma"], as texts; `kind` is what they are to become."""
     try:
         items = yaml.load(text, yaml.BaseLoader)
     except yaml.YAMLError:
         items = None
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        what, example = ("texts", '"first", "second"') if kind is str else ("numbers", "1, 2")
         raise ValueError(
-            f"Configuration key {key!r} is a list of texts, and {text!r} is none: write"
-            f' \'{key}=["first", "second"]\', quotes included.'
+            f"Configuration key {key!r} is a list of {what}, and {text!r} is none: write"
+            f" '{key}=[{example}]', quotes included."
         )
     return items
 

@@ -1,5 +1,6 @@
 """The `diffct` command."""
 
+import io
 import json
 import os
 import subprocess
@@ -307,6 +308,19 @@ def test_only_translations_translate(films, tmp_path):
 def test_a_missing_pipeline_is_named(tmp_path):
     with pytest.raises(SystemExit, match="nowhere: there is no such folder"):
         sample(tmp_path / "nowhere", tmp_path)
+
+
+def test_names_that_no_terminal_can_write_are_written_all_the_same(tmp_path, monkeypatch):
+    write_nifti(pelvis_phantom(0, size=(4, 16, 16)).volume, tmp_path / "é日.nii.gz")
+    os.rename(tmp_path / "é日.nii.gz", os.fsencode(tmp_path) + b"/caf\xe9 \xe6\x97\xa5.nii.gz")
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    main(["inspect", str(tmp_path)])
+    assert rb"caf\udce9 \u65e5.nii.gz" in written.getvalue()
+    written.truncate(written.seek(0))
+    main(["inspect", str(tmp_path), "--json"])
+    path = json.loads(written.getvalue())["images"][0]["path"]
+    assert Path(path).is_file()
 
 
 def test_inspect_shows_what_would_be_read_and_what_is_wrong(tmp_path, capsys):

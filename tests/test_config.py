@@ -59,6 +59,12 @@ def test_file_and_overrides_are_typed(tmp_path):
     assert config == Experiment(seed=3, optim=Optim(lr=2e-4), unet={"layers": 3})
 
 
+def test_numbers_are_decimal_as_people_write_them(tmp_path):
+    words = ["seed=010", "data.size=[026, 256, 1_000]", "optim.lr=.5"]
+    config = load_config(Experiment, write(tmp_path, ""), words)
+    assert (config.seed, config.data.size, config.optim.lr) == (10, [26, 256, 1000], 0.5)
+
+
 TEXTS = [
     "/data/scans #2",
     "007",
@@ -191,7 +197,13 @@ def paths_of(schema: type, prefix: str = "") -> Iterator[str]:
         ("optim: {lr: fast}", [], r"'optim.lr'.*fast"),
         ("seed: [1, 2]", [], "'seed'"),
         ("", ["seed"], "section.key=value"),
-        ("", ["seed=[a-z]+"], r"'seed=\[a-z\]\+'"),
+        ("", ["seed=[a-z]+"], r"'seed'.*'\[a-z\]\+'"),
+        ("", ["seed=1:30"], "'seed'.*'1:30'"),
+        ("", ["seed=0x10"], "'seed'.*'0x10'"),
+        ("", ["optim.lr=1:30"], "'optim.lr'.*'1:30'"),
+        ("", ["data.size=[3, 1:5]"], r"'data\.size'.*'1:5'"),
+        ("", ["data.size=3,4"], r"'data\.size'.*list of numbers"),
+        ("", ["data.folder=???"], r"data\.folder=\?\?\?"),
         ("", ["seed=on"], "'seed'.*on"),
         ("", ["unet.a=${"], r"unet\.a"),
         ("", ["unet.a=${b}"], "'b' not found"),

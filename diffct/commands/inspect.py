@@ -56,7 +56,7 @@ def _inspect(options: argparse.Namespace) -> None:
             show_progress=True,
         )
     if options.json:
-        print(json.dumps(inspection.as_json(), ensure_ascii=False, indent=2))
+        print(json.dumps(inspection.as_json(), indent=2))  # ASCII, whatever files are called
     else:
         print(format_reports(inspection))
     if inspection.unusable:

@@ -104,7 +104,7 @@ def _read_header(file: Path) -> tuple[pydicom.FileDataset, DicomKind]:
         kind = kind_of_header(header)
     except DICOM_DAMAGE as error:
         raise ValueError(f"{file}: is damaged. Export the series again.") from error
-    if kind.role == "slice" and not header.get("Modality"):
+    if kind.role in ("slice", "frames") and not header.get("Modality"):
         raise ValueError(f"{file}: has no Modality; it may be cut off. Export the series again.")
     return header, kind
 

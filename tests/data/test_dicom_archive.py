@@ -102,6 +102,13 @@ def test_frames_without_a_scale_are_magnetic_resonance_only(tmp_path):
         read_stored(tmp_path / "ct")
 
 
+def test_frames_that_do_not_say_their_modality_are_named(tmp_path):
+    file = tmp_path / "frames.dcm"
+    write_frames(file, kind=EnhancedCTImageStorage, Modality=None)
+    with pytest.raises(ValueError, match=r"frames\.dcm: has no Modality"):
+        read_volume(file)
+
+
 @pytest.mark.parametrize("kind", [EnhancedCTImageStorage, CTImageStorage])
 def test_frames_that_do_not_say_where_they_lie_are_named_with_a_way_out(tmp_path, kind):
     tags = {"PerFrameFunctionalGroupsSequence": None}
