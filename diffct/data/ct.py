@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from diffct.data.copies import find_copies
 from diffct.data.ct_dataset import (
     CTDataConfig,
     CTDataset,
@@ -23,7 +24,6 @@ from diffct.data.image_folder import find_images
 from diffct.data.patients import (
     check_two_patients,
     copies_note,
-    find_copies,
     join_patients,
     name_patients,
     shared_patient_note,

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from diffct.atomic import atomic_file
 from diffct.data.contrast import is_blank
+from diffct.data.copies import hash_voxels
 from diffct.data.ct_dataset import CTDataConfig, facts_file
 from diffct.data.transforms import clip_window, crop_or_pad, resample, resize
 from diffct.data.volume import Volume, check_hounsfield, read_volume, source_files
@@ -73,43 +74,6 @@ def prepare_scans(
             f" with data.exclude:{listed}" + (f"\n- and {more} more" if more > 0 else "")
         )
     return files
-
-
-def hash_voxels(volume: Volume, floor_hu: float) -> str:
-    """Hash the voxels of a scan such that its copies in other formats have the same hash.
-
-    Converters store HU as integers or floating-point numbers, lay the axes out in another order or
-    direction, at times without saying so, and add margins. So HU are rounded, margins that hold
-    nothing are cut off, and the axes are put into an order and a direction that the voxels
-    themselves tell. Cropped, resampled and filtered copies have other voxels.
-
-    Args:
-        volume: The scan, clipped to the window, so that paddings of any HU below it are the same.
-        floor_hu: The window's lower end.
-
-    Returns:
-        32 hexadecimal digits.
-    """
-    array = np.rint(volume.array - np.float32(floor_hu)).astype(np.uint16)
-    rows, plane = array.sum(axis=2, dtype=np.int64), array.sum(axis=0, dtype=np.int64)
-    box, profiles = [], []
-    for profile in (rows.sum(axis=1), rows.sum(axis=0), plane.sum(axis=0)):
-        filled = np.flatnonzero(profile)
-        first, last = (int(filled[0]), int(filled[-1])) if filled.size else (0, 0)
-        ahead = profile[first : last + 1].tolist()
-        back = ahead[::-1]
-        forwards = ahead <= back
-        # A stop of None: going backwards, -1 would mean the last layer.
-        box.append(
-            slice(first, last + 1) if forwards else slice(last, first - 1 if first else None, -1)
-        )
-        profiles.append(min(ahead, back))
-    order = sorted(range(3), key=lambda axis: (len(profiles[axis]), profiles[axis]))
-    turned = array[tuple(box)].transpose(order)
-    digest = hashlib.sha256(repr(turned.shape).encode())
-    for layer in turned:  # turning all at once takes ten times as long
-        digest.update(np.ascontiguousarray(layer).data)
-    return digest.hexdigest()[:32]
 
 
 def _prepare(path: Path, config: CTDataConfig, file: Path) -> None:

@@ -1,11 +1,14 @@
-"""Who is who among images: whose each one is, and which are the same under another name."""
+"""Who is who among images: whose each one is."""
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from diffct.data import dicom
+
+Key = TypeVar("Key", bound=Hashable)
 
 _NAMED_AT_MOST = 3
 # A few scans of one person are a course of treatment; most scans of a folder are not.
@@ -103,30 +106,15 @@ def shared_patient_note(patients: Mapping[str, str]) -> str | None:
     )
 
 
-def find_copies(voxels: Mapping[str, str]) -> list[list[str]]:
-    """Group the scans that hold the same voxels.
+def join_patients(patients: Mapping[Key, str], copies: Iterable[Sequence[Key]]) -> dict[Key, str]:
+    """Make one patient of those who share an image, with all their other images.
 
     Args:
-        voxels: A hash of the voxels of each scan.
+        patients: The patient of each image.
+        copies: Groups of images that are the same.
 
     Returns:
-        Groups of two or more keys, sorted.
-    """
-    groups: dict[str, list[str]] = {}
-    for key in sorted(voxels):
-        groups.setdefault(voxels[key], []).append(key)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def join_patients(patients: Mapping[str, str], copies: Sequence[Sequence[str]]) -> dict[str, str]:
-    """Make one patient of those who share a scan, with all their other scans.
-
-    Args:
-        patients: The patient of each scan.
-        copies: Groups of scans that are the same.
-
-    Returns:
-        The patient of each scan.
+        The patient of each image.
     """
     joined: dict[str, str] = {}
 

@@ -1,7 +1,9 @@
 """Films of any data set made into 16-bit PNG files of one size, side by side, and a manifest.
 
 A finished picture carries the size and time of its source file, so a run that was ended goes on
-where it was, and a source that has changed is prepared anew.
+where it was, and a source that has changed is prepared anew. It carries a thumbnail, too, by which
+copies are found: films that show the same picture, under two names, in two formats or of two
+patients, are one film of one patient.
 """
 
 import json
@@ -13,8 +15,10 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from diffct.data.copies import find_film_copies, thumbnail
 from diffct.data.dicom_film import UnusableFilmError, header_remarks, read_pixel_spacing_mm
 from diffct.data.manifest import MANIFEST_NAME, ManifestRow, SplitName, write_manifest
+from diffct.data.patients import join_patients
 from diffct.data.radiograph import read_notes, read_radiograph, resize_shorter_side, write_png
 from diffct.prepare.patient_splits import draw_splits
 from diffct.prepare.report import Dropped, PreparationReport, summarize, write_report
@@ -58,6 +62,7 @@ class _Outcome:
     dropped: str | None = None
     detail: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    thumbnail: bytes = b""
 
 
 def prepare_films(
@@ -69,6 +74,9 @@ def prepare_films(
     show_progress: bool = True,
 ) -> PreparationReport:
     """Read, check, resize and write every film, and list them in a manifest.
+
+    Of films that show the same picture (`copies.find_film_copies`) the first is kept, and their
+    patients are one. If given splits part them, all films of these patients are dropped.
 
     Args:
         films: Every row of the data set's list, also those that are dropped already.
@@ -101,13 +109,56 @@ def prepare_films(
     with open_results(_prepare, tasks, workers=workers, tasks_at_once=_TASKS_AT_ONCE) as results:
         bar = tqdm(results, "Preparing films", len(tasks), disable=not show_progress, unit="film")
         outcomes = dict(zip((film.csv_row for film in opened), bar, strict=True))
-    rows, dropped = [], []
-    for film in films:
-        outcome = outcomes.get(film.csv_row) or _Outcome(film.dropped)
-        if outcome.dropped is None:
-            rows.append((film, {"csv_row": film.csv_row, **outcome.facts}))
-        else:
-            dropped.append(Dropped(film.csv_row, outcome.dropped, outcome.detail))
+    listed = [(film, outcomes.get(film.csv_row) or _Outcome(film.dropped)) for film in films]
+    listed, joined = _settle_copies(listed, out)
+    return _finish(listed, out, settings, joined=joined)
+
+
+def _settle_copies(
+    listed: Sequence[tuple[Film, _Outcome]], out: Path
+) -> tuple[list[tuple[Film, _Outcome]], int]:
+    """Keep one of the films that show the same picture, and make one patient of theirs.
+
+    Returns:
+        The films with their patients and outcomes, and how many patients are joined to another.
+    """
+    kept = [film for film, outcome in listed if outcome.dropped is None]
+    copies = find_film_copies(
+        [outcome.thumbnail for _, outcome in listed if outcome.dropped is None],
+        lambda index: read_radiograph(out / kept[index].image, smallest_side=1, dark=True),
+    )
+    owners = {film.csv_row: film.patient for film in kept}
+    first_rows = {kept[copy].csv_row: kept[first].csv_row for copy, first in copies.items()}
+    patients = join_patients(owners, [(first, copy) for copy, first in first_rows.items()])
+    splits: dict[str, set[SplitName | None]] = {}
+    for film in kept:
+        splits.setdefault(patients[film.csv_row], set()).add(film.split)
+    settled = []
+    for film, outcome in listed:
+        patient, first = patients.get(film.csv_row), first_rows.get(film.csv_row)
+        detail = f"the picture of row {first}" if first is not None else ""
+        if patient is not None and len(splits[patient]) > 1:
+            outcome = _Outcome("same picture as a patient's of another split", detail)
+        elif first is not None:
+            outcome = _Outcome("same picture as another row's", detail)
+        settled.append((replace(film, patient=patient or film.patient), outcome))
+    return settled, len(set(owners.values())) - len(set(patients.values()))
+
+
+def _finish(
+    settled: Sequence[tuple[Film, _Outcome]], out: Path, settings: Mapping[str, Any], *, joined: int
+) -> PreparationReport:
+    """Draw the splits, write manifest and report, and delete the pictures of dropped films."""
+    rows = [
+        (film, {"csv_row": film.csv_row, **outcome.facts})
+        for film, outcome in settled
+        if outcome.dropped is None
+    ]
+    dropped = [
+        Dropped(film.csv_row, outcome.dropped, outcome.detail)
+        for film, outcome in settled
+        if outcome.dropped is not None
+    ]
     drawn = draw_splits({film.patient for film, _ in rows if film.split is None}, settings["seed"])
     listed = [
         ManifestRow(
@@ -121,12 +172,16 @@ def prepare_films(
         for film, facts in rows
     ]
     enlarged = sum(min(facts["original_size"]) < settings["size"] for _, facts in rows)
-    report = summarize(listed, dropped, enlarged=enlarged, settings=settings)
+    report = summarize(listed, dropped, enlarged=enlarged, joined=joined, settings=settings)
     left_out = [astuple(row) for row in dropped]
     write_report(asdict(report), left_out, out, columns=("csv_row", "reason", "detail"))
     if not listed:
         raise ValueError(f"{out}: no film is left.\n{report.format()}")
     write_manifest(listed, out / MANIFEST_NAME)
+    wanted = {row.image for row in listed}
+    for film, _ in settled:
+        if film.dropped is None and film.image not in wanted:
+            (out / film.image).unlink(missing_ok=True)
     return report
 
 
@@ -162,8 +217,9 @@ def _prepare(task: tuple[str, str, int, int]) -> _Outcome:
         return _Outcome("image file missing")
     stamp = source_stamp(source)
     notes = read_notes(target) if target.exists() else {}
-    if notes.get("source") == stamp:
-        return _Outcome(facts=json.loads(notes["facts"]))
+    if notes.get("source") == stamp and "thumbnail" in notes:
+        facts, small = json.loads(notes["facts"]), bytes.fromhex(notes["thumbnail"])
+        return _Outcome(facts=facts, thumbnail=small)
     try:
         film = read_radiograph(source, bits=bits)
     except UnusableFilmError as error:
@@ -178,5 +234,7 @@ def _prepare(task: tuple[str, str, int, int]) -> _Outcome:
     remarks = header_remarks(source)
     if remarks:
         facts["header"] = remarks
-    write_png(resized, target, notes={"source": stamp, "facts": json.dumps(facts)})
-    return _Outcome(facts=facts)
+    small = thumbnail(resized)
+    notes = {"source": stamp, "facts": json.dumps(facts), "thumbnail": small.hex()}
+    write_png(resized, target, notes=notes)
+    return _Outcome(facts=facts, thumbnail=small)

@@ -33,7 +33,8 @@ def prepare_radiographs(
 ) -> PreparationReport:
     """Make any radiographs (PNG, JPEG, TIFF, DICOM) into pictures of one size and a manifest.
 
-    The pictures are named by a hash, since names of files may name patients.
+    The pictures are named by a hash, since names of files may name patients. Of rows that show the
+    same picture the first is kept, and their patients are one, see `prepare_films`.
 
     Args:
         images: The folder of the images.

@@ -41,6 +41,7 @@ class PreparationReport:
         sentences: Sentences in each split.
         dropped: Rows left out, by reason, the most frequent first.
         enlarged: Images that were smaller than the size they were brought to.
+        joined_patients: Patients who count as one with another, since both have the same picture.
         unlike_chest: Images whose header speaks against a frontal view of a chest, by what it says.
         settings: What was asked for.
     """
@@ -51,6 +52,7 @@ class PreparationReport:
     sentences: dict[SplitName, int]
     dropped: dict[str, int]
     enlarged: int
+    joined_patients: int
     unlike_chest: dict[str, int]
     settings: Mapping[str, Any]
 
@@ -70,6 +72,11 @@ class PreparationReport:
         lines += [f"{count:>9}  {reason}" for reason, count in self.dropped.items()]
         if self.enlarged:
             lines.append(f"{self.enlarged} images were smaller than asked and have been enlarged.")
+        if self.joined_patients:
+            lines.append(
+                f"{self.joined_patients} patients have the same picture as another patient, and"
+                " count as one with that. dropped.csv names the rows."
+            )
         if self.unlike_chest:
             told = ", ".join(f"{what} ({count})" for what, count in self.unlike_chest.items())
             lines.append(
@@ -84,6 +91,7 @@ def summarize(
     dropped: Iterable[Dropped],
     *,
     enlarged: int,
+    joined: int,
     settings: Mapping[str, Any],
 ) -> PreparationReport:
     """Count what was kept and what was dropped.
@@ -92,6 +100,7 @@ def summarize(
         rows: The rows of the manifest.
         dropped: The rows left out.
         enlarged: Images that were smaller than asked.
+        joined: Patients who count as one with another.
         settings: What was asked for.
 
     Returns:
@@ -108,6 +117,7 @@ def summarize(
         },
         dropped=reasons,
         enlarged=enlarged,
+        joined_patients=joined,
         unlike_chest=count_reasons(told for row in rows for told in row.facts.get("header", ())),
         settings=settings,
     )

@@ -8,8 +8,8 @@ import nrrd
 import numpy as np
 import pytest
 
+from diffct.data.copies import hash_voxels
 from diffct.data.ct import prepare_cohort
-from diffct.data.ct_preparation import hash_voxels
 from diffct.data.splits import Split, save_split
 from diffct.data.transforms import clip_window
 from diffct.data.volume import Volume, read_volume, write_nifti

@@ -116,10 +116,10 @@ FOUND_FIRST = (
 SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 
 
-def film_pixels(number: int, shape: tuple[int, int]) -> np.ndarray:
+def film_pixels(number: int, shape: tuple[int, int], view: int = 0) -> np.ndarray:
     """Draw a smooth gray film whose upper rows are the bar code of its number."""
     rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]] / np.array(shape)[:, None, None]
-    film = 90 + 60 * np.sin(3 * rows + number) * np.cos(4 * columns)
+    film = 90 + 60 * np.sin(3 * rows + number + view) * np.cos(4 * columns)
     bits = [number >> place & 1 for place in range(CODE_BITS)]
     code = np.array(bits)[np.arange(shape[1]) * CODE_BITS // shape[1]]
     film[: shape[0] // 4] = 20 + 210 * code
@@ -162,7 +162,7 @@ def write_tree(
                 reports[f"{place}.txt"] = _report(text, fault)
             views = ["LATERAL"] if number % 4 < 2 else []
             views += ["PA", "PA"] if fault is None and number % 5 == 0 else ["PA"]
-            for view in views:
+            for order, view in enumerate(views):
                 dicom = "-".join(f"{rng.getrandbits(32):08x}" for _ in range(5))
                 wrong = fault if view == "PA" else None
                 shown = {"AP": "AP", "no view": "", "lower case view": "pa"}.get(wrong, view)
@@ -172,7 +172,8 @@ def write_tree(
                 if wrong != "not in split":
                     own = "test" if torn and visit == 0 else split
                     splits.append([dicom, study, patient, own])
-                _write_jpg(folder / "jpg" / place / f"{dicom}.jpg", number, shape, wrong)
+                pixels = film_pixels(number, (40, 50) if wrong == "tiny" else shape, order)
+                _write_jpg(folder / "jpg" / place / f"{dicom}.jpg", pixels, wrong)
 
                 reason = "not a PA view" if view != "PA" else FAULTS.get(wrong)
                 # Of an image listed twice, the first row is kept.
@@ -208,11 +209,10 @@ def _report(text: str, fault: str | None) -> bytes:
     return text.encode()
 
 
-def _write_jpg(path: Path, number: int, shape: tuple[int, int], fault: str | None) -> None:
+def _write_jpg(path: Path, pixels: np.ndarray, fault: str | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if fault == "missing jpg":
         return
-    pixels = film_pixels(number, (40, 50) if fault == "tiny" else shape)
     if fault == "constant":
         pixels[:] = 128
     image = Image.fromarray(pixels)
