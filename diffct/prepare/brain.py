@@ -7,13 +7,15 @@ private as the scans.
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
+from diffct.data.copies import find_copies
 from diffct.data.manifest import MANIFEST_NAME, ManifestRow, write_manifest
+from diffct.data.patients import join_patients
 from diffct.data.slices import PLANES, Plane
 from diffct.prepare.brain_report import BrainReport, summarize_pairs
 from diffct.prepare.brain_slices import IMAGES, SlicedPair, SliceTask, slice_image, slice_pair
@@ -39,6 +41,9 @@ def prepare_brain(
     show_progress: bool = True,
 ) -> BrainReport:
     """Read, check, align, normalise and slice every pair, and list the slices in a manifest.
+
+    Subjects who have a scan with the same voxels are one, and of pairs with the same scans the
+    first is kept.
 
     Args:
         found: The pairs, from `find_bids`, `find_brats` or `find_by_patterns`.
@@ -81,7 +86,7 @@ def prepare_brain(
         bar = tqdm(results, "Preparing pairs", len(tasks), disable=not show_progress, unit="pair")
         outcomes = {task.pair.key: done for task, done in zip(tasks, bar, strict=True)}
     listed = [(pair, outcomes.get(pair.key) or SlicedPair(pair.dropped)) for pair in found.pairs]
-    return _finish(listed, out, settings, synthetic=found.synthetic)
+    return _finish(_drop_copies(listed), out, settings, synthetic=found.synthetic)
 
 
 def _check_settings(plane: Plane, slices: int | None, size: Sequence[int], workers: int) -> None:
@@ -96,6 +101,28 @@ def _check_settings(plane: Plane, slices: int | None, size: Sequence[int], worke
         )
 
 
+def _drop_copies(
+    listed: Sequence[tuple[ScanPair, SlicedPair]],
+) -> list[tuple[ScanPair, SlicedPair]]:
+    """Drop pairs whose scans are all those of an earlier pair."""
+    seen: set[tuple[tuple[str, str], ...]] = set()
+    checked = []
+    for pair, done in listed:
+        scans = tuple(sorted(done.voxels.items()))
+        if done.dropped is None and scans in seen:
+            done = replace(done, dropped="same scans as another pair's")
+        seen.add(scans)
+        checked.append((pair, done))
+    return checked
+
+
+def _join_subjects(listed: Sequence[tuple[ScanPair, SlicedPair]]) -> dict[str, str]:
+    """Make one subject of those who share a scan; return the subject of each pair's key."""
+    subjects = {pair.key: pair.subject for pair, done in listed if done.voxels}
+    voxels = {(pair.key, name): scan for pair, done in listed for name, scan in done.voxels.items()}
+    return join_patients(subjects, [[key for key, _ in group] for group in find_copies(voxels)])
+
+
 def _finish(
     listed: Sequence[tuple[ScanPair, SlicedPair]],
     out: Path,
@@ -105,13 +132,14 @@ def _finish(
 ) -> BrainReport:
     """Draw the splits, write manifest and report, and delete slices that belong to no pair."""
     kept = [(pair, done) for pair, done in listed if done.dropped is None]
-    splits = draw_splits({pair.subject for pair, _ in kept}, settings["seed"])
+    subjects = _join_subjects(listed)
+    splits = draw_splits({subjects[pair.key] for pair, _ in kept}, settings["seed"])
     more = {"synthetic": True} if synthetic else {}
     rows = [
         ManifestRow(
             image=slice_image(pair, facts["slice_index"], TARGET),
-            patient=pair.subject,
-            split=splits[pair.subject],
+            patient=subjects[pair.key],
+            split=splits[subjects[pair.key]],
             study=pair.session,
             facts={**facts, **more},
         )
@@ -122,6 +150,8 @@ def _finish(
         rows,
         (done.dropped for _, done in listed if done.dropped is not None),
         kept=len(kept),
+        joined=len({pair.subject for pair, done in listed if done.voxels})
+        - len(set(subjects.values())),
         remarks=(Counter(pair.remarks) + Counter(done.remarks) for pair, done in kept),
         settings=settings,
     )

@@ -21,6 +21,7 @@ class BrainReport:
         subjects: Subjects in each split.
         conditions: Slices that have each condition.
         dropped: Pairs left out, by reason, the most frequent first.
+        joined_subjects: Subjects who count as one with another, since both have the same scan.
         remarks: What was done to kept pairs or left out of them, and how often.
         settings: What was asked for.
     """
@@ -31,6 +32,7 @@ class BrainReport:
     subjects: dict[SplitName, int]
     conditions: dict[str, int]
     dropped: dict[str, int]
+    joined_subjects: int
     remarks: dict[str, int]
     settings: Mapping[str, Any]
 
@@ -46,6 +48,11 @@ class BrainReport:
         left_out = sum(self.dropped.values())
         lines += ["", f"{self.kept} pairs kept + {left_out} dropped = {self.pairs} pairs"]
         lines += [f"{count:>9}  {reason}" for reason, count in self.dropped.items()]
+        if self.joined_subjects:
+            lines.append(
+                f"{self.joined_subjects} subjects have the same scan as another subject, and count"
+                " as one with that."
+            )
         if self.remarks:
             lines += ["", "Of the pairs kept:"]
             lines += [f"{count:>9}  {remark}" for remark, count in self.remarks.items()]
@@ -57,6 +64,7 @@ def summarize_pairs(
     dropped: Iterable[str],
     *,
     kept: int,
+    joined: int,
     remarks: Iterable[Mapping[str, int]],
     settings: Mapping[str, Any],
 ) -> BrainReport:
@@ -66,6 +74,7 @@ def summarize_pairs(
         rows: The rows of the manifest.
         dropped: The reason of every dropped pair.
         kept: Pairs that the rows are of.
+        joined: Subjects who count as one with another.
         remarks: The counts of every kept pair's remarks.
         settings: What was asked for, among it the names of the "conditions".
 
@@ -86,6 +95,7 @@ def summarize_pairs(
             for name in settings["conditions"]
         },
         dropped=reasons,
+        joined_subjects=joined,
         remarks=dict(sorted(counts.items())),
         settings=settings,
     )

@@ -1,11 +1,12 @@
 """The scans of one pair, read, checked, and brought onto the grid of the T1w."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from diffct.data.copies import hash_voxels
 from diffct.data.intensity import IntensityRange, foreground, robust_range, to_unit_range
 from diffct.data.slices import Plane, turn_to_plane
 from diffct.data.transforms import resample_onto
@@ -15,6 +16,7 @@ from diffct.prepare.scan_pairs import TARGET, ScanPair
 _GRID_TOLERANCE = 1e-3  # voxels, at the corners
 _LEAST_COVERED = 0.9  # of the target's tissue
 _HIGHEST_LABEL = 255
+_GRAY_LEVELS = 4095  # told apart where copies are looked for
 
 
 class UnusablePairError(ValueError):
@@ -38,10 +40,12 @@ class Scan:
     Attributes:
         unit: Intensities in [0, 1], turned to the plane.
         intensity_range: What 0 and 1 were in the file.
+        voxels: A hash of all voxels as they were read, by which copies are found.
     """
 
     unit: Volume
     intensity_range: IntensityRange
+    voxels: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +92,7 @@ def read_pair(pair: ScanPair, plane: Plane) -> AlignedScans:
                 reason = f"{name} does not cover the {TARGET}"
                 raise UnusablePairError(reason, f"{covered:.0%} of its tissue lie inside")
             # In [0, 1], where the 0 that is taken outside of the scan means air.
-            scan = Scan(resample_onto(scan.unit, target.unit), scan.intensity_range)
+            scan = replace(scan, unit=resample_onto(scan.unit, target.unit))
             remarks[f"{name} resampled onto the {TARGET}"] += 1
         conditions[name] = scan
     labels = None
@@ -110,9 +114,9 @@ def _read_scan(path: Path, name: str, plane: Plane) -> Scan:
     except ValueError as error:
         raise UnusablePairError(f"{name} constant", _without_path(error, path)) from error
     turned = turn_to_plane(volume, plane)
-    return Scan(
-        Volume(to_unit_range(turned.array, intensity_range), turned.affine), intensity_range
-    )
+    unit = Volume(to_unit_range(turned.array, intensity_range), turned.affine)
+    voxels = hash_voxels(replace(unit, array=unit.array * _GRAY_LEVELS), 0.0)
+    return Scan(unit, intensity_range, voxels)
 
 
 def _read_labels(path: Path, target: Volume, plane: Plane) -> Volume:

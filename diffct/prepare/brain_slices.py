@@ -63,12 +63,14 @@ class SlicedPair:
         detail: More of the reason, without names of files.
         facts: What `BrainSlice` knows of each slice, as JSON values; at least one when it is kept.
         remarks: What was done to the pair or left out of it, and how often.
+        voxels: A hash of the voxels of each scan.
     """
 
     dropped: str | None = None
     detail: str = ""
     facts: list[dict[str, Any]] = field(default_factory=list)
     remarks: dict[str, int] = field(default_factory=dict)
+    voxels: dict[str, str] = field(default_factory=dict)
 
 
 def slice_image(pair: ScanPair, index: int, contrast: str) -> str:
@@ -103,8 +105,10 @@ def slice_pair(task: SliceTask) -> SlicedPair:
     if record.is_file():
         earlier = json.loads(record.read_text(encoding="utf-8"))
         whole = all((folder / name).is_file() for name in earlier["files"])
-        if whole and earlier["sources"] == stamps:
-            return SlicedPair(facts=earlier["facts"], remarks=earlier["remarks"])
+        if whole and earlier["sources"] == stamps and "voxels" in earlier:
+            return SlicedPair(
+                facts=earlier["facts"], remarks=earlier["remarks"], voxels=earlier["voxels"]
+            )
     try:
         scans = read_pair(pair, task.plane)
         remarks = Counter(scans.remarks)
@@ -113,12 +117,15 @@ def slice_pair(task: SliceTask) -> SlicedPair:
             if not facts:
                 raise UnusablePairError("no slice shows anything")
             files = sorted(path.name for path in partial.iterdir())
+            voxels = {TARGET: scans.target.voxels}
+            voxels |= {name: scan.voxels for name, scan in scans.conditions.items()}
             made = {"sources": stamps, "files": files, "facts": facts, "remarks": remarks}
+            made["voxels"] = voxels
             text = json.dumps(made, indent=2) + "\n"
             (partial / _RECORD_NAME).write_text(text, encoding="utf-8")
     except UnusablePairError as error:
         return SlicedPair(error.reason, error.detail)
-    return SlicedPair(facts=facts, remarks=dict(remarks))
+    return SlicedPair(facts=facts, remarks=dict(remarks), voxels=voxels)
 
 
 def _write_slices(

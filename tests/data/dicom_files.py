@@ -56,15 +56,18 @@ def write_slice(file: Path, stored: np.ndarray, position, *, series="1.2.3", axe
     dataset.save_as(file, enforce_file_format=True)
 
 
-def write_series(folder: Path, *, gap=4.0, axes=AXIAL, heights=None, step=None, **tags) -> Path:
+def write_series(
+    folder: Path, *, gap=4.0, axes=AXIAL, heights=None, step=None, values=None, **tags
+) -> Path:
     """Write slices that step along the normal, under names that say nothing of their order."""
     normal = np.cross(*axes)
     step = gap * normal if step is None else np.asarray(step)
     heights = np.arange(9) if heights is None else heights
+    values = stored_values() if values is None else values
     for index, height in enumerate(heights):
         name = f"{(index * 5) % 9}-{index}.dcm"
         position = np.array([-15.0, -20, 100]) + height * step
-        write_slice(folder / name, stored_values()[index], position, axes=axes, **tags)
+        write_slice(folder / name, values[index], position, axes=axes, **tags)
     return folder
 
 

@@ -1,10 +1,12 @@
 """Small trees of NIfTI files, as BIDS, as BraTS and with names of their own, and seeded faults.
 
 Every scan is the same asymmetric head, drawn from world coordinates, so scans of different grids
-show the same anatomy at the same place. A ball of known place is the brightest thing in it.
+show the same anatomy at the same place. A ball of known place is the brightest thing in it. A few
+voxels differ from file to file, as no two scans are the same.
 """
 
 import os
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -65,9 +67,14 @@ def write_scan(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
 
 
 def write_head(path: Path, contrast: str, codes: str = "RAS", **place) -> Path:
-    """Write a head on a grid of `make_affine`."""
+    """Write a head on a grid of `make_affine`, with a few voxels that the file's name tells."""
     affine = make_affine(codes, **place)
-    return write_scan(path, draw_head(contrast, affine, place.get("size", SIZE)), affine)
+    head = draw_head(contrast, affine, place.get("size", SIZE))
+    number = zlib.crc32(path.name.encode())
+    head[head.shape[0] // 2, head.shape[1] // 2, 5:13] += np.array(
+        [number >> 4 * digit & 15 for digit in range(8)], dtype=np.int16
+    )
+    return write_scan(path, head, affine)
 
 
 def write_bids(root: Path) -> dict[str, int]:
@@ -136,15 +143,11 @@ def write_bids(root: Path) -> dict[str, int]:
 
 
 def write_many(root: Path, subjects: int) -> None:
-    """Write a BIDS tree of many subjects, links to the same two files, to be read one by one."""
-    first = root / "sub-000" / "anat"
-    write_head(first / "sub-000_T1w.nii", "T1w")
-    write_head(first / "sub-000_FLAIR.nii", "FLAIR", degrees=5)
-    for number in range(1, subjects):
-        anat = root / f"sub-{number:03d}" / "anat"
-        anat.mkdir(parents=True)
-        for contrast in ("T1w", "FLAIR"):
-            os.link(first / f"sub-000_{contrast}.nii", anat / f"sub-{number:03d}_{contrast}.nii")
+    """Write a BIDS tree of many subjects, to be read one by one."""
+    for number in range(subjects):
+        stem = root / f"sub-{number:03d}" / "anat" / f"sub-{number:03d}"
+        write_head(Path(f"{stem}_T1w.nii"), "T1w")
+        write_head(Path(f"{stem}_FLAIR.nii"), "FLAIR", degrees=5)
 
 
 def write_brats(root: Path) -> None:

@@ -23,7 +23,7 @@ from diffct.data.slices import put_slice, turn_to_plane
 from diffct.data.volume import Volume, read_stored, reorient
 from diffct.prepare.brain import prepare_brain
 from diffct.prepare.brain_pairs import find_bids, find_by_patterns
-from tests.data.dicom_files import MR, write_series
+from tests.data.dicom_files import MR, stored_values, write_series
 from tests.prepare import brain_trees
 from tests.prepare.runs import children, contents
 
@@ -93,7 +93,8 @@ def test_series_of_magnetic_resonance_are_prepared_and_ct_is_not(tmp_path):
         for contrast in ("T1", "FLAIR"):
             folder = tmp_path / "scans [MR]" / f"patient {number}" / contrast
             folder.parent.mkdir(parents=True, exist_ok=True)
-            write_series(folder, series=f"1.{number}", **tags)
+            values = np.roll(stored_values(), number, axis=1)
+            write_series(folder, series=f"1.{number}", values=values, **tags)
     pattern = f"{tmp_path}/scans [[]MR]/*/"
     found = find_by_patterns(f"{pattern}T1", {"FLAIR": f"{pattern}FLAIR"})
     out = tmp_path / "out"
@@ -262,6 +263,37 @@ def test_only_changed_scans_are_sliced_anew_and_withdrawn_ones_deleted(small, tm
     last = prepare(find_bids(small), out)
     assert last.dropped == {"T1w unreadable": 1} and last.kept == 1
     assert [path.name for path in (out / "images").iterdir()] == [lost.parent.name]
+
+
+@pytest.mark.parametrize("stored", ["linked", "another order", "one contrast"])
+def test_a_scan_under_two_subjects_makes_them_one(small, tmp_path, stored):
+    """The same T1w and FLAIR as another subject's: one pair, one subject, whatever the seed."""
+    for contrast in ("T1w", "FLAIR"):
+        source = small / f"sub-0/anat/sub-0_{contrast}.nii.gz"
+        copy = small / f"sub-9/anat/sub-9_{contrast}.nii.gz"
+        if stored == "one contrast" and contrast == "T1w":
+            brain_trees.write_head(copy, contrast)
+            continue
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if stored == "another order":
+            image = nibabel.load(source)
+            turn = nibabel.orientations.axcodes2ornt("SPL")
+            nibabel.save(image.as_reoriented(turn), copy)
+        else:
+            copy.symlink_to(source)
+    for word in ("first", "from finished slices"):
+        report = prepare(find_bids(small), tmp_path / "out")
+        assert report.joined_subjects == 1, word
+        assert "1 subjects have the same scan as another" in report.format()
+        twins = rows_of(read_manifest(tmp_path / "out"), "0")
+        if stored == "one contrast":
+            assert report.dropped == {} and len(twins) == 10 and report.kept == 4
+        else:
+            assert report.dropped == {"same scans as another pair's": 1}
+            assert len(twins) == 5 and len(list((tmp_path / "out/images").iterdir())) == 3
+        assert not rows_of(read_manifest(tmp_path / "out"), "9")
+    table = json.loads((tmp_path / "out" / "prepare_report.json").read_text())
+    assert table["joined_subjects"] == 1
 
 
 def test_settings_that_differ_or_mean_nothing_are_refused(small, tmp_path):
