@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import difflib
 import inspect
+import math
 import os
 import re
 import sys
@@ -70,6 +71,7 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
             merged = OmegaConf.merge(merged, changes)
     with _mistakes_named(schema, f"{path}: "):
         config = OmegaConf.to_object(merged)
+    _refuse_nan(config)
     _expand_paths(config)
     return config
 
@@ -91,6 +93,14 @@ def _mistakes_named(schema: type, place: str) -> Iterator[None]:
     except (OmegaConfBaseException, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{place}The configuration cannot be read: {reason}") from error
+
+
+def _refuse_nan(config: object) -> None:
+    """Refuse NaN and infinity, which pass or fail every comparison, whatever the setting."""
+    for key, value in _flatten(dataclasses.asdict(config)).items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise ValueError(f"Configuration key {key!r} is {value}; give finite numbers.")
 
 
 def _read_override(schema: type, override: str) -> DictConfig:
@@ -175,6 +185,14 @@ def _without_interpolation(text: str) -> str:
 def path_argument(text: str) -> Path:
     """Read a path from a command line: the `type` of an argument; see `expand_path`."""
     return Path(folder_or_id(text))
+
+
+def finite_number(text: str) -> float:
+    """Read a number from a command line: the `type` of an argument. NaN is none."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text} is no finite number")
+    return number
 
 
 def folder_or_id(text: str) -> str:

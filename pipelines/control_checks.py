@@ -1,5 +1,6 @@
 """ControlNets: whether they fit the other components, and how much each says at which step."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -159,7 +160,8 @@ def control_spans(
     columns = []
     for name, value in given.items():
         values = list(value) if isinstance(value, list | tuple) else [value] * nets
-        if len(values) != nets or not all(isinstance(v, int | float) for v in values):
+        numbers = all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+        if len(values) != nets or not numbers:
             raise ValueError(f"{name}={value!r}: give one number, or one for each of {nets}.")
         columns.append(values)
     spans = [ControlSpan(*span) for span in zip(*columns, strict=True)]

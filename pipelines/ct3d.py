@@ -1,5 +1,6 @@
 """Unconditional or class-conditional 3D CT by diffusion."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -9,7 +10,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
 from diffct.data.transforms import to_hounsfield
-from diffct.data.volume import canonical_affine
+from diffct.data.volume import canonical_affine, check_spacing_mm
 from diffct.models import UNet3DModel
 from diffct.pipelines.denoising import DenoisingPipeline, Generators, State
 from diffct.pipelines.outputs import CT3DPipelineOutput
@@ -56,6 +57,9 @@ class CT3DPipeline(DenoisingPipeline):
         training: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        check_spacing_mm(spacing_mm, "depth, height, width")
+        if len(window_hu) != 2 or not -math.inf < window_hu[0] < window_hu[1] < math.inf:
+            raise ValueError(f"window_hu is {list(window_hu)}; give two HU, low before high.")
         # Latents are no pixels, their bounds are not -1 and 1.
         settings = {} if vae is None else {"clip_sample": False}
         scheduler, prediction_type = self._own_scheduler(scheduler, prediction_type, **settings)

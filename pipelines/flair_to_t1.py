@@ -11,6 +11,7 @@ from diffusers.utils import logging
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from diffct.data.volume import check_spacing_mm
 from diffct.models.fingerprint import is_base_unet
 from diffct.pipelines.checks import as_texts
 from diffct.pipelines.condition_images import (
@@ -92,6 +93,8 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
         training: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if spacing_mm is not None:
+            check_spacing_mm(spacing_mm, "row, column")
         if isinstance(controlnet, list | tuple):
             controlnet = MultiControlNetModel(controlnet)
         components = {

@@ -1,5 +1,6 @@
 """What latent diffusion pipelines share: prompts, guidance and decoding."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -156,6 +157,9 @@ class LatentDiffusionPipeline(
         tensor_names: Sequence[str],
     ) -> Sequence[str]:
         """Note a call's settings and check them; return the tensors that its callback gets."""
+        for name, value in (("scale", guidance_scale), ("rescale", guidance_rescale)):
+            if not math.isfinite(value):
+                raise ValueError(f"guidance_{name} is {value}; give a finite number.")
         self._guidance_scale = guidance_scale
         self._guidance_rescale = guidance_rescale
         self._clip_skip = clip_skip

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from diffct.commands.loading import add_pipeline_arguments, load_chosen
-from diffct.config import path_argument
+from diffct.config import finite_number, path_argument
 from diffct.data.contact_sheet import save_contact_sheet
 from diffct.data.volume import Volume
 from diffct.data.windows import WINDOWS, parse_window
@@ -74,11 +74,16 @@ def add_sample(commands: "argparse._SubParsersAction") -> None:
         "--prompt", action="append", help='what the image shows; give it again for more; "" for any'
     )
     films.add_argument("--negative-prompt", help="what the images shall not show")
-    films.add_argument("--guidance-scale", type=float, help="how much to follow the prompt (7)")
+    films.add_argument(
+        "--guidance-scale", type=finite_number, help="how much to follow the prompt (7)"
+    )
     films.add_argument("--height", type=int, help="pixels (the training height)")
     films.add_argument("--width", type=int, help="pixels (the training width)")
     films.add_argument(
-        "--pixel-spacing", type=float, metavar="MM", help="for --dicom (430 mm by the longer side)"
+        "--pixel-spacing",
+        type=finite_number,
+        metavar="MM",
+        help="for --dicom (430 mm by the longer side)",
     )
     parser.set_defaults(run=_sample)
 

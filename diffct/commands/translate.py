@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from diffct.commands.loading import add_pipeline_arguments, load_chosen
-from diffct.config import expand_path, path_argument
+from diffct.config import expand_path, finite_number, path_argument
 from diffct.destination import prove_writable
 from diffct.pipelines import FlairToT1Pipeline
 from diffct.pipelines.volume_translation import translation_files
@@ -33,7 +33,9 @@ def add_translate(commands: "argparse._SubParsersAction") -> None:
         metavar="NAME=PATH",
         help="a further scan of the patient, for a pipeline that reads several; again for more",
     )
-    parser.add_argument("--guidance-scale", type=float, default=1.0, help="for the prompt (1)")
+    parser.add_argument(
+        "--guidance-scale", type=finite_number, default=1.0, help="for the prompt (1)"
+    )
     parser.add_argument(
         "--num-samples",
         type=int,

@@ -5,6 +5,7 @@ and its facts as JSON beside it.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from diffct.data.transforms import (
     draw_augmentation,
     to_model_range,
 )
-from diffct.data.volume import Volume
+from diffct.data.volume import SPACING_BOUNDS_MM, Volume
 
 AXES = {"depth": 0, "height": 1, "width": 2}
 
@@ -94,8 +95,11 @@ def check_settings(config: CTDataConfig) -> None:
     low, high = config.window_hu if len(config.window_hu) == 2 else (0, 0)
     demand(-32768 <= low < high <= 32767, "window_hu", "give two HU, low before high")
     if config.spacing_mm is not None:
-        positive = len(config.spacing_mm) == 3 and min(config.spacing_mm) > 0
-        demand(positive, "spacing_mm", "give three lengths in mm")
+        low, high = SPACING_BOUNDS_MM
+        possible = len(config.spacing_mm) == 3 and all(
+            low <= mm <= high for mm in config.spacing_mm
+        )
+        demand(possible, "spacing_mm", f"give three lengths from {low:g} to {high:g} mm")
         demand(config.fit == "crop", "spacing_mm", 'fit "resize" sets the spacing itself')
     demand(not config.random_crop or config.fit == "crop", "random_crop", 'it needs fit "crop"')
     demand(config.crops_per_scan >= 1, "crops_per_scan", "give 1 or more")
@@ -103,7 +107,7 @@ def check_settings(config: CTDataConfig) -> None:
     demand(set(config.flip_axes) <= set(AXES), "flip_axes", f"choose among {', '.join(AXES)}")
     demand(0 <= config.flip_probability <= 1, "flip_probability", "give 0 to 1")
     demand(0 <= config.zoom_probability <= 1, "zoom_probability", "give 0 to 1")
-    zooms = ascending(config.zoom_range) and config.zoom_range[0] > 0
+    zooms = ascending(config.zoom_range) and 0 < config.zoom_range[0] < math.inf
     demand(zooms, "zoom_range", "give two positive numbers, low before high")
     demand(0 < config.validation_fraction < 1, "validation_fraction", "give a part between 0 and 1")
 

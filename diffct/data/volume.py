@@ -43,7 +43,7 @@ _SHEAR_TOLERANCE = 2e-3  # cosine between two axes; 0.1 degrees
 # What scanners of people do, with room on both sides: a cone-beam CT of teeth has 0.08 mm, slices
 # of an old series lie 10 mm apart; a scan shows a tooth or the whole body. What is beyond has
 # another unit of length than its file says.
-_SPACING_BOUNDS_MM = (0.05, 20.0)
+SPACING_BOUNDS_MM = (0.05, 20.0)
 _FIELD_OF_VIEW_BOUNDS_MM = (10.0, 3000.0)
 
 
@@ -242,12 +242,14 @@ def write_nifti(
         description: Kept in the header, at most 79 ASCII letters; no identifiers, please.
 
     Raises:
-        ValueError: The ending is another one, or the volume holds NaN or infinity.
+        ValueError: The ending is another one, the volume holds NaN or infinity, or its affine is
+            one that `read_volume` refuses. (A piece of a scan may be as small as you like.)
         OSError: The disk is full.
     """
     path = Path(path)
     if not path.name.lower().endswith(NIFTI_ENDINGS):
         raise ValueError(f"{path}: a NIfTI file ends in .nii or .nii.gz.")
+    _check_affine(volume.affine, path)
     stored = volume.array
     if stored.dtype != np.uint8:
         if not np.isfinite(stored).all():
@@ -266,6 +268,25 @@ def write_nifti(
     image.set_sform(affine, code=space.sform_code)
     with atomic_file(path) as partial:
         nibabel.save(image, partial)
+
+
+def check_spacing_mm(spacing_mm: Sequence[float], axes: str) -> None:
+    """Refuse a spacing that no image of a person has, and that no file could be written with.
+
+    Args:
+        spacing_mm: A length for each axis.
+        axes: What these are, e.g. "depth, height, width".
+
+    Raises:
+        ValueError: There are more or fewer, one is NaN, or one is out of bounds.
+    """
+    low, high = SPACING_BOUNDS_MM
+    number = len(axes.split(", "))
+    if len(spacing_mm) != number or not all(low <= length <= high for length in spacing_mm):
+        raise ValueError(
+            f"spacing_mm is {list(spacing_mm)}; give {number} lengths ({axes}) from {low:g} to"
+            f" {high:g} mm."
+        )
 
 
 def find_scans(folder: str | Path) -> list[Path]:
@@ -292,37 +313,40 @@ def source_files(path: Path) -> list[Path]:
 
 
 def _check_grid(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """Refuse what is not a three-dimensional, rectangular grid in space."""
+    """Refuse what is not a three-dimensional, rectangular grid in space that shows a person."""
     if array.ndim != 3:
         raise ValueError(
             f"{path}: has {array.ndim} axes {array.shape}. Give one three-dimensional scan a file."
         )
     if min(array.shape) < 2:
         raise ValueError(f"{path}: is a 2D image {array.shape}. Give a scan of several slices.")
+    extents = _check_affine(affine, path) * array.shape
+    _check_bounds("field of view", extents.max(keepdims=True), _FIELD_OF_VIEW_BOUNDS_MM, path)
+
+
+def _check_affine(affine: np.ndarray, path: Path) -> np.ndarray:
+    """Refuse an affine without spacing, with an impossible one or a slant; return the spacing."""
     columns = affine[:3, :3]
     spacing = np.linalg.norm(columns, axis=0)
     if not np.isfinite(affine).all() or (spacing < 1e-6).any():
         raise ValueError(f"{path}: its affine is not usable: {affine.tolist()}. Export it again.")
-    extents = spacing * array.shape
-    _check_bounds(spacing, extents.max(), path)
+    _check_bounds("spacing", spacing, SPACING_BOUNDS_MM, path)
     cosines = (columns / spacing).T @ (columns / spacing) - np.eye(3)
     if np.abs(cosines).max() > _SHEAR_TOLERANCE:
         raise ValueError(
             f"{path}: its axes are not at right angles (as after a gantry tilt). Resample it to a "
             "rectangular grid, e.g. with dcm2niix or 3D Slicer."
         )
+    return spacing
 
 
-def _check_bounds(spacing: np.ndarray, extent: float, path: Path) -> None:
+def _check_bounds(name: str, lengths: np.ndarray, bounds: tuple[float, float], path: Path) -> None:
     """Refuse what is too fine, too coarse, too small or too large for an image of a person."""
-    found = {
-        "spacing": (" x ".join(f"{mm:.4g}" for mm in spacing), spacing, _SPACING_BOUNDS_MM),
-        "field of view": (f"{extent:.4g}", np.array([extent]), _FIELD_OF_VIEW_BOUNDS_MM),
-    }
-    for name, (words, lengths, (low, high)) in found.items():
-        if lengths.min() < low or lengths.max() > high:
-            raise ValueError(
-                f"{path}: its {name} is {words} mm, but images of people have {low:g} to {high:g} "
-                "mm. Its unit of length or its spacing is wrong: set it right in the header, or "
-                "convert the scan again."
-            )
+    low, high = bounds
+    if lengths.min() < low or lengths.max() > high:
+        words = " x ".join(f"{mm:.4g}" for mm in lengths)
+        raise ValueError(
+            f"{path}: its {name} is {words} mm, but images of people have {low:g} to {high:g} mm."
+            " Its unit of length or its spacing is wrong: set it right in the header, or convert"
+            " the scan again."
+        )

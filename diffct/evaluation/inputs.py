@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from diffct.config import folder_or_id, path_argument
+from diffct.config import finite_number, folder_or_id, path_argument
 from diffct.cores import share_cores
 from diffct.data.image_folder import find_images
 from diffct.data.manifest import SPLITS
@@ -236,7 +236,7 @@ def add_input_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
     )
     parser.add_argument(
         "--window-hu",
-        type=float,
+        type=finite_number,
         nargs=2,
         metavar=("LOW", "HIGH"),
         help="for folders of CT (the pipeline's, or -1000 1000)",

@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from diffct.atomic import atomic_folder
+from diffct.config import finite_number
 from diffct.data.cohort_folder import holds_cohort, sign_cohort
 from diffct.data.radiograph import write_png
 from diffct.evaluation.cohorts import Cohort
@@ -231,7 +232,9 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"samples ({_VOLUMES} volumes, {_IMAGES} films, all held-out slices)",
     )
     parser.add_argument("--steps", type=int, default=50, help="denoising steps (50)")
-    parser.add_argument("--guidance-scale", type=float, help="of prompts (the pipeline's own)")
+    parser.add_argument(
+        "--guidance-scale", type=finite_number, help="of prompts (the pipeline's own)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first sample (0)")
     parser.add_argument("--batch-size", type=int, default=8, help="samples drawn at once (8)")
     parser.add_argument(

@@ -3,7 +3,7 @@
 import argparse
 from typing import get_args
 
-from diffct.config import path_argument
+from diffct.config import finite_number, path_argument
 from diffct.data.manifest import SPLITS, read_manifest
 from diffct.data.phantoms.brain import Anatomy, write_brain_cohort
 from diffct.data.phantoms.brain_signal import SEQUENCES
@@ -38,7 +38,11 @@ def add_phantoms(data_sets: "argparse._SubParsersAction") -> None:
         help="procedural (default), the MNI152 template bent (needs nilearn), or both by turns",
     )
     parser.add_argument(
-        "--spacing", type=float, default=2.0, metavar="MM", help="size of the cubic voxels (2)"
+        "--spacing",
+        type=finite_number,
+        default=2.0,
+        metavar="MM",
+        help="size of the cubic voxels (2)",
     )
     parser.add_argument(
         "--contrasts",

@@ -90,9 +90,9 @@ class DiffusionObjective:
                 " not add noise as √ᾱ·x₀ + √(1 − ᾱ)·ε. Train with DDPMScheduler or DDIMScheduler;"
                 " a model so trained can be sampled with others."
             )
-        if min_snr_gamma is not None and min_snr_gamma <= 0:
+        if min_snr_gamma is not None and not min_snr_gamma > 0:  # also true of NaN
             raise ValueError(f"objective.min_snr_gamma must be positive, got {min_snr_gamma}.")
-        if timestep_power <= 0:
+        if not timestep_power > 0:
             raise ValueError(f"objective.timestep_power must be positive, got {timestep_power}.")
         self.scheduler = scheduler
         self.min_snr_gamma = min_snr_gamma

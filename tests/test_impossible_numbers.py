@@ -1,0 +1,81 @@
+"""NaN and lengths that cannot be are refused wherever a user gives a number."""
+
+import argparse
+from dataclasses import dataclass, field
+
+import nibabel
+import numpy as np
+import pytest
+from diffusers import DDPMScheduler
+
+from diffct.config import finite_number, load_config
+from diffct.data.ct_dataset import CTDataConfig, check_settings
+from diffct.data.volume import Volume, canonical_affine, read_volume, write_nifti
+from diffct.models import UNet3DModel
+from diffct.pipelines import CT3DPipeline
+from diffct.training.objectives import DiffusionObjective
+
+NAN = float("nan")
+
+
+@dataclass
+class Section:
+    lr: float = 1e-4
+    zoom_range: list[float] = field(default_factory=lambda: [0.9, 1.1])
+
+
+@dataclass
+class Settings:
+    optim: Section = field(default_factory=Section)
+
+
+@pytest.mark.parametrize("change", ["optim.lr=.nan", "optim.lr=.inf", "optim.zoom_range=[.nan,2]"])
+def test_a_setting_is_a_finite_number(tmp_path, change):
+    (tmp_path / "a.yaml").write_text("optim: {}\n")
+    key = change.partition("=")[0]
+    with pytest.raises(ValueError, match=f"Configuration key '{key}' is .*give finite numbers"):
+        load_config(Settings, tmp_path / "a.yaml", [change])
+
+
+@pytest.mark.parametrize("text", ["nan", "-inf"])
+def test_an_argument_is_a_finite_number(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"{text} is no finite number"):
+        finite_number(text)
+    assert finite_number("7.5") == 7.5
+
+
+@pytest.mark.parametrize("length", [0.0, NAN, 1e-3, 3000.0])
+def test_what_could_not_be_read_is_not_written(tmp_path, length):
+    array = np.zeros((12, 12, 12), dtype=np.float32)
+    affine = np.diag([length, 2.0, 2.0, 1.0])
+    with pytest.raises(ValueError, match=r"a\.nii: its (affine|spacing|field of view)"):
+        write_nifti(Volume(array, affine), tmp_path / "a.nii")
+    assert not list(tmp_path.iterdir())
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([2.0, 2.0, 2.0, 1.0])), tmp_path / "b.nii")
+    write_nifti(read_volume(tmp_path / "b.nii"), tmp_path / "c.nii")
+    write_nifti(Volume(array, canonical_affine((12, 12, 12), (2, 2, 2))), tmp_path / "d.nii")
+
+
+@pytest.mark.parametrize("length", [0.0, -1.0, NAN, 1e-3, 3000.0])
+def test_spacings_of_settings_and_pipelines_are_those_of_people(length):
+    with pytest.raises(ValueError, match=r"data\.spacing_mm is .*from 0\.05 to 20 mm"):
+        check_settings(CTDataConfig(spacing_mm=[1.0, length, 1.0]))
+    unet = UNet3DModel(
+        block_out_channels=(8,),
+        down_block_types=("DownBlock3D",),
+        up_block_types=("UpBlock3D",),
+        norm_num_groups=4,
+        in_channels=1,
+        out_channels=1,
+    )
+    with pytest.raises(ValueError, match=r"spacing_mm is .*from 0\.05 to 20 mm"):
+        CT3DPipeline(unet, DDPMScheduler(), spacing_mm=[1.0, 1.0, length])
+    with pytest.raises(ValueError, match=r"window_hu is .*low before high"):
+        CT3DPipeline(unet, DDPMScheduler(), window_hu=[NAN, 1000.0])
+
+
+def test_weights_of_the_loss_are_positive():
+    with pytest.raises(ValueError, match="min_snr_gamma must be positive, got nan"):
+        DiffusionObjective(DDPMScheduler(), min_snr_gamma=NAN)
+    with pytest.raises(ValueError, match="timestep_power must be positive, got nan"):
+        DiffusionObjective(DDPMScheduler(), timestep_power=NAN)
