@@ -78,6 +78,8 @@ class DenoisingPipeline(PublishedPipeline):
         self._interrupt = False
         for name, count in ({"num_inference_steps": steps.number} | dict(counts)).items():
             check_count(name, count)
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta={eta!r} must be between 0 and 1.")
         if output_type not in self._output_types:
             accepted = ", ".join(self._output_types)
             raise ValueError(f"output_type={output_type!r} is none of {accepted}.")
@@ -113,7 +115,9 @@ class DenoisingPipeline(PublishedPipeline):
             generator: Source of the noise, one or one for each.
         """
         shape, device = (samples, self.unet.config.in_channels, *size), self._execution_device
-        if isinstance(generator, list | tuple) and len(generator) != samples:
+        if isinstance(generator, tuple):
+            raise ValueError("Give one generator, or a list of them, not a tuple.")
+        if isinstance(generator, list) and len(generator) != samples:
             raise ValueError(
                 f"There are {len(generator)} generators for {samples} samples; give one for each."
             )

@@ -57,6 +57,9 @@ def test_all_arguments_are_optional_and_named_as_in_diffusers():
     [
         ({"batch_size": 3, "generator": seeds(2)}, "2 generators for 3 samples"),
         ({"batch_size": 2, "generator": seeds(3)}, "3 generators for 2 samples"),
+        ({"batch_size": 2, "generator": tuple(seeds(2))}, "a list of them"),
+        ({"eta": 2.0}, "eta=2.0 must be between 0 and 1"),
+        ({"eta": float("nan")}, "eta=nan must be between 0 and 1"),
         ({"latents": torch.randn(2, 1, 4, 8, 8)}, r"\(2, 1, 4, 8, 8\), not \(1, 1, 4, 8, 8\)"),
         ({"sample": torch.randn(2, 1, 4, 8, 8)}, r"\(2, 1, 4, 8, 8\), not \(1, 1, 4, 8, 8\)"),
         ({"latents": torch.randn(1, 3, 4, 8, 8)}, r"not \(1, 1, 4, 8, 8\)"),

@@ -178,6 +178,25 @@ def test_steps_that_a_scheduler_cannot_take_are_named():
         check_scheduler(single, read_schedule(single), steps=Steps(1), largest=LATENTS)
 
 
+def test_settings_that_fail_in_many_steps_only_are_judged_by_the_steps_asked_for():
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0205}
+    trained = diffusers.DDPMScheduler(prediction_type="v_prediction", **betas)
+    for name in ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler"):
+        config = copy_scheduler(trained).config
+        beta = getattr(diffusers, name).from_config(config, use_beta_sigmas=True)
+        check_scheduler(beta, read_schedule(trained), steps=Steps(10))
+        with pytest.raises(ValueError, match=rf"{name} .* in 50 steps it fails"):
+            check_scheduler(beta, read_schedule(trained), steps=Steps(50))
+
+
+@pytest.mark.parametrize("prediction_type", TYPES)
+def test_a_schedule_that_does_not_end_in_noise_is_not_held_against_the_scheduler(prediction_type):
+    trained = diffusers.DDPMScheduler(num_train_timesteps=100, prediction_type=prediction_type)
+    for name in ("ddpm", "ddim", "dpm++", "unipc", "deis", "euler", "heun"):
+        scheduler = replace_scheduler(trained, name)
+        check_scheduler(scheduler, read_schedule(trained), steps=Steps(10))
+
+
 def test_the_check_leaves_the_scheduler_and_the_global_noise_alone():
     scheduler = diffusers.DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++")
     scheduler.set_timesteps(7)
