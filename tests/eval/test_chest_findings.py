@@ -113,5 +113,5 @@ def test_an_untrained_pipeline_shows_nothing_that_was_asked(
 def test_films_of_unknown_truth_are_refused_before_sampling(tmp_path):
     write_png(np.random.default_rng(0).random((64, 64)), tmp_path / "0.png")
     write_manifest([ManifestRow("0.png", "0", "train")], tmp_path / "manifest.jsonl")
-    with pytest.raises(ValueError, match="1 of 1 films have no truth"):
+    with pytest.raises(SystemExit, match="1 of 1 films have no truth"):
         main(["no-pipeline", "--manifest", str(tmp_path)])
