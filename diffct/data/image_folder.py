@@ -112,7 +112,7 @@ def find_images(
         kind: What is looked for; None for volumes if there is one, or else pictures.
         include: Patterns such as "ct.nii.gz" or "*/images"; only paths that match one are read. A
             pattern fits a path (relative to `folder`) as a whole, or any part of it from one slash
-            to another; its `*` may stand for slashes.
+            to another; its `*` may stand for slashes. A name is one, too, whatever is in it.
         exclude: Patterns of paths that are not read, whatever `include` says.
         empty: Whether volumes of zeros are images, as they may be among samples, and not label maps
             of nothing.
@@ -276,7 +276,11 @@ def _matches(parts: Sequence[str], patterns: Iterable[str]) -> bool:
         for start in range(len(parts))
         for end in range(start + 1, len(parts) + 1)
     ]
-    return any(fnmatchcase(run, pattern.strip("/")) for pattern in patterns for run in runs)
+    return any(
+        run == pattern or fnmatchcase(run, pattern)
+        for pattern in (pattern.strip("/") for pattern in patterns)
+        for run in runs
+    )
 
 
 def _one_format_each(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -1,10 +1,11 @@
 """Files found by a pattern, together with what its wildcards stand for."""
 
 import glob
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from diffct.config import expand_path
 
 _WILDCARD = re.compile(r"\*|\?|\[[^]]+\]")
 
@@ -27,28 +28,35 @@ def find_by_wildcards(pattern: str) -> WildcardFiles:
 
     Args:
         pattern: A path with the wildcards `*`, `?` and `[...]`, none of which crosses a folder.
+            Folders before the first `*` that exist as they are written stand for themselves; ~ and
+            environment variables are expanded.
 
     Returns:
         The files; broken links are among them, hidden files are not.
 
     Raises:
-        ValueError: The pattern has no wildcard, or `**`, which would find files of any depth.
+        ValueError: The pattern has no wildcard, or `**`, which would find files of any depth, or a
+            variable that is not set.
     """
     if "**" in pattern:
         raise ValueError(f"{pattern}: ** is not accepted; give one * for each folder.")
-    wildcards = _WILDCARD.findall(pattern)
+    path = Path(expand_path(pattern))
+    # Folders that are there under just this name, such as "scans [2024]", are no wildcards.
+    there = (each for each in path.parents if "*" not in str(each) and each.exists())
+    folder = next(there, path)
+    inside = path.relative_to(folder).as_posix()
+    wildcards = _WILDCARD.findall(inside)
     if not wildcards:
         raise ValueError(f"{pattern}: has no wildcard; give a * where the subject's name stands.")
-    pattern = os.path.expanduser(pattern)
-    literals = _WILDCARD.split(pattern)
+    literals = _WILDCARD.split(inside)
     groups = [_as_group(wildcard) for wildcard in wildcards] + [""]
     parts = (re.escape(text) + group for text, group in zip(literals, groups, strict=True))
     expression = re.compile("".join(parts), re.DOTALL)
     files = {}
-    for name in sorted(glob.glob(pattern)):
+    for name in sorted(glob.glob(inside, root_dir=folder)):
         match = expression.fullmatch(name)
         if match is not None:
-            files[match.groups()] = Path(name)
+            files[match.groups()] = folder / name
     return WildcardFiles(len(wildcards), files)
 
 

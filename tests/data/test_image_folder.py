@@ -97,6 +97,15 @@ def test_patterns_choose_files_by_any_part_of_their_path(tmp_path, ct):
     ]
 
 
+def test_a_name_is_a_pattern_of_itself(tmp_path, ct):
+    for name in ("a/scan [1].nii.gz", "a/scan 2.nii.gz", "b [old]/scan.nii.gz"):
+        write_scan(tmp_path / name, ct)
+    names = ["scan [1].nii.gz", "b [old]/"]
+    assert named(find_images(tmp_path, exclude=names)) == ["a/scan 2.nii.gz"]
+    chosen = find_images(tmp_path, include=names)
+    assert named(chosen) == ["a/scan [1].nii.gz", "b [old]/scan.nii.gz"]
+
+
 def test_a_folder_without_images_says_what_is_there(tmp_path, ct):
     write_scan(tmp_path / "mask.nii.gz", np.zeros_like(ct))
     with pytest.raises(ValueError, match=r"holds no scan.*\n- left out: 1 × label map \(mask"):

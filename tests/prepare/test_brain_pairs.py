@@ -73,6 +73,21 @@ def test_pairs_of_brats_are_found_under_both_namings(tmp_path):
         find_brats(tmp_path, ["PDw"])
 
 
+def test_folders_that_are_there_are_no_wildcards(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCANS", str(tmp_path / "scans [2024] (1)?"))
+    for subject in ("s 1", "s[2]"):
+        for name in ("T1", "FLAIR"):
+            path = tmp_path / "scans [2024] (1)?" / subject / f"{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    target = f"{tmp_path}/scans [2024] (1)?//s*/T1.nii.gz"
+    found = find_by_patterns(target, {"FLAIR": "$SCANS/s*/FLAIR.nii.gz"})
+    assert [(pair.subject, pair.dropped) for pair in found.pairs] == [(" 1", None), ("[2]", None)]
+    for none in (".", "/", str(tmp_path / "T1.nii.gz")):
+        with pytest.raises(ValueError, match="no wildcard"):
+            find_by_patterns(none, {"FLAIR": none})
+
+
 def test_patterns_pair_what_their_wildcards_stand_for(tmp_path):
     for subject, visit in (("Doe", "1"), ("Doe", "2"), ("Roe", "1")):
         for name in ("T1", "FLAIR"):
