@@ -16,6 +16,7 @@ from diffct.atomic import atomic_file
 from diffct.data.contrast import is_blank
 from diffct.data.dicom import is_dicom
 from diffct.data.dicom_film import UnusableFilmError, read_dicom_film
+from diffct.data.film_display import LEAST_GRAY_SHARE, gray_share
 
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _TIFF_PHOTOMETRIC = 262
@@ -60,6 +61,32 @@ def read_radiograph(
         )
     if not dark and is_blank(film):
         raise UnusableFilmError(path, "constant", "shows nothing: all pixels have the same value")
+    return film
+
+
+def read_source_film(path: str | Path, *, bits: int = 16) -> np.ndarray:
+    """Read a film as a hospital left it, and refuse one that is hardly more than black and white.
+
+    Args:
+        path: As for `read_radiograph`.
+        bits: As for `read_radiograph`.
+
+    Returns:
+        Gray values in [0, 1], float32 with shape (rows, columns).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UnusableFilmError: As for `read_radiograph`, or hardly a pixel is gray.
+    """
+    film, path = read_radiograph(path, bits=bits), Path(path)
+    gray = gray_share(film)
+    if gray < LEAST_GRAY_SHARE:
+        raise UnusableFilmError(
+            path,
+            "constant",
+            f"shows nothing: {gray:.1%} of its pixels lie between black and white, and its values"
+            f" go from {film.min():.2g} to {film.max():.2g} of white",
+        )
     return film
 
 

@@ -8,11 +8,13 @@ import numpy as np
 from diffusers import DiffusionPipeline
 from omegaconf import DictConfig, OmegaConf
 
+from diffct.data.copies import find_copies, find_film_copies, hash_voxels, thumbnail
 from diffct.data.ct import CTDataConfig, CTDataset, prepare_cohort
 from diffct.data.dicom import patient_key
 from diffct.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from diffct.data.patients import patient_in_path
 from diffct.data.transforms import to_hounsfield
+from diffct.data.volume import Volume
 from diffct.evaluation.image_sets import (
     ImageSet,
     check_comparable,
@@ -72,7 +74,7 @@ def load_cohort(
     Raises:
         FileNotFoundError: There is no such run, manifest or folder.
         ValueError: A split is empty, images cannot be used or do not fit each other, or a patient
-            is in both parts.
+            or an image is in both parts.
     """
     if not data.exists():
         raise FileNotFoundError(
@@ -96,6 +98,8 @@ def load_cohort(
         cut = cut or (None if size is None else Cut(size))
     held_out = screen(cohort.held_out, cut=cut)
     seen = None if cohort.train is None else screen(cohort.train, cut=cut)
+    if train is not None and seen is not None:
+        _check_no_copies(seen, held_out)
     return replace(cohort, train=seen, held_out=held_out)
 
 
@@ -190,6 +194,28 @@ def _check_apart(train: ImageSet, held_out: ImageSet) -> None:
             " too, so they are not held out. Patients are told by --patient-pattern, or else by"
             " the PatientID of DICOM; if that is the same in all files, name patients by their"
             " paths: --patient-pattern REGEX with one (group)."
+        )
+
+
+def _check_no_copies(train: ImageSet, held_out: ImageSet) -> None:
+    """Refuse a folder of held-out images in which a training image stands under another name."""
+    files = [*train.files, *held_out.files]
+
+    def read(index: int) -> np.ndarray:
+        return (train if index < len(train) else held_out).read(files[index])
+
+    if train.window_hu is None:
+        first = find_film_copies([thumbnail(read(index)) for index in range(len(files))], read)
+    else:
+        floor, grid = train.window_hu[0], np.eye(4)
+        voxels = {i: hash_voxels(Volume(read(i), grid), floor) for i in range(len(files))}
+        first = {copy: group[0] for group in find_copies(voxels) for copy in group[1:]}
+    leaks = [copy for copy, other in first.items() if other < len(train) <= copy]
+    if leaks:
+        raise ValueError(
+            f"{files[leaks[0]]}: is the training image {files[first[leaks[0]]]} under another"
+            f" name; {len(leaks)} of {len(held_out)} held-out images are, so they are not held out."
+            " Remove them from --data."
         )
 
 

@@ -19,7 +19,13 @@ from diffct.data.copies import find_film_copies, thumbnail
 from diffct.data.dicom_film import UnusableFilmError, header_remarks, read_pixel_spacing_mm
 from diffct.data.manifest import MANIFEST_NAME, ManifestRow, SplitName, write_manifest
 from diffct.data.patients import join_patients
-from diffct.data.radiograph import read_notes, read_radiograph, resize_shorter_side, write_png
+from diffct.data.radiograph import (
+    read_notes,
+    read_radiograph,
+    read_source_film,
+    resize_shorter_side,
+    write_png,
+)
 from diffct.prepare.patient_splits import draw_splits
 from diffct.prepare.report import Dropped, PreparationReport, summarize, write_report
 from diffct.prepare.resumption import claim_folder, source_stamp
@@ -221,7 +227,7 @@ def _prepare(task: tuple[str, str, int, int]) -> _Outcome:
         facts, small = json.loads(notes["facts"]), bytes.fromhex(notes["thumbnail"])
         return _Outcome(facts=facts, thumbnail=small)
     try:
-        film = read_radiograph(source, bits=bits)
+        film = read_source_film(source, bits=bits)
     except UnusableFilmError as error:
         target.unlink(missing_ok=True)
         return _Outcome(f"image {error.reason}", error.detail)

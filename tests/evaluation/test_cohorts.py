@@ -8,7 +8,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from diffct.data.ct import CTDataConfig, prepare_cohort
 from diffct.data.manifest import ManifestRow, write_manifest
-from diffct.data.radiograph import write_png
+from diffct.data.radiograph import read_radiograph, write_png
 from diffct.data.splits import save_split
 from diffct.data.volume import Volume, canonical_affine, write_nifti
 from diffct.evaluation.cohorts import load_cohort
@@ -23,7 +23,8 @@ def folders(tmp_path):
     for part, suffix in (("my train [1]", ""), ("my held out", " 2")):
         for number, name in enumerate(FILMS):
             patient, file = name.split("/")
-            image = np.random.default_rng(number).random((32, 32), dtype=np.float32)
+            rng = np.random.default_rng([number, len(suffix)])
+            image = rng.random((32, 32), dtype=np.float32)
             write_png(image, tmp_path / part / f"{patient}{suffix}" / file)
     return tmp_path
 
@@ -83,6 +84,27 @@ def test_a_patient_of_both_folders_is_refused_with_the_way_out(folders):
 def test_a_pattern_that_finds_no_patient_is_refused(folders, pattern):
     with pytest.raises(ValueError, match="--patient-pattern"):
         read(folders, pattern=pattern)
+
+
+def test_a_training_film_under_another_name_is_not_held_out(folders):
+    train, held_out = (folders / name for name in ("my train [1]", "my held out"))
+    original = read_radiograph(next(iter(train.rglob("*.png"))), smallest_side=1)
+    write_png(0.1 + 0.8 * original, held_out / "sub" / "new name.png")
+    with pytest.raises(ValueError, match=r"new name\.png: is the training image .* 1 of 4 held"):
+        read(folders)
+
+
+def test_a_training_scan_in_another_format_is_not_held_out(tmp_path):
+    affine = canonical_affine((8, 16, 16), (3, 2, 2))
+    for number, part in enumerate(("train", "train", "held")):
+        hu = np.random.default_rng(number).integers(-900, 900, (8, 16, 16)).astype(np.float32)
+        write_nifti(Volume(hu, affine), tmp_path / part / f"{number}.nii.gz")
+    arguments = {"train": tmp_path / "train", "cache_dir": tmp_path / "cache"}
+    assert len(load_cohort(tmp_path / "held", None, **arguments).held_out) == 1
+    hu = np.random.default_rng(1).integers(-900, 900, (8, 16, 16)).astype(np.float32)
+    write_nifti(Volume(hu, affine), tmp_path / "held" / "copy.nii", stored_as="float32")
+    with pytest.raises(ValueError, match=r"copy\.nii: is the training image .*1\.nii\.gz under"):
+        load_cohort(tmp_path / "held", None, **arguments)
 
 
 def test_a_run_reads_the_scans_that_it_chose_at_the_spacing_of_its_pipeline(tmp_path):

@@ -118,3 +118,19 @@ def test_copies_are_found_among_films_that_an_earlier_run_has_finished(chests, t
         report = prepare(tmp_path / "films", tmp_path / "o", write_table(tmp_path / "t", *rows))
         assert report.dropped == {"same picture as another row's": 1}, word
         assert {path: path.stat().st_mtime_ns for path in finished} == finished
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_nearly_black_films_of_8_bits_are_dropped(chests, tmp_path, ending):
+    for number, brightness in enumerate((1.0, 0.05)):
+        save(tmp_path / "films" / f"{number}.{ending}", brightness * chests[number])
+    rows = [
+        {"image": f"{number}.{ending}", "text": "Clear.", "patient": f"P{number}"}
+        for number in range(2)
+    ]
+    report = prepare(tmp_path / "films", tmp_path / "o", write_table(tmp_path / "t.csv", *rows))
+    assert report.dropped == {"image constant": 1} and report.images["train"] == 1
+    assert (
+        "0.0% of its pixels lie between black and white"
+        in (tmp_path / "o" / "dropped.csv").read_text()
+    )
