@@ -123,10 +123,14 @@ def test_the_codes_and_both_worlds_survive_turning_and_writing(tmp_path, sform_c
             np.testing.assert_allclose(new @ turn @ spot_before, old @ spot_before, atol=2e-3)
 
 
-def test_a_quaternion_that_is_no_rotation_is_named_with_its_file(tmp_path):
-    path = write(tmp_path / "scan.nii", qform=(LPS, 1))
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_quaternion_that_is_no_rotation_is_named_if_it_counts(tmp_path, code):
+    path = write(tmp_path / "scan.nii", sform=(LPS, 1), qform=(LPS, code))
     raw = bytearray(path.read_bytes())
     raw[256:268] = struct.pack("<3f", 1, 1, 1)
     path.write_bytes(raw)
+    if code == 0:
+        assert read_volume(path).spacing_mm == (3, 1.5, 1.5)
+        return
     with pytest.raises(ValueError, match=r"scan\.nii: cannot be read"):
         read_volume(path)
