@@ -120,8 +120,8 @@ def _read_override(schema: type, override: str) -> DictConfig:
         value = _without_interpolation(text)
     elif kind in (int, float):
         value = _read_number(key, text, kind)
-    elif kind in (list[str], list[int], list[float]):
-        (item,) = typing.get_args(kind)
+    elif typing.get_origin(kind) in (list, tuple):
+        item = typing.get_args(kind)[0]
         texts = _read_items(key, text, item)
         read = _without_interpolation if item is str else partial(_read_number, key, kind=item)
         value = [read(one) for one in texts]

@@ -60,9 +60,10 @@ def test_file_and_overrides_are_typed(tmp_path):
 
 
 def test_numbers_are_decimal_as_people_write_them(tmp_path):
-    words = ["seed=010", "data.size=[026, 256, 1_000]", "optim.lr=.5"]
+    words = ["seed=010", "data.size=[026, 256, 1_000]", "optim.lr=.5", "optim.betas=[.9, 0_1]"]
     config = load_config(Experiment, write(tmp_path, ""), words)
-    assert (config.seed, config.data.size, config.optim.lr) == (10, [26, 256, 1000], 0.5)
+    assert (config.seed, config.data.size) == (10, [26, 256, 1000])
+    assert (config.optim.lr, config.optim.betas) == (0.5, (0.9, 1.0))
 
 
 TEXTS = [

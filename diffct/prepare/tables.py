@@ -53,7 +53,8 @@ def read_table(
     header, _ = next(rows, ([], 1))
     for name in needed:
         if name not in header:
-            raise ValueError(f"{path}: lacks the column {name!r}; it has {', '.join(header) or 'none'}.")
+            found = ", ".join(header) or "none"
+            raise ValueError(f"{path}: lacks the column {name!r}; it has {found}.")
     kept = [name for name in (*needed, *optional) if name in header]
     for name in kept:
         if header.count(name) > 1:
