@@ -110,6 +110,10 @@ def _protocols(
 
 def _read_measurements(path: Path) -> dict[str, Any]:
     """Read the measurements of a file, by name, without those that found nothing."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: there is no such file. Give the metrics.json of an evaluation."
+        )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

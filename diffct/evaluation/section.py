@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
@@ -122,13 +123,12 @@ def anonymous(section: Section, names: Mapping[str, str]) -> Section:
         section: Any.
         names: What is replaced (paths, file names) and by what.
     """
-    # Longest first: a path holds its file's name.
-    ordered = sorted(names, key=len, reverse=True)
+    # Longest first: a path holds its file's name. The end of another name is none: 0.png, s0.png.
+    ordered = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    pattern = re.compile(rf"(?<![\w-])(?:{ordered})") if names else None
 
     def clean(text: str) -> str:
-        for name in ordered:
-            text = text.replace(name, names[name])
-        return text
+        return pattern.sub(lambda found: names[found[0]], text) if pattern else text
 
     verdicts = [replace(verdict, sentence=clean(verdict.sentence)) for verdict in section.verdicts]
     remarks, missing = (

@@ -151,3 +151,8 @@ def test_what_is_no_result_is_named(tmp_path, text):
     (tmp_path / "a").write_text(text)
     with pytest.raises(SystemExit, match=r"a: (is no|holds no)"):
         main(["compare", str(tmp_path / "a"), write(tmp_path / "b", FIRST)])
+
+
+def test_a_folder_in_place_of_a_result_is_named(tmp_path):
+    with pytest.raises(SystemExit, match="there is no such file"):
+        main(["compare", str(tmp_path), write(tmp_path / "b", FIRST)])

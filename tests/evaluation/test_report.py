@@ -270,3 +270,10 @@ def test_sentences_name_no_file_of_a_patient():
     assert list(shared.missing) == ["image 1: 3 slices; see image 1."]
     assert shared.verdicts[0].sentence == shared.missing[0]
     assert "Ann" not in shared.markdown() and section.missing == [reason]
+
+
+def test_the_end_of_another_files_name_is_not_replaced():
+    section = not_measured("a", "A", "s0.png; set/0.png (0.png)", questions=[PRIVACY])
+    shared = anonymous(section, {"0.png": "image 1"})
+    assert list(shared.missing) == ["s0.png; set/image 1 (image 1)"]
+    assert list(anonymous(section, {}).missing) == section.missing
