@@ -129,7 +129,7 @@ def test_every_scheduler_name_samples_at_any_size(pipeline, tmp_path, name):
         (["--size", "0", "8", "8"], "size"),
         (["--prompt", "left effusion"], "--prompt has no meaning for a CT3DPipeline"),
         (["--pixel-spacing", "0.2"], "--pixel-spacing has no meaning"),
-        (["--pixel-spacing", "nan"], "pixel spacing is nan mm; give 0.01 to 20 mm"),
+        (["--pixel-spacing", "3000"], "pixel spacing is 3000 mm; give 0.01 to 20 mm"),
         (["--window", "liver"], "There is no window 'liver'. Give soft, lung, bone, brain"),
         (["--window", "40"], "There is no window '40'"),
         (["--window", "40", "0"], "positive width"),
