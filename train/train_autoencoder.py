@@ -187,7 +187,7 @@ def train(config: AutoencoderConfig, *, resume: bool) -> None:
         finish(config, accelerator=accelerator, images=images, report=report)
     accelerator.print(
         f"Done. Autoencoder: {folder / 'autoencoder'}, figures: {report}, pictures:"
-        f" {report.with_suffix('.png')} and {folder / 'previews'}, loss curve:"
+        f" {report.with_suffix('.png')} and, if any, {folder / 'previews'}, loss curve:"
         f" {folder / 'loss.png'}."
     )
     accelerator.end_training()

@@ -166,7 +166,7 @@ def train(config: CT3DConfig, *, resume: bool) -> None:
     )
     accelerator.print(
         f"Done. Pipeline: {folder / 'pipeline'} (best on validation: {folder / 'pipeline-best'}),"
-        f" loss curve: {folder / 'loss.png'}, pictures: {folder / 'previews'}."
+        f" loss curve: {folder / 'loss.png'}, previews, if any: {folder / 'previews'}."
     )
     accelerator.end_training()
 

@@ -205,7 +205,7 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
         seed=config.seed,
     )
     accelerator.print(f"Done. Model: {folder / events.product}, best on validation beside it.")
-    accelerator.print(f"Loss curve: {folder / 'loss.png'}, pictures: {folder / 'previews'}.")
+    accelerator.print(f"Loss: {folder / 'loss.png'}, previews, if any: {folder / 'previews'}.")
     accelerator.end_training()
 
 
