@@ -2,9 +2,12 @@
 
 import os
 
-# OpenMP reads this once, when torch is loaded. Threads that spin while they wait take the cores
-# from whoever has work to do: beside other programs, training was several times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# OpenMP reads these once, when torch is loaded. Threads that spin for long while they wait take the
+# cores from whoever has work to do: beside other programs, training was several times slower. A
+# thousand turns are a few microseconds, which is less than falling asleep and waking costs.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
 
