@@ -4,7 +4,8 @@
     python benchmarks/unet3d_step.py --size 26 256 256 --steps 200       # on a GPU, in bf16
 
 MONAI's network (all blocks volumetric) has the same channels and levels. Machines are noisy: the
-ratio of medians within one run is the figure to quote. Needs `pip install einops` for MONAI.
+ratio of medians within one run is the figure to quote; a network that does not fit in the GPU's
+memory is said to. Needs `pip install einops` for MONAI.
 """
 
 import argparse
@@ -55,13 +56,18 @@ def main() -> None:
     # MONAI's has no skip narrowing: every axis must be a multiple of the downsampling.
     factor = 2 ** (len(widths) - 1)
     size = [-(-length // factor) * factor for length in options.size]
-    theirs = _measure("MONAI DiffusionModelUNet", peer, size, options.steps)
+    try:
+        theirs = _measure("MONAI DiffusionModelUNet", peer, size, options.steps)
+    except torch.OutOfMemoryError as error:
+        raise SystemExit(f"MONAI DiffusionModelUNet at {size}: {error}") from None
     print(f"ratio of medians, ours / MONAI's: {ours / theirs:.2f} (sizes as printed)")
 
 
 def _measure(name: str, network: nn.Module, size: list[int], steps: int) -> float:
     """Train on noise for a few steps, print the figures and return the median seconds."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     network.to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
     sample = torch.randn(1, 1, *size, device=device)

@@ -240,7 +240,8 @@ class CT3DPipeline(DenoisingPipeline):
             size = usual if fits else [length * self._factor() for length in given]
         size = tuple(usual or () if size is None else size)
         if len(size) != 3 or any(int(length) != length or length < 1 for length in size):
-            raise ValueError(f"size must be three positive integers (D, H, W), got {size}.")
+            got = size or "none, and the pipeline records no training size"
+            raise ValueError(f"size must be three positive integers (D, H, W), got {got}.")
         return tuple(int(length) for length in size)
 
     def _latent_size(self, size: Sequence[int]) -> tuple[int, ...]:
