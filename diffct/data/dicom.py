@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 import pydicom
 from pydicom.datadict import dictionary_has_tag
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -122,6 +123,29 @@ def open_dicom(file: Path, tags: Sequence[str] | None = None) -> pydicom.FileDat
         explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
     return dataset
+
+
+def cuts_off_bits(dataset: pydicom.Dataset) -> bool:
+    """Say whether pixels need more bits than BitsStored, so that decoding wraps bright to dark.
+
+    Only uncompressed pixels are looked at. Overlays, which older files keep in the spare bits, and
+    the signs of negative numbers are no part of a value.
+    """
+    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    overlays = (dataset.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))
+    lowest = dataset.HighBit == stored - 1
+    if (
+        syntax.is_compressed
+        or allocated != 16
+        or not lowest
+        or any(o and o.value for o in overlays)
+    ):
+        return False
+    words = np.frombuffer(dataset.PixelData, "<u2" if syntax.is_little_endian else ">u2")
+    above = words >> stored
+    negative = words >> (stored - 1) & dataset.PixelRepresentation
+    return bool(((above > 0) & (above != negative * (2 ** (16 - stored) - 1))).any())
 
 
 def class_of(header: pydicom.FileDataset) -> UID:

@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 from pydicom.pixels import get_decoder
 
-from diffct.data.dicom import DICOM_DAMAGE, is_dicom, open_dicom
+from diffct.data.dicom import DICOM_DAMAGE, cuts_off_bits, is_dicom, open_dicom
 from diffct.data.film_display import NothingShownError, displayed
 
 _MODALITIES = ("CR", "DX", "RG", "RF")
@@ -67,6 +67,9 @@ def read_dicom_film(path: Path, *, dark: bool = False) -> np.ndarray:
         dataset = open_dicom(path)
         _check_kind(dataset, path)
         stored = dataset.pixel_array
+        if cuts_off_bits(dataset):
+            detail = f"holds larger values than {dataset.BitsStored} bits (BitsStored) allow"
+            raise UnusableFilmError(path, "bit depth", detail)
     except UnusableFilmError:
         raise
     except RuntimeError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from diffct.data.dicom import DICOM_DAMAGE, MULTI_FRAME, class_of, open_dicom
+from diffct.data.dicom import DICOM_DAMAGE, MULTI_FRAME, class_of, cuts_off_bits, open_dicom
 
 DIRECTION_TOLERANCE = 1e-3  # on direction cosines, which scanners round to 4 to 6 digits
 
@@ -226,7 +226,8 @@ def _decode(file: Path) -> np.ndarray:
     dataset = None
     try:
         dataset = open_dicom(file)
-        return dataset.pixel_array
+        stored = dataset.pixel_array
+        cut_off = cuts_off_bits(dataset)
     except RuntimeError as error:
         syntax = pydicom.uid.UID(dataset.file_meta.TransferSyntaxUID).name if dataset else "damaged"
         raise ValueError(
@@ -235,6 +236,12 @@ def _decode(file: Path) -> np.ndarray:
         ) from error
     except DICOM_DAMAGE as error:
         raise ValueError(f"{file}: its pixels cannot be read. Export the series again.") from error
+    if cut_off:
+        raise ValueError(
+            f"{file}: holds larger values than its BitsStored ({dataset.BitsStored}) allows. Export"
+            " the series again."
+        )
+    return stored
 
 
 def _floats(values: object) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Label maps: arrays that say of each voxel what it belongs to, told apart from images.
 
-A label map holds few different whole numbers, none below zero, and neighbours mostly agree. CT has
-air below zero and noise; MR and 8-bit exports have noise. In smooth images neighbours agree, too,
-but where they differ they are next to each other in value, as those of many labels are not.
+A label map holds few different whole numbers, none below -1 (which marks what nobody labelled), and
+neighbours mostly agree. CT has air far below zero and noise; MR and 8-bit exports have noise. In
+smooth images neighbours agree, too, but where they differ they are next to each other in value, as
+those of many labels are not.
 """
 
 from pathlib import Path
@@ -81,8 +82,8 @@ def is_label_picture(path: Path) -> bool:
 
 
 def _may_be_labels(array: np.ndarray) -> bool:
-    """Say whether an array holds few different whole numbers, none below zero."""
-    if array.size == 0 or not np.isfinite(array).all() or array.min() < 0:
+    """Say whether an array holds few different whole numbers, none below -1."""
+    if array.size == 0 or not np.isfinite(array).all() or array.min() < -1:
         return False
     if array.dtype.kind == "f" and (array != np.rint(array)).any():
         return False

@@ -274,4 +274,8 @@ def _drop_trailing_single_axes(array: np.ndarray) -> np.ndarray:
 
 def _unreadable(path: Path, error: BaseException) -> ValueError:
     """Say that a file is damaged, and why the reader thinks so."""
+    if isinstance(error, FileNotFoundError) and path.exists():  # nibabel knows .nii and .NII
+        return ValueError(
+            f"{path}: cannot be read by this name: write its ending in small letters."
+        )
     return ValueError(f"{path}: cannot be read ({error}). Copy or export the file again.")

@@ -163,7 +163,8 @@ def load_parts(name: str) -> LatentDiffusionParts:
         The components in float32, whatever the files hold.
 
     Raises:
-        ValueError: The pipeline lacks one of the components.
+        ValueError: The pipeline lacks one of the components, or guidance was distilled into its
+            network, which then predicts no noise that training could be about.
         OSError: There is no such pipeline, or it cannot be had.
     """
     offline = only_cached(name, "model_index.json")
@@ -173,7 +174,13 @@ def load_parts(name: str) -> LatentDiffusionParts:
     names = LatentDiffusionParts.__annotations__
     missing = [part for part in names if pipeline.components.get(part) is None]
     if missing:
-        raise ValueError(f"initial_pipeline={name} lacks {', '.join(missing)}.")
+        raise ValueError(f"{name} lacks {', '.join(missing)}.")
+    if pipeline.unet.config.time_cond_proj_dim is not None:
+        raise ValueError(
+            f"{name} has guidance distilled into its UNet (time_cond_proj_dim), as a latent"
+            " consistency model has. It can be sampled, not trained on: name the pipeline that it"
+            " was distilled from."
+        )
     return LatentDiffusionParts(**{part: pipeline.components[part] for part in names})
 
 

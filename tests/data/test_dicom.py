@@ -166,6 +166,10 @@ BAD = {
     "not HU": (change_one("RescaleType", "Z_EFF"), "Z_EFF, not HU"),
     "enhanced": (change_one("SOPClassUID", EnhancedCTImageStorage), "dcm2niix"),
     "colours": (change_one("SamplesPerPixel", 3), "pixels"),
+    "few bits": (
+        lambda folder: write_series(folder, BitsStored=11, HighBit=10),  # values reach 3000
+        r"holds larger values than its BitsStored \(11\) allows",
+    ),
     "cut pixels": (cut_pixels, "pixels cannot be read"),
     "cut header": (cut_header, "cut off"),
     "compressed": (compress, r"JPEG Lossless.*pip install"),

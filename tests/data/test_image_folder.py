@@ -119,7 +119,9 @@ def test_grey_values_are_no_labels(ct):
     assert not is_label_array(ct)
     assert not is_label_array(rng.integers(0, 255, (9, 9, 9)))
     assert not is_label_array(rng.random((9, 9, 9)))
-    assert is_label_array(np.kron(rng.integers(0, 90, (4, 4, 4)), np.ones((4, 4, 4), int)))
+    labels = np.kron(rng.integers(0, 90, (4, 4, 4)), np.ones((4, 4, 4), int))
+    assert is_label_array(labels)
+    assert is_label_array(labels - 1)  # -1: nobody labelled it
 
 
 def test_smooth_pictures_of_8_bits_are_no_labels():

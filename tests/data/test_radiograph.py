@@ -328,6 +328,25 @@ def test_padding_of_signed_pixels_may_be_written_without_a_sign(tmp_path):
     assert (read_radiograph(path)[60:, :30] == 0).all()
 
 
+def test_values_of_more_bits_than_stored_do_not_wrap_to_dark(tmp_path):
+    # Decoders cut what BitsStored leaves out: 5000 of 12 bits would be read as 904.
+    stored = np.rint(ramp() * 5000).astype(np.uint16)
+    assert reason_of(write_dicom(tmp_path / "film", stored)) == "bit depth"
+
+
+def test_overlays_and_signs_in_the_spare_bits_are_no_values(tmp_path):
+    plain = stored_12_bit(ramp())
+    expected = read_radiograph(write_dicom(tmp_path / "plain", plain, **FULL_WINDOW))
+    path = write_dicom(tmp_path / "drawn", plain | (plain > 2000) * np.uint16(2**15), **FULL_WINDOW)
+    dataset = pydicom.dcmread(path)
+    dataset.add_new((0x6000, 0x0102), "US", 15)  # OverlayBitPosition
+    dataset.save_as(path)
+    assert np.array_equal(read_radiograph(path), expected)
+    window = {"WindowCenter": 0, "WindowWidth": 4096}
+    path = write_dicom(tmp_path / "signed", plain.astype(np.int16) - 2048, **window)
+    assert np.array_equal(read_radiograph(path), expected)
+
+
 @pytest.mark.parametrize(
     ("tags", "message"),
     [

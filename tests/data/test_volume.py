@@ -240,8 +240,15 @@ def noise() -> np.ndarray:
 
 SHEARED = RAS_AFFINE + 0.5 * np.eye(4, k=1)
 
+
+def write_in_mixed_case(path):
+    write_ras(path.with_suffix(".nii"), body())
+    path.with_suffix(".nii").rename(path)
+
+
 BAD = {
     "truncated.nii.gz": (write_truncated_gz, "cannot be read"),
+    "mixed.Nii": (write_in_mixed_case, "ending in small letters"),
     "truncated.nii": (write_truncated_nii, "cannot be read"),
     "truncated.nrrd": (write_truncated_nrrd, "cannot be read"),
     "garbage.nii": (lambda p: p.write_bytes(bytes(range(256)) * 20), "cannot be read"),

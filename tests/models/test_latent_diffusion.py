@@ -133,18 +133,30 @@ def test_tokens_and_their_embeddings_condition_alike():
     assert not torch.allclose(alike[0], other)
 
 
-def test_the_parts_of_a_stock_pipeline_are_taken_over(tmp_path):
+def stock_pipeline(denoiser: UNet2DConditionModel) -> StableDiffusionPipeline:
     tokenizer, text_encoder = small_text_encoder()
-    StableDiffusionPipeline(
+    return StableDiffusionPipeline(
         vae=autoencoder(),
         text_encoder=text_encoder,
         tokenizer=tokenizer,
-        unet=unet(),
+        unet=denoiser,
         scheduler=DDIMScheduler(prediction_type="v_prediction", clip_sample=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    ).save_pretrained(tmp_path)
+    )
+
+
+def test_the_parts_of_a_stock_pipeline_are_taken_over(tmp_path):
+    stock_pipeline(unet()).save_pretrained(tmp_path)
     parts = load_parts(str(tmp_path))
     assert parts.scheduler.config.prediction_type == "v_prediction"
     assert torch.equal(parts.unet.conv_in.weight, unet().conv_in.weight)
+
+
+def test_a_network_with_guidance_distilled_into_it_is_not_trained_on(tmp_path):
+    # Its step condition is no part of the training objective: it would be left out in silence.
+    distilled = unet(UNET | {"time_cond_proj_dim": 8})
+    stock_pipeline(distilled).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"guidance distilled into its UNet.*distilled from"):
+        load_parts(str(tmp_path))
