@@ -113,6 +113,9 @@ class DenoisingPipeline(PublishedPipeline):
             size: Of each, without channels.
             given: The noise, if the caller has some.
             generator: Source of the noise, one or one for each.
+
+        Raises:
+            ValueError: Generators or noise are not as many, or the noise is not finite.
         """
         shape, device = (samples, self.unet.config.in_channels, *size), self._execution_device
         if isinstance(generator, tuple):
@@ -125,6 +128,8 @@ class DenoisingPipeline(PublishedPipeline):
             return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         if tuple(given.shape) != shape:
             raise ValueError(f"latents has the shape {tuple(given.shape)}, not {shape}.")
+        if not given.isfinite().all():
+            raise ValueError("latents holds values that are not finite.")
         return given.to(device=device, dtype=torch.float32)
 
     def _denoise(

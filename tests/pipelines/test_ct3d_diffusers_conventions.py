@@ -1,6 +1,7 @@
 """What diffusers' own tests ask of every pipeline, asked of CT3DPipeline."""
 
 import inspect
+import math
 
 import diffusers
 import numpy as np
@@ -64,6 +65,7 @@ def test_all_arguments_are_optional_and_named_as_in_diffusers():
         ({"sample": torch.randn(2, 1, 4, 8, 8)}, r"\(2, 1, 4, 8, 8\), not \(1, 1, 4, 8, 8\)"),
         ({"latents": torch.randn(1, 3, 4, 8, 8)}, r"not \(1, 1, 4, 8, 8\)"),
         ({"latents": torch.randn(1, 4, 8, 8)}, r"\(1, 4, 8, 8\), not"),
+        ({"latents": torch.full((1, 1, 4, 8, 8), math.nan)}, "latents .* not finite"),
         ({"latents": torch.randn(1, 1, 4, 8, 8), "size": (4, 8, 16)}, r"not \(1, 1, 4, 8, 16\)"),
         ({"latents": torch.randn(1), "sample": torch.randn(1)}, "not both"),
         ({"output_type": "nifti"}, "'nifti' is none of np, pt, latent"),
