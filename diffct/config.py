@@ -34,6 +34,15 @@ PATH = {"path": True}
 
 A further entry, "words", lists values that are no paths.
 """
+
+
+def within(lowest: float, highest: float = math.inf) -> dict[str, tuple[float, float]]:
+    """Return the metadata of a field whose numbers are `lowest` to `highest`."""
+    return {"within": (lowest, highest)}
+
+
+POSITIVE = within(math.nextafter(0, 1))
+"""The metadata of a field whose numbers are more than 0."""
 _MISSING = "???"  # OmegaConf's word for a value that is still to be given
 
 
@@ -52,8 +61,8 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A key is unknown, a value has the wrong type, the YAML cannot be parsed, or a
-            path names an environment variable that is not set.
+        ValueError: A key is unknown, a value has the wrong type or is out of its bounds, the YAML
+            cannot be parsed, or a path names an environment variable that is not set.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no configuration file {path}.")
@@ -72,6 +81,7 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
     with _mistakes_named(schema, f"{path}: "):
         config = OmegaConf.to_object(merged)
     _refuse_nan(config)
+    _refuse_out_of_bounds(config)
     _expand_paths(config)
     return config
 
@@ -89,7 +99,9 @@ def _mistakes_named(schema: type, place: str) -> Iterator[None]:
         ) from error
     except ValidationError as error:
         reason = (error.msg or str(error)).splitlines()[0]
-        raise ValueError(f"{place}Configuration key {error.full_key!r}: {reason}") from error
+        # The key of an override that OmegaConf cannot even hold is in the override.
+        key = f"Configuration key {error.full_key!r}: " if error.full_key else ""
+        raise ValueError(f"{place}{key}{reason}") from error
     except (OmegaConfBaseException, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{place}The configuration cannot be read: {reason}") from error
@@ -101,6 +113,22 @@ def _refuse_nan(config: object) -> None:
         numbers = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             raise ValueError(f"Configuration key {key!r} is {value}; give finite numbers.")
+
+
+def _refuse_out_of_bounds(config: object, prefix: str = "") -> None:
+    """Refuse numbers that the metadata of their fields exclude, see `within`."""
+    for field in dataclasses.fields(config):
+        key, value = prefix + field.name, getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            _refuse_out_of_bounds(value, f"{key}.")
+        elif "within" in field.metadata and value is not None:
+            lowest, highest = bounds = field.metadata["within"]
+            values = value.values() if isinstance(value, dict) else value
+            numbers = [value] if isinstance(value, int | float) else values
+            if not all(lowest <= number <= highest for number in numbers):
+                upwards = "more than 0" if bounds == POSITIVE["within"] else f"{lowest} or more"
+                accepted = upwards if math.isinf(highest) else f"{lowest} to {highest}"
+                raise ValueError(f"Configuration key {key!r} is {value}; give {accepted}.")
 
 
 def _read_override(schema: type, override: str) -> DictConfig:
@@ -319,7 +347,11 @@ def read_command_line(
     try:
         config = load_config(schema, options.config or default, options.overrides)
         own = Path(config.output_dir, "config.yaml")
-        if options.resume and own.is_file():
+        if options.resume and not own.is_file():
+            raise FileNotFoundError(
+                f"{own.parent} holds no run to go on with. Leave --resume out to begin one there."
+            )
+        if options.resume:
             ignored = [] if options.config is None else config_differences(own, config)
             config = load_config(schema, own, [*options.overrides, f"output_dir={own.parent}"])
             ignored = sorted(set(ignored) - set(config_differences(own, config)))

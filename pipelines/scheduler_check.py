@@ -31,11 +31,13 @@ import copy
 import functools
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
+from diffct.config import check_arguments
 from diffct.pipelines.schedulers import (
     FAILURES,
     PREDICTIONS,
@@ -45,6 +47,7 @@ from diffct.pipelines.schedulers import (
     find_scheduler,
     step_options,
 )
+from diffct.training.sections import section_named
 
 _REFERENCE_STEPS = 50
 _VALUES = (-1.0, -0.6, 0.3, 0.6)  # of x_0, in units of `largest`
@@ -81,7 +84,8 @@ def read_schedule(scheduler: SchedulerMixin, prediction_type: str | None = None)
     """
     prediction_type = prediction_type or scheduler.config.get("prediction_type")
     alphas_cumprod = getattr(scheduler, "alphas_cumprod", None)
-    if prediction_type not in PREDICTIONS or not isinstance(alphas_cumprod, Tensor):
+    stated = isinstance(alphas_cumprod, Tensor) and alphas_cumprod.numel() > 0
+    if prediction_type not in PREDICTIONS or not stated:
         raise ValueError(
             f"{type(scheduler).__name__} is no denoising-diffusion scheduler: it must state betas"
             f" and a prediction_type, one of {', '.join(PREDICTIONS)} (here {prediction_type!r})."
@@ -123,12 +127,33 @@ def check_scheduler(
         )
 
 
-def replace_scheduler(scheduler: SchedulerMixin, name: str) -> SchedulerMixin:
+def make_scheduler(section: dict[str, Any], *, default: str) -> SchedulerMixin:
+    """Build the noise scheduler that a network is trained with.
+
+    Args:
+        section: The `scheduler` section of an experiment: a diffusers scheduler configuration.
+        default: Which scheduler it is if `_class_name` does not say; see `find_scheduler`.
+
+    Raises:
+        ValueError: There is none of that name, or its arguments are unknown or impossible.
+    """
+    scheduler_class = find_scheduler(section.get("_class_name", default))
+    check_arguments("scheduler", section, scheduler_class)
+    with section_named("scheduler"):
+        scheduler = scheduler_class.from_config(section)
+        read_schedule(scheduler)
+    return scheduler
+
+
+def replace_scheduler(
+    scheduler: SchedulerMixin, name: str, *, steps: int | None = None
+) -> SchedulerMixin:
     """Return another scheduler for the network of a scheduler.
 
     Args:
         scheduler: The one that the network was trained with.
         name: A key of `SCHEDULERS` or the name of a scheduler class of diffusers.
+        steps: How many it will take, if known.
 
     Raises:
         ValueError: There is none of that name, or it cannot sample from the network.
@@ -140,7 +165,8 @@ def replace_scheduler(scheduler: SchedulerMixin, name: str) -> SchedulerMixin:
         raise ValueError(
             f"{scheduler_class.__name__} cannot be made for this network ({error}). Use {_usual()}."
         ) from error
-    check_scheduler(found, read_schedule(scheduler))
+    taken = None if steps is None else Steps(steps)
+    check_scheduler(found, read_schedule(scheduler), steps=taken)
     return found
 
 

@@ -38,8 +38,14 @@ GROUND = {
     "diffct.model_source": set(),
     "diffct.models": {"diffct.model_source"},
     "diffct.cores": set(),
-    "diffct.data": {"diffct.atomic", "diffct.cores"},
-    "diffct.training": {"diffct.atomic", "diffct.config", "diffct.cores", "diffct.models"},
+    "diffct.data": {"diffct.atomic", "diffct.cores", "diffct.destination"},
+    "diffct.training": {
+        "diffct.atomic",
+        "diffct.config",
+        "diffct.cores",
+        "diffct.destination",
+        "diffct.models",
+    },
     "diffct.metrics": set(),
 }
 # On the first floor, which neighbours a room may enter.

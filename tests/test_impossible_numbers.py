@@ -1,6 +1,7 @@
 """NaN and lengths that cannot be are refused wherever a user gives a number."""
 
 import argparse
+import re
 from dataclasses import dataclass, field
 
 import nibabel
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 from diffusers import DDPMScheduler
 
-from diffct.config import finite_number, load_config
+from diffct.config import POSITIVE, finite_number, load_config, within
 from diffct.data.ct_dataset import CTDataConfig, check_settings
 from diffct.data.volume import Volume, canonical_affine, read_volume, write_nifti
 from diffct.models import UNet3DModel
 from diffct.pipelines import CT3DPipeline
+from diffct.train import train_ct3d
 from diffct.training.objectives import DiffusionObjective
 
 NAN = float("nan")
@@ -20,8 +22,9 @@ NAN = float("nan")
 
 @dataclass
 class Section:
-    lr: float = 1e-4
-    zoom_range: list[float] = field(default_factory=lambda: [0.9, 1.1])
+    lr: float = field(default=1e-4, metadata=POSITIVE)
+    zoom_range: list[float] = field(default_factory=lambda: [0.9, 1.1], metadata=within(0, 2))
+    factors: dict[str, float] = field(default_factory=dict, metadata=within(0))
 
 
 @dataclass
@@ -40,6 +43,61 @@ def test_a_setting_is_a_finite_number(tmp_path, key, text):
     file.write_text("optim: {}\n")
     with pytest.raises(ValueError, match=f"Configuration key 'optim.{key}' is .*a number, and"):
         load_config(Settings, file, [f"optim.{key}={text}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "accepted"),
+    [
+        ("lr=0", "more than 0"),
+        ("zoom_range=[0.9,2.5]", "0 to 2"),
+        ("factors.conv_in=-1", "0 or more"),
+    ],
+)
+def test_a_setting_is_within_its_bounds(tmp_path, override, accepted):
+    file = tmp_path / "a.yaml"
+    file.write_text("optim: {}\n")
+    key = override.partition("=")[0].partition(".")[0]
+    with pytest.raises(ValueError, match=f"Configuration key 'optim.{key}' is .*give {accepted}"):
+        load_config(Settings, file, [f"optim.{override}"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.updates=0",
+        "train.gradient_accumulation=0",
+        "train.validation_draws=0",
+        "train.validate_every=-1",
+        "optim.lr=-1",
+        "optim.max_grad_norm=0",
+        "ema.decay=2",
+        "preview.steps=0",
+        "seed=-1",
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_before_it_begins(tmp_path, override, capsys):
+    with pytest.raises(SystemExit):
+        train_ct3d.main([f"output_dir={tmp_path / 'run'}", override])
+    assert f"Configuration key '{override.partition('=')[0]}' is" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("scheduler.beta_schedule=cubic", "scheduler: cubic is not implemented"),
+        ("scheduler.num_train_timesteps=0", "scheduler: DDPMScheduler is no denoising"),
+        ("preview.steps=5000", "in 5000 steps it fails"),
+        ("unet.norm_num_groups=0", "norm_num_groups must be at least 1, got (1, 1, 1, 0)"),
+        ("unet.layers_per_block=0", "layers_per_block, norm_num_groups must be at least 1"),
+        ("unet.in_channels=3", "unet.in_channels and out_channels must be 1"),
+        ("optim.schedule=cosin", "optim.schedule='cosin'; accepted: linear, cosine"),
+    ],
+)
+def test_impossible_sections_are_refused_by_name_before_the_data(tmp_path, override, message):
+    with pytest.raises(SystemExit, match=f"ERROR: .*{re.escape(message)}"):
+        train_ct3d.main([f"output_dir={tmp_path / 'run'}", override])
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("text", ["nan", "-inf"])

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from diffct.atomic import atomic_file, atomic_folder
-from diffct.config import read_command_line
+from diffct.config import read_command_line, within
 from diffct.data.comparison import save_comparison
 from diffct.data.images import (
     ImageAugmentationConfig,
@@ -89,7 +89,7 @@ class PreviewConfig:
         images: How many.
     """
 
-    images: int = 4
+    images: int = field(default=4, metadata=within(1))
 
 
 @dataclass

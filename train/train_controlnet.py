@@ -27,7 +27,7 @@ from diffusers import ControlNetModel
 from torch import Tensor
 
 from diffct.atomic import atomic_folder
-from diffct.config import PATH, read_command_line
+from diffct.config import PATH, read_command_line, within
 from diffct.data.brain import (
     BrainDataConfig,
     load_brain_pairs,
@@ -105,8 +105,8 @@ class PreviewConfig:
         scheduler: What to sample with, e.g. ddim, dpm++ or a diffusers class.
     """
 
-    images: int = 4
-    steps: int = 25
+    images: int = field(default=4, metadata=within(1))
+    steps: int = field(default=25, metadata=within(1))
     guidance_scale: float = 1.0
     scheduler: str = "ddim"
 
@@ -154,7 +154,7 @@ def train(config: ControlTrainingConfig, *, resume: bool) -> None:
     check_settings(config)
     manifest = read_manifest(config.data.manifest)
     parts = load_base(config.base)
-    replace_scheduler(parts.scheduler, config.preview.scheduler)
+    replace_scheduler(parts.scheduler, config.preview.scheduler, steps=config.preview.steps)
     accelerator, folder = start_run(config, resume=resume), Path(config.output_dir)
 
     # 2. networks and pairs

@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from diffusers import SchedulerMixin
 
 from diffct.atomic import atomic_folder
-from diffct.config import PATH, check_arguments, read_command_line
+from diffct.config import PATH, check_arguments, read_command_line, within
 from diffct.cores import count_cores
 from diffct.data.ct import CTCohort, CTDataConfig, prepare_cohort
 from diffct.data.montage import save_montage
@@ -34,8 +33,7 @@ from diffct.data.splits import save_split
 from diffct.hub import load_pipeline
 from diffct.models import UNet3DModel
 from diffct.pipelines import CT3DPipeline
-from diffct.pipelines.scheduler_check import replace_scheduler
-from diffct.pipelines.schedulers import find_scheduler
+from diffct.pipelines.scheduler_check import make_scheduler, replace_scheduler
 from diffct.training.checkpoints import Progress
 from diffct.training.loop import Events, fit
 from diffct.training.objectives import (
@@ -53,6 +51,7 @@ from diffct.training.run import (
     run_facts,
     start_run,
 )
+from diffct.training.sections import section_named
 from diffct.training.settings import RunConfig
 from diffct.training.steps import GradientStep
 from diffct.training.summary import Split, announce
@@ -72,8 +71,8 @@ class PreviewConfig:
         scheduler: What to sample with, e.g. ddpm, ddim, dpm++ or a diffusers class.
     """
 
-    volumes: int = 2
-    steps: int = 25
+    volumes: int = field(default=2, metadata=within(1))
+    steps: int = field(default=25, metadata=within(1))
     scheduler: str = "ddim"
 
 
@@ -112,8 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def train(config: CT3DConfig, *, resume: bool) -> None:
     """Train as configured; see `main`."""
     # 1. the run
-    replace_scheduler(make_scheduler(config), config.preview.scheduler)
-    objective = DiffusionObjective(make_scheduler(config), **vars(config.objective))
+    scheduler = make_scheduler(config.scheduler, default="ddpm")
+    replace_scheduler(scheduler, config.preview.scheduler, steps=config.preview.steps)
+    objective = DiffusionObjective(scheduler, **vars(config.objective))
     unet = make_unet(config)
     accelerator = start_run(config, resume=resume)
     folder = Path(config.output_dir)
@@ -201,7 +201,7 @@ def make_events(
     def pipeline(facts: dict[str, Any] | None = None) -> CT3DPipeline:
         return CT3DPipeline(
             unet=accelerator.unwrap_model(step.model),
-            scheduler=make_scheduler(config),
+            scheduler=make_scheduler(config.scheduler, default="ddpm"),
             window_hu=[float(bound) for bound in config.data.window_hu],
             spacing_mm=cohort.describe()["median_spacing_mm"],
             size=list(config.data.size),
@@ -223,20 +223,16 @@ def make_events(
     return Events(validate=validate, preview=preview, save=save)
 
 
-def make_scheduler(config: CT3DConfig) -> SchedulerMixin:
-    """Build the noise scheduler of the `scheduler` section."""
-    scheduler_class = find_scheduler(config.scheduler.get("_class_name", "ddpm"))
-    check_arguments("scheduler", config.scheduler, scheduler_class)
-    return scheduler_class.from_config(config.scheduler)
-
-
 def make_unet(config: CT3DConfig) -> UNet3DModel:
     """Build the network of the `unet` section, or load the weights to start from."""
     check_arguments("unet", config.unet, UNet3DModel)
     if config.unet.get("num_class_embeds") or config.unet.get("class_embed_type"):
         raise ValueError("This script trains without classes: remove unet.num_class_embeds.")
     torch.manual_seed(config.seed)
-    unet = UNet3DModel(**config.unet)
+    with section_named("unet"):
+        unet = UNet3DModel(**config.unet)
+    if (unet.config.in_channels, unet.config.out_channels) != (1, 1):
+        raise ValueError("Scans have one channel: unet.in_channels and out_channels must be 1.")
     if config.initial_weights is not None:
         start = load_pipeline(config.initial_weights, device="cpu")
         if not isinstance(start, CT3DPipeline):

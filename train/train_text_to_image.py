@@ -27,7 +27,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from diffct.atomic import atomic_folder
-from diffct.config import PATH, check_arguments, read_command_line
+from diffct.config import PATH, check_arguments, read_command_line, within
 from diffct.data.contact_sheet import save_contact_sheet
 from diffct.data.cxr import (
     Encoders,
@@ -51,7 +51,7 @@ from diffct.models.latent_space import LatentSpace
 from diffct.models.text_conditioned import TextConditionedUNet
 from diffct.models.text_encoding import embed, tokenize
 from diffct.pipelines import CXRTextToImagePipeline, TextToImagePipeline
-from diffct.pipelines.scheduler_check import replace_scheduler
+from diffct.pipelines.scheduler_check import make_scheduler, replace_scheduler
 from diffct.pipelines.schedulers import find_scheduler
 from diffct.training.checkpoints import Progress
 from diffct.training.conflicts import check_text_to_image
@@ -68,6 +68,7 @@ from diffct.training.run import (
     run_facts,
     start_run,
 )
+from diffct.training.sections import section_named
 from diffct.training.settings import RunConfig
 from diffct.training.steps import GradientStep
 from diffct.training.summary import Split, announce
@@ -91,7 +92,7 @@ class PreviewConfig:
     """
 
     prompts: list[str] = field(default_factory=lambda: ["", "No acute cardiopulmonary process."])
-    steps: int = 25
+    steps: int = field(default=25, metadata=within(1))
     guidance_scale: float = 7.0
     scheduler: str = "ddim"
 
@@ -159,7 +160,7 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
             config.data, output=folder, seed=config.seed, main=accelerator.is_main_process
         )
     parts = make_parts(config, manifest)
-    replace_scheduler(parts.scheduler, config.preview.scheduler)
+    replace_scheduler(parts.scheduler, config.preview.scheduler, steps=config.preview.steps)
     space = LatentSpace(parts.vae.to(accelerator.device))
     network = make_network(config, parts, accelerator)
     pairs = load_splits(config, manifest, parts=parts, space=space, accelerator=accelerator)
@@ -233,21 +234,20 @@ def make_parts(config: TextToImageConfig, manifest: Manifest) -> LatentDiffusion
         if config.lora.rank:
             add_lora(parts.unet, config.lora)
         return parts
-    scheduler_class = find_scheduler(config.scheduler.get("_class_name", "ddim"))
-    check_arguments("scheduler", config.scheduler, scheduler_class)
+    scheduler = make_scheduler(config.scheduler, default="ddim")
     check_arguments("unet", config.unet, UNet2DConditionModel)
     vae = load_autoencoder(config.autoencoder)
     sentences = [sentence for row in manifest.split("train") for sentence in row.sentences]
     sentences = sentences if config.prompt.constant is None else [config.prompt.constant]
     tokenizer, text_encoder = make_text_encoder(config.text_encoder, sentences, seed=config.seed)
-    unet = make_unet(
-        config.unet,
-        space=LatentSpace(vae),
-        size=config.data.size,
-        width=text_encoder.config.hidden_size,
-        seed=config.seed,
-    )
-    scheduler = scheduler_class.from_config(config.scheduler)
+    with section_named("unet"):
+        unet = make_unet(
+            config.unet,
+            space=LatentSpace(vae),
+            size=config.data.size,
+            width=text_encoder.config.hidden_size,
+            seed=config.seed,
+        )
     return LatentDiffusionParts(vae, text_encoder, tokenizer, unet, scheduler)
 
 

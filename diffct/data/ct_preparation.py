@@ -19,6 +19,7 @@ from diffct.data.copies import hash_voxels
 from diffct.data.ct_dataset import CTDataConfig, facts_file
 from diffct.data.transforms import clip_window, crop_or_pad, resample, resize
 from diffct.data.volume import Volume, check_hounsfield, read_volume, source_files
+from diffct.destination import prove_writable
 
 # Raise it whenever the same settings would prepare a scan differently.
 _CACHE_FORMAT = 2
@@ -46,8 +47,10 @@ def prepare_scans(
         The prepared scan of each path, for `ct_dataset.read_prepared`.
 
     Raises:
+        OSError: Nothing can be written there.
         ValueError: Scans cannot be used; up to ten are listed with reasons.
     """
+    prove_writable(cache_dir)
     problems: list[str] = []
 
     def prepare(path: Path) -> Path | None:

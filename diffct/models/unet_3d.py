@@ -125,6 +125,10 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         _check_choice("downsample_type", downsample_type, ("conv",))
         _check_choice("upsample_type", upsample_type, ("conv",))
         _check_blocks(down_block_types, mid_block_type, up_block_types)
+        counts = (in_channels, out_channels, layers_per_block, norm_num_groups)
+        if min(counts) < 1:
+            names = "in_channels, out_channels, layers_per_block, norm_num_groups"
+            raise ValueError(f"{names} must be at least 1, got {counts}.")
         _check_widths(block_out_channels, len(down_block_types), norm_num_groups)
         self.sample_size = sample_size
         self.original_attn_processors = None

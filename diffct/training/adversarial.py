@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from diffct.config import check_arguments
 from diffct.training.run import make_learner
+from diffct.training.sections import section_named
 from diffct.training.settings import OptimConfig, RunConfig
 from diffct.training.steps import Batch, Learner, shared_values, update
 
@@ -103,7 +104,8 @@ def make_discriminator(section: dict[str, Any], *, seed: int) -> nn.Module:
     check_arguments("discriminator", section, PatchDiscriminator)
     torch.manual_seed(seed)
     source = {"spatial_dims": 2, "in_channels": 1, "channels": 64, "num_layers_d": 3}
-    return PatchDiscriminator(**(source | section))
+    with section_named("discriminator"):
+        return PatchDiscriminator(**(source | section))
 
 
 def make_adversarial_step(

@@ -58,8 +58,6 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, accelerator: Accelerator, keep: int) -> None:
-        if keep < 1:
-            raise ValueError(f"train.keep_checkpoints must be at least 1, got {keep}.")
         self.folder = folder
         self.accelerator = accelerator
         self.keep = keep

@@ -8,7 +8,7 @@ resumed run repeats the uninterrupted one bit by bit, and needs no luck to do so
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from diffct.config import within
 from diffct.training.checkpoints import Checkpoints, Progress
 from diffct.training.curves import save_loss_curve
 from diffct.training.interruption import Interrupted, Interruption
@@ -48,12 +49,12 @@ class LoopConfig:
         keep_checkpoints: How many checkpoints to keep.
     """
 
-    updates: int = 1000
-    log_every: int = 10
-    validate_every: int = 100
-    preview_every: int = 500
-    checkpoint_every: int = 100
-    keep_checkpoints: int = 2
+    updates: int = field(default=1000, metadata=within(1))
+    log_every: int = field(default=10, metadata=within(0))
+    validate_every: int = field(default=100, metadata=within(0))
+    preview_every: int = field(default=500, metadata=within(0))
+    checkpoint_every: int = field(default=100, metadata=within(0))
+    keep_checkpoints: int = field(default=2, metadata=within(1))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from diffct.atomic import atomic_file
 from diffct.config import PATH, check_arguments
+from diffct.training.sections import section_named
 
 
 @dataclass
@@ -65,7 +66,8 @@ def make_autoencoder(section: dict[str, Any], *, size: Sequence[int], seed: int)
         )
     torch.manual_seed(seed)
     given = {"in_channels": 1, "out_channels": 1, "sample_size": max(size), "scaling_factor": None}
-    autoencoder = AutoencoderKL(**(given | section))
+    with section_named("autoencoder"):
+        autoencoder = AutoencoderKL(**(given | section))
     config = autoencoder.config
     levels = len(config.block_out_channels)
     if not len(config.down_block_types) == len(config.up_block_types) == levels:

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration
-from diffusers.optimization import get_scheduler
+from diffusers.optimization import SchedulerType, get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from diffct.atomic import atomic_file, remove_partials
 from diffct.config import config_differences, flat_config, save_config
+from diffct.destination import prove_writable
 from diffct.training.checkpoints import Checkpoints, Progress
 from diffct.training.cpu import use_cpus_well
 from diffct.training.interruption import Interrupted
@@ -35,6 +36,11 @@ logger = logging.getLogger(__name__)
 
 TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 """Trackers by name, and the package that each needs."""
+
+SCHEDULES = tuple(
+    kind.value for kind in SchedulerType if kind is not SchedulerType.PIECEWISE_CONSTANT
+)
+"""diffusers' learning rate schedules, but the one that needs rules of its own."""
 
 FREE_TO_CHANGE = (
     "train.",
@@ -95,6 +101,10 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
             raise ValueError(
                 f"tracker={config.tracker} is not installed: pip install {TRACKERS[config.tracker]}"
             )
+    if config.optim.schedule not in SCHEDULES:
+        raise ValueError(
+            f"optim.schedule={config.optim.schedule!r}; accepted: {', '.join(SCHEDULES)}."
+        )
     folder = Path(config.output_dir)
     find_launcher()  # while it lives: a run stops when its launcher does
     accelerator = Accelerator(
@@ -113,6 +123,8 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
     with accelerator.main_process_first():
         if accelerator.is_main_process:
             _claim_folder(folder, config, resume=resume, processes=accelerator.num_processes)
+    if resume and not has_begun(folder):
+        accelerator.print(f"{folder} holds no checkpoint yet: its run begins anew.")
     if accelerator.device.type == "cpu":
         use_cpus_well(accelerator.num_processes)
     torch.manual_seed(config.seed)
@@ -129,6 +141,7 @@ def has_begun(folder: Path) -> bool:
 
 def _claim_folder(folder: Path, config: RunConfig, *, resume: bool, processes: int) -> None:
     """Make the folder this run's, or raise a ValueError if it is another's."""
+    prove_writable(folder)
     saved, facts_file = folder / "config.yaml", folder / "run.json"
     # Before the first checkpoint nothing is lost: a run that stopped at bad data may be mended.
     begun = has_begun(folder)

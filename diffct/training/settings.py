@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from diffct.config import PATH
+from diffct.config import PATH, POSITIVE, within
 from diffct.training.loop import LoopConfig
 
 
@@ -21,12 +21,12 @@ class TrainConfig(LoopConfig):
         validation_draws: Noise levels per validation sample, for diffusion.
     """
 
-    batch_size: int = 1
-    gradient_accumulation: int = 1
-    workers: int = 0
+    batch_size: int = field(default=1, metadata=within(1))
+    gradient_accumulation: int = field(default=1, metadata=within(1))
+    workers: int = field(default=0, metadata=within(0))
     gradient_checkpointing: bool = False
     channels_last: bool = False
-    validation_draws: int = 8
+    validation_draws: int = field(default=8, metadata=within(1))
 
 
 @dataclass
@@ -43,21 +43,21 @@ class OptimConfig:
         max_grad_norm: Largest gradient norm; larger ones are scaled down.
     """
 
-    lr: float = 1e-4
-    lr_factors: dict[str, float] = field(default_factory=dict)
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.01
+    lr: float = field(default=1e-4, metadata=within(0))
+    lr_factors: dict[str, float] = field(default_factory=dict, metadata=within(0))
+    betas: tuple[float, float] = field(default=(0.9, 0.999), metadata=within(0, 1))
+    weight_decay: float = field(default=0.01, metadata=within(0))
     schedule: str = "cosine"
-    warmup_updates: int = 1000
-    max_grad_norm: float = 1.0
+    warmup_updates: int = field(default=1000, metadata=within(0))
+    max_grad_norm: float = field(default=1.0, metadata=POSITIVE)
 
 
 @dataclass
 class EMAConfig:
     """Moving average of the weights: decay min(decay, 1 − (1 + update)^−power)."""
 
-    decay: float = 0.9999
-    power: float = 0.75
+    decay: float = field(default=0.9999, metadata=within(0, 1))
+    power: float = field(default=0.75, metadata=within(0))
 
 
 @dataclass
@@ -72,7 +72,7 @@ class RunConfig:
     """
 
     output_dir: str = field(default="outputs/run", metadata=PATH)
-    seed: int = 0
+    seed: int = field(default=0, metadata=within(0, 2**32 - 1))
     mixed_precision: str = "auto"
     tracker: str = "tensorboard"
     train: TrainConfig = field(default_factory=TrainConfig)

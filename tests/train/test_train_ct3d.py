@@ -100,6 +100,20 @@ def test_the_finished_run_can_be_resumed_and_another_one_is_refused(tmp_path, sc
     assert "another configuration" in message and "optim.lr" in message
 
 
+def test_only_a_run_is_resumed_and_only_into_a_folder_that_can_be_written(tmp_path, scans, capsys):
+    message = "holds no run to go on with. Leave --resume out"
+    refuse(tmp_path / "mistyped", f"data.folder={scans}", "--resume")
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "mistyped").exists()
+    (tmp_path / "file").touch()
+    assert "a file is in its way" in refuse(tmp_path / "file", f"data.folder={scans}")
+    words = (f"data.folder={scans}", f"data.cache_dir={tmp_path / 'file'}")
+    assert "a file is in its way" in refuse(tmp_path / "run", *words)
+    capsys.readouterr()
+    train(tmp_path / "run", f"data.folder={scans}", "--resume")
+    assert "holds no checkpoint yet: its run begins anew" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(
     not torch.cpu._is_avx512_bf16_supported(), reason="this CPU has no bf16 arithmetic"
 )
