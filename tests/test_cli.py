@@ -340,6 +340,14 @@ def test_inspect_shows_what_would_be_read_and_what_is_wrong(tmp_path, capsys):
     assert "Reading" in printed.err
 
 
+@pytest.mark.parametrize("words", [["--include", "a"], ["--exclude", "a"], ["--kind", "ct"]])
+def test_inspect_refuses_options_that_would_do_nothing(tmp_path, words):
+    (tmp_path / "manifest.jsonl").write_text("")
+    with pytest.raises(SystemExit, match=f"{words[0]} has no meaning for a manifest"):
+        main(["inspect", str(tmp_path), *words])
+
+
+
 def test_phantom_brains_are_written_and_sliced(tmp_path, capsys):
     tree, slices = tmp_path / "bids", tmp_path / "slices"
     main(["prepare", "phantom-brain", "--subjects", "3", "--spacing", "4", "--out", str(tree)])

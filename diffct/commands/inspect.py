@@ -45,7 +45,12 @@ def add_inspect(commands: "argparse._SubParsersAction") -> None:
 def _inspect(options: argparse.Namespace) -> None:
     """Print a report and exit with 1 if any image has a problem."""
     path = options.path
-    if path.suffix == ".jsonl" or (path / MANIFEST_NAME).is_file():
+    is_manifest = path.suffix == ".jsonl" or (path / MANIFEST_NAME).is_file()
+    for name in ("include", "exclude", *(["kind"] if is_manifest else [])):
+        if getattr(options, name) and (is_manifest or path.is_file()):
+            what = "a manifest, which names its images itself" if is_manifest else "a single file"
+            raise ValueError(f"{path}: --{name} has no meaning for {what}.")
+    if is_manifest:
         inspection = inspect_manifest(path, show_progress=True)
     else:
         inspection = inspect_scans(

@@ -66,12 +66,14 @@ class FoundImages:
         kind: "volumes", or "pictures" in two dimensions.
         images: The files, and of DICOM series the folders, sorted.
         left_out: All other files, sorted; hidden files only if they are named like images.
+        idle_patterns: What is said of the patterns that fit no path, such as a misspelt one.
     """
 
     folder: Path
     kind: Kind
     images: tuple[Path, ...]
     left_out: tuple[LeftOut, ...]
+    idle_patterns: tuple[str, ...] = ()
 
     def reasons(self) -> dict[str, int]:
         """Count the files that were left out by reason; nothing in it names a file."""
@@ -79,7 +81,7 @@ class FoundImages:
         return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
     def left_out_lines(self) -> list[str]:
-        """Say what was left out: a line for each reason, with the first files."""
+        """Say what was left out: a line for each reason, with the first files; and what was not."""
         reasons: dict[str, list[str]] = {}
         for entry in self.left_out:
             name = entry.path.relative_to(self.folder).as_posix()
@@ -89,7 +91,7 @@ class FoundImages:
             more = ", ..." if len(names) > _NAMED_AT_MOST else ""
             named = ", ".join(names[:_NAMED_AT_MOST]) + more
             lines.append(f"left out: {len(names)} × {reason} ({named})")
-        return lines
+        return [*lines, *self.idle_patterns]
 
 
 def find_images(
@@ -147,6 +149,7 @@ class _Search:
         self.folder = folder
         self.include = include
         self.exclude = exclude
+        self.idle = {"include": list(include), "exclude": list(exclude)}
         self.empty = empty
         self.volumes: list[Path] = []
         self.pictures: list[Path] = []
@@ -177,7 +180,12 @@ class _Search:
         what = "scan" if kind == "volumes" else "picture"
         left_out += [LeftOut(path, f"{what} there in another format") for path in copies]
         left_out.sort(key=lambda entry: (entry.reason, entry.path))
-        return FoundImages(self.folder, kind, tuple(sorted(images)), tuple(left_out))
+        idle = tuple(
+            f"{option} has no effect: {pattern!r} fits no path in {self.folder}"
+            for option, patterns in self.idle.items()
+            for pattern in patterns
+        )
+        return FoundImages(self.folder, kind, tuple(sorted(images)), tuple(left_out), idle)
 
     def _wanted(self, file: Path) -> bool:
         """Say whether a file is visible and chosen; name it as left out if it might be an image."""
@@ -186,6 +194,8 @@ class _Search:
             if _ending(file, VOLUME_ENDINGS + PICTURE_ENDINGS + UNREAD_ENDINGS + (".dcm",)):
                 self.left_out.append(LeftOut(file, "hidden file"))
             return False
+        for patterns in self.idle.values():
+            patterns[:] = [pattern for pattern in patterns if not _matches(parts, [pattern])]
         if self.include and not _matches(parts, self.include):
             self.left_out.append(LeftOut(file, "file that include does not name"))
             return False

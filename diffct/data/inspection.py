@@ -67,7 +67,7 @@ class Inspection:
                 {"path": str(entry.path), "reason": entry.reason}
                 for entry in (self.found.left_out if self.found else ())
             ],
-            "notes": list(self.notes),
+            "notes": [*self.notes, *(self.found.idle_patterns if self.found else ())],
             "splits": self.splits,
             "unusable": self.unusable,
         }

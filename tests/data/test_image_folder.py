@@ -97,6 +97,19 @@ def test_patterns_choose_files_by_any_part_of_their_path(tmp_path, ct):
     ]
 
 
+def test_patterns_that_fit_nothing_are_named(tmp_path, ct):
+    for name in ("images/one.nii", "images/two.nii"):
+        write_scan(tmp_path / name, ct)
+    found = find_images(tmp_path, include=["images"], exclude=["two*", "*/image", "imagse"])
+    assert named(found) == ["images/one.nii"]
+    assert found.left_out_lines()[1:] == [
+        f"exclude has no effect: '*/image' fits no path in {tmp_path}",
+        f"exclude has no effect: 'imagse' fits no path in {tmp_path}",
+    ]
+    with pytest.raises(ValueError, match=r"(?s)holds no scan.*\n- include has no effect: 'ct\*'"):
+        find_images(tmp_path, kind="volumes", include=["ct*"])
+
+
 def test_a_name_is_a_pattern_of_itself(tmp_path, ct):
     for name in ("a/scan [1].nii.gz", "a/scan 2.nii.gz", "b [old]/scan.nii.gz"):
         write_scan(tmp_path / name, ct)
