@@ -347,7 +347,6 @@ def test_inspect_refuses_options_that_would_do_nothing(tmp_path, words):
         main(["inspect", str(tmp_path), *words])
 
 
-
 def test_phantom_brains_are_written_and_sliced(tmp_path, capsys):
     tree, slices = tmp_path / "bids", tmp_path / "slices"
     main(["prepare", "phantom-brain", "--subjects", "3", "--spacing", "4", "--out", str(tree)])

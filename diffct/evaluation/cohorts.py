@@ -83,16 +83,18 @@ def load_cohort(
         )
     settings = read_settings(data) if data.is_dir() else None
     plain = settings is None and not data.is_file() and not (data / MANIFEST_NAME).is_file()
-    if train is not None or plain:
+    of_ct = settings is not None and (data / SPLIT).is_file()
+    for_folders = {"train": train, "patient_pattern": patient_pattern, "window_hu": window_hu}
+    if plain:
+        _refuse_idle({"split": split}, f"{data} is a folder of images, without splits")
         cohort = _folders(data, train, pipeline, window_hu, patient_pattern)
-    elif patient_pattern is not None:
-        raise ValueError(
-            f"--patient-pattern names the patients of folders of images (--data and --train);"
-            f" {data} knows its patients."
+    elif of_ct:
+        _refuse_idle(
+            {**for_folders, "split": split}, f"{data}, a run, knows its patients and split"
         )
-    elif settings is not None and (data / SPLIT).is_file():
         return _ct_cohort(data, settings, cache_dir)  # looked at when it was prepared
     else:
+        _refuse_idle(for_folders, f"{data} knows its patients and splits")
         manifest, size = _manifest(data, settings)
         cohort = _splits(manifest, split)
         cut = cut or (None if size is None else Cut(size))
@@ -101,6 +103,14 @@ def load_cohort(
     if train is not None and seen is not None:
         _check_no_copies(seen, held_out)
     return replace(cohort, train=seen, held_out=held_out)
+
+
+def _refuse_idle(options: dict[str, object | None], reason: str) -> None:
+    """Refuse options that say what the data say themselves, or that would do nothing."""
+    for name, value in options.items():
+        if value is not None:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} has no meaning here: {reason}.")
 
 
 def _manifest(data: Path, settings: DictConfig | None) -> tuple[Manifest, tuple[int, int] | None]:

@@ -29,11 +29,13 @@ from diffct.evaluation.screening import Cut, screen
 from diffct.hub import load_pipeline
 from diffct.metrics.features import FeatureNetwork, load_feature_network
 from diffct.metrics.paired import Perceptual
+from diffct.pipelines import CT3DPipeline, TextToImagePipeline
 from diffct.training.perceptual import BACKBONES, PerceptualDistance
 
 RANDOM_2D, RANDOM_3D = "random-densenet121-seed0", "random-resnet10-3d-seed0"
 _INDEX, _NETWORK = "model_index.json", "config.json"
 _WINDOW_HU = (-1000.0, 1000.0)
+_LPIPS = "squeeze"
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,9 @@ class Inputs:
         """LPIPS, if its weights were given."""
         if self.options.lpips_weights is None:
             return None
-        network = PerceptualDistance(self.options.lpips, backbone=self.options.lpips_weights)
+        network = PerceptualDistance(
+            self.options.lpips or _LPIPS, backbone=self.options.lpips_weights
+        )
         return network.per_image
 
 
@@ -150,6 +154,7 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
         pipeline = load_pipeline(
             options.source, device=device, variant=options.variant, revision=options.revision
         )
+    _refuse_idle(options, pipeline)
     cohort = load_cohort(
         options.data,
         pipeline,
@@ -160,9 +165,28 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
         cut=Cut(tuple(options.size)) if options.size else _usual_cut(folder, pipeline),
         cache_dir=options.out / "cache",
     )
+    if cohort.held_out.unit == "HU" and options.size:
+        raise ValueError("--size cuts pictures, and has no meaning for volumes.")
+    if cohort.held_out.unit != "HU" and options.window_hu:
+        raise ValueError("--window-hu is for CT, and has no meaning for pictures.")
     if cohort.train is not None:
         check_comparable(cohort.train, cohort.held_out)
     return Inputs(options.source, pipeline, cohort, device, options)
+
+
+def _refuse_idle(options: argparse.Namespace, pipeline: DiffusionPipeline | None) -> None:
+    """Refuse options of sampling that would do nothing."""
+    idle = {
+        "num": pipeline is None,
+        "guidance_scale": pipeline is None or isinstance(pipeline, CT3DPipeline),
+        "empty_prompt": not isinstance(pipeline, TextToImagePipeline),
+    }
+    what = "what is sampled already" if pipeline is None else f"a {type(pipeline).__name__}"
+    for name, does_nothing in idle.items():
+        if does_nothing and getattr(options, name) not in (None, False):
+            raise ValueError(f"--{name.replace('_', '-')} has no meaning for {what}.")
+    if options.lpips is not None and options.lpips_weights is None:
+        raise ValueError("--lpips needs --lpips-weights FILE, its ImageNet weights.")
 
 
 def _usual_cut(source: Path, pipeline: DiffusionPipeline | None) -> Cut | None:
@@ -249,7 +273,9 @@ def add_input_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
         help="xrv-densenet121-all, radimagenet-resnet50, medicalnet-resnet50 ... with the file of"
         " its weights; again for more (random networks, which say so)",
     )
-    parser.add_argument("--lpips", choices=tuple(BACKBONES), default="squeeze", help="(squeeze)")
+    parser.add_argument(
+        "--lpips", choices=tuple(BACKBONES), help="network of --lpips-weights (squeeze)"
+    )
     parser.add_argument(
         "--lpips-weights", type=path_argument, help="its ImageNet weights; without: no LPIPS"
     )

@@ -70,6 +70,28 @@ def evaluate(run, out, *words, network="random-resnet10-3d-seed0"):
     main([*measured, *sampled, *words])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["--train", "."], ["--split", "test"], ["--window-hu", "0", "80"], ["--size", "8", "8"]),
+        *(["--guidance-scale", "4"], ["--empty-prompt"], ["--lpips", "vgg"]),
+    ],
+)
+def test_options_that_would_do_nothing_for_a_run_of_ct_are_refused(run, tmp_path, words):
+    with pytest.raises(SystemExit, match=f"{words[0]} (has no meaning|cuts pictures|needs)"):
+        evaluate(run, tmp_path, *words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--split", "test"], ["--window-hu", "0", "80"], ["--num", "3"], ["--empty-prompt"]],
+)
+def test_options_that_would_do_nothing_for_folders_of_films_are_refused(films, tmp_path, words):
+    folders = [str(films / "samples"), "--data", str(films / "held_out"), "--out", str(tmp_path)]
+    with pytest.raises(SystemExit, match=f"{words[0]} (has no meaning|is for CT)"):
+        main(["evaluate", *folders, *words])
+
+
 def test_one_command_measures_a_pipeline_and_writes_the_report(evaluated, run):
     found = json.loads((evaluated / "metrics.json").read_text())["measurements"]
     assert set(found) == {"distribution", "privacy"}
