@@ -130,13 +130,18 @@ def find_images(
         raise ValueError(f"{folder}: not a folder. Give the folder that holds the images.")
     search = _Search(folder, include, exclude, empty)
     search.run()
-    kind = kind or ("volumes" if search.volumes or not search.pictures else "pictures")
-    found = search.result(kind)
+    found = search.result(
+        kind or ("pictures" if search.pictures and not search.volumes else "volumes")
+    )
     if not found.images:
-        accepted = ACCEPTED_VOLUMES if kind == "volumes" else ACCEPTED_PICTURES
-        what = "scan" if kind == "volumes" else "picture"
+        scan, picture = f"A scan is {ACCEPTED_VOLUMES}", f"a picture is {ACCEPTED_PICTURES}"
+        none, accepted = {
+            "volumes": ("no scan", scan),
+            "pictures": ("no picture", f"A{picture[1:]}"),
+            None: ("no scan and no picture", f"{scan}; {picture}"),
+        }[kind]
         listed = "".join(f"\n- {line}" for line in found.left_out_lines())
-        raise ValueError(f"{folder}: holds no {what}. A {what} is {accepted}.{listed}")
+        raise ValueError(f"{folder}: holds {none}. {accepted}.{listed}")
     return found
 
 

@@ -8,13 +8,11 @@ import numpy as np
 from diffusers import DiffusionPipeline
 from omegaconf import DictConfig, OmegaConf
 
-from diffct.data.copies import find_copies, find_film_copies, hash_voxels, thumbnail
 from diffct.data.ct import CTDataConfig, CTDataset, prepare_cohort
 from diffct.data.dicom import patient_key
 from diffct.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from diffct.data.patients import patient_in_path
 from diffct.data.transforms import to_hounsfield
-from diffct.data.volume import Volume
 from diffct.evaluation.image_sets import (
     ImageSet,
     check_comparable,
@@ -23,6 +21,7 @@ from diffct.evaluation.image_sets import (
     volumes_of_folder,
 )
 from diffct.evaluation.run_folder import CONFIG, SPLIT, locate, read_settings
+from diffct.evaluation.same_images import same_images
 from diffct.evaluation.screening import Cut, screen
 from diffct.pipelines import CT3DPipeline
 
@@ -209,21 +208,11 @@ def _check_apart(train: ImageSet, held_out: ImageSet) -> None:
 
 def _check_no_copies(train: ImageSet, held_out: ImageSet) -> None:
     """Refuse a folder of held-out images in which a training image stands under another name."""
-    files = [*train.files, *held_out.files]
-
-    def read(index: int) -> np.ndarray:
-        return (train if index < len(train) else held_out).read(files[index])
-
-    if train.window_hu is None:
-        first = find_film_copies([thumbnail(read(index)) for index in range(len(files))], read)
-    else:
-        floor, grid = train.window_hu[0], np.eye(4)
-        voxels = {i: hash_voxels(Volume(read(i), grid), floor) for i in range(len(files))}
-        first = {copy: group[0] for group in find_copies(voxels) for copy in group[1:]}
-    leaks = [copy for copy, other in first.items() if other < len(train) <= copy]
+    leaks = same_images(held_out, train)
     if leaks:
+        held, trained = next(iter(leaks.items()))
         raise ValueError(
-            f"{files[leaks[0]]}: is the training image {files[first[leaks[0]]]} under another"
+            f"{held_out.files[held]}: is the training image {train.files[trained]} under another"
             f" name; {len(leaks)} of {len(held_out)} held-out images are, so they are not held out."
             " Remove them from --data."
         )

@@ -29,11 +29,13 @@ from diffct.evaluation.privacy_findings import (
     answer,
     attack_remarks,
     copy_remarks,
+    nearest_table,
     score_table,
     summary,
     weigh,
 )
 from diffct.evaluation.protocol import protocol_card
+from diffct.evaluation.same_images import same_images
 from diffct.evaluation.section import Picture, Section
 from diffct.metrics.features import FeatureNetwork
 from diffct.metrics.memorisation import (
@@ -112,7 +114,20 @@ def audit(
         held_out=cohort.held_out.patients,
     )
     attack = None if losses is None else _attack(losses)
-    copies = _weigh(nearest, found, cohort)
+    identical = same_images(samples, cohort.train)
+    # A translation should look like the true image of its patient.
+    identical = {
+        sample: image
+        for sample, image in identical.items()
+        if samples.patients[sample] != cohort.train.patients[image]
+    }
+    copies = _weigh(nearest, found, cohort, identical=len(identical))
+    named = nearest_table(
+        [path.name for path in samples.files],
+        found,
+        identical,
+        enough_patients=copies.enough_patients,
+    )
     picture = _draw_pairs(samples, cohort, pixels.search, nearest, found, out)
     return Section(
         name="privacy",
@@ -136,7 +151,7 @@ def audit(
             "samples nearest to a training patient": lean,
             "membership attack": attack,
         },
-        tables=[score_table(found)],
+        tables=[*([] if named is None else [named]), score_table(found)],
         pictures=[picture],
         remarks=[*copy_remarks(found, copies, lean), *attack_remarks(attack)],
         verdicts=[answer(copies, lean, attack)],
@@ -232,7 +247,9 @@ def _distances(pairs: Sequence[Pair], by: str) -> NearestDistances:
     return NearestDistances(train, held_out)
 
 
-def _weigh(nearest: Sequence[Pair], found: dict[str, Memorisation], cohort: Cohort) -> Copies:
+def _weigh(
+    nearest: Sequence[Pair], found: dict[str, Memorisation], cohort: Cohort, *, identical: int
+) -> Copies:
     """Count near pairs, and the training patients whom they are near to."""
     sources = {
         cohort.train.patients[getattr(nearest[index][0], by).index]
@@ -243,6 +260,7 @@ def _weigh(nearest: Sequence[Pair], found: dict[str, Memorisation], cohort: Coho
         [found[by] for by in COMPARISONS],
         sources=len(sources),
         held_out_patients=len(set(cohort.held_out.patients)),
+        identical=identical,
     )
 
 

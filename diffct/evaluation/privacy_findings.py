@@ -1,6 +1,6 @@
 """What a privacy audit found, in figures and in words: its table, its answer, its remarks."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from diffct.metrics.memorisation import (
 from diffct.metrics.neighbours import Neighbours
 
 COMPARISONS = Neighbours._fields
+_NAMED_AT_MOST = 50
 _LITTLE = 0.6  # AUC of an attack that is of little use
 
 
@@ -86,6 +87,7 @@ class Copies:
         held_out_patients: The patients who tell a copy from a relative.
         chance: Probability of so many suspicious samples if none were a copy, both comparisons
             together; with few held-out patients at least what they cannot exclude.
+        identical: Samples that are training images, mirrored at most: no yardstick is needed.
     """
 
     samples: int
@@ -93,11 +95,30 @@ class Copies:
     nearer_than_real: int
     held_out_patients: int
     chance: float
+    identical: int = 0
 
     @property
     def found(self) -> bool:
-        """Whether they are copies, beyond what chance or a relative explains."""
+        """Whether there are copies, beyond what chance or a relative explains."""
+        return self.identical > 0 or self.many
+
+    @property
+    def many(self) -> bool:
+        """Whether so many samples are suspicious that they are copies."""
         return self.suspicious > 0 and self.chance < SURE
+
+    @property
+    def sentence(self) -> str:
+        """How many copies were found, if some were."""
+        same = "1 is a training image" if self.identical == 1 else "{} are training images"
+        same = f"{same.format(self.identical)} under another name"
+        if not self.many:
+            return f"of {_samples(self.samples)}, {same}"
+        near = (
+            f"{max(self.suspicious, self.identical)} of {_samples(self.samples)} are near-copies"
+            " of training images"
+        )
+        return f"{near}; {same}" if self.identical else near
 
     @property
     def enough_patients(self) -> bool:
@@ -112,13 +133,16 @@ class Copies:
         return max(self.suspicious, self.nearer_than_real)
 
 
-def weigh(results: Sequence[Memorisation], *, sources: int, held_out_patients: int) -> Copies:
+def weigh(
+    results: Sequence[Memorisation], *, sources: int, held_out_patients: int, identical: int = 0
+) -> Copies:
     """Put the comparisons of the same samples together.
 
     Args:
         results: By anatomy and by detail.
         sources: Training patients whose images suspicious samples are near to.
         held_out_patients: How many there are.
+        identical: Samples that are training images.
     """
     samples = len(results[0].scores)
     chance = min(result.chance for result in results)
@@ -131,7 +155,7 @@ def weigh(results: Sequence[Memorisation], *, sources: int, held_out_patients: i
     )
     # Two comparisons, two chances of a false alarm (Bonferroni).
     chance = min(1.0, len(results) * chance)
-    return Copies(samples, suspicious, nearer, held_out_patients, chance)
+    return Copies(samples, suspicious, nearer, held_out_patients, chance, identical)
 
 
 def copy_remarks(found: dict[str, Memorisation], copies: Copies, lean: TrainingShare) -> list[str]:
@@ -153,10 +177,12 @@ def copy_remarks(found: dict[str, Memorisation], copies: Copies, lean: TrainingS
 def _copy_sentence(copies: Copies, limit: str) -> str:
     total = copies.samples
     if copies.found:
+        reason = f" ({limit})" if copies.many else ""
+        more = copies.near - copies.identical
+        rest = f" Near pairs to look at, too: {more}." if more > 0 and not copies.many else ""
         return (
-            f"**Copies found: {copies.suspicious} of {total} samples are near-copies of training"
-            f" images** ({limit}). Do not share samples or weights before you have looked at the"
-            " pairs."
+            f"**Copies found: {copies.sentence}**{reason}. Do not share samples or weights before"
+            f" you have looked at the pairs.{rest}"
         )
     if copies.near and not copies.enough_patients:
         return (
@@ -171,7 +197,7 @@ def _copy_sentence(copies: Copies, limit: str) -> str:
             " pairs."
         )
     sentence = (
-        f"No copies found: none of {total} samples has {limit}. With {total} samples, copies as"
+        f"No copies found: none of {_samples(total)} has {limit}. With {_samples(total)}, copies as"
         f" rare as 1 in {max(1, total // 3)} can be missed."
     )
     return (
@@ -179,15 +205,23 @@ def _copy_sentence(copies: Copies, limit: str) -> str:
     )
 
 
+def _samples(number: int) -> str:
+    return "1 sample" if number == 1 else f"{number} samples"
+
+
 def _too_few(patients: int) -> str:
     """Say what few held-out patients cannot tell."""
-    number = "1 held-out patient is" if patients == 1 else f"{patients} held-out patients are"
     return (
-        f"{number} too few to tell a copy from a relative: by number alone {patients} cannot show"
-        f" that fewer than 1 in {patients + 1} strangers come so near ({ENOUGH_HELD_OUT} show 1 in"
+        f"{_few_patients(patients)} to tell a copy from a relative: by number alone {patients} cannot"
+        f" show that fewer than 1 in {patients + 1} strangers come so near ({ENOUGH_HELD_OUT} show 1 in"
         f" {ENOUGH_HELD_OUT + 1}). Patients count, not images: for folders, --patient-pattern says"
         " whose they are."
     )
+
+
+def _few_patients(patients: int) -> str:
+    number = "1 held-out patient is" if patients == 1 else f"{patients} held-out patients are"
+    return f"{number} too few"
 
 
 def _shares(lean: TrainingShare) -> str:
@@ -197,12 +231,54 @@ def _shares(lean: TrainingShare) -> str:
     )
 
 
+def nearest_table(
+    names: Sequence[str],
+    found: dict[str, Memorisation],
+    identical: Collection[int],
+    *,
+    enough_patients: bool,
+) -> Table | None:
+    """Name the samples that somebody should look at, the nearest first; None if there are none.
+
+    Args:
+        names: Of the files of all samples.
+        found: By anatomy and by detail.
+        identical: Places of samples that are training images.
+        enough_patients: Whether only samples below a threshold count, as in `Copies.near`.
+    """
+    near = np.any([found[by].suspicious for by in COMPARISONS], axis=0)
+    if not enough_patients:
+        near |= np.any([found[by].nearer_than_real for by in COMPARISONS], axis=0)
+    ratios = np.min([found[by].scores / found[by].threshold for by in COMPARISONS], axis=0)
+    chosen = [i for i in np.argsort(ratios) if i in identical or near[i]]
+    if not chosen:
+        return None
+
+    def why(index: int) -> str:
+        if index in identical:
+            return "a training image under another name"
+        below = [by for by in COMPARISONS if found[by].suspicious[index]]
+        return f"below the threshold by {' and '.join(below)}" if below else "nearer than real ones"
+
+    rows = [
+        (names[i], *(show(float(found[by].scores[i]), digits=3) for by in COMPARISONS), why(i))
+        for i in chosen[:_NAMED_AT_MOST]
+    ]
+    more = len(chosen) - len(rows)
+    return Table(
+        "Samples nearest to training images",
+        ("sample", *(f"score by {by}" for by in COMPARISONS), "why"),
+        rows,
+        note=f"And {more} more." if more else "",
+    )
+
+
 def answer(copies: Copies, lean: TrainingShare, attack: MembershipAttack | None) -> Verdict:
     """Answer whether samples, and weights where losses were measured, are private."""
     total = copies.samples
     bad = []
     if copies.found:
-        bad.append(f"{copies.suspicious} of {total} samples are near-copies of training images")
+        bad.append(copies.sentence)
     if lean.tells:
         bad.append(_shares(lean))
     if attack is not None and attack.tells:
@@ -219,7 +295,7 @@ def answer(copies: Copies, lean: TrainingShare, attack: MembershipAttack | None)
             f"{copies.near} of {total} samples are near to a training image: look at the pairs"
         )
     else:
-        sentence = f"None of {total} samples is a near-copy; {_shares(lean)}"
+        sentence = f"None of {_samples(total)} is a near-copy; {_shares(lean)}"
     if attack is None:
         sentence += "; whether the weights give away who was trained on was not measured"
     elif unsure:
@@ -230,10 +306,7 @@ def answer(copies: Copies, lean: TrainingShare, attack: MembershipAttack | None)
     else:
         sentence += f"; the weights tell little (membership AUC {show(attack.auc, digits=3)})"
     if not copies.enough_patients:
-        sentence += (
-            f". {copies.held_out_patients} held-out patients are too few to tell a copy from a"
-            " relative"
-        )
+        sentence += f". {_few_patients(copies.held_out_patients)} to tell a copy from a relative"
     doubt = copies.near or unsure or not copies.enough_patients
     return Verdict(PRIVACY, "in doubt" if doubt else "good", f"{sentence}.")
 

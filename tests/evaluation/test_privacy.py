@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -78,3 +79,18 @@ def test_few_held_out_patients_need_more_near_pairs_than_many():
 def test_many_held_out_patients_name_no_pair_that_is_not_suspicious():
     found = weigh([result([1.0, 1.1], [0.1, 0.2, 0.3, 0.4])] * 2, sources=0, held_out_patients=30)
     assert found.nearer_than_real == 2 and found.near == 0 and not found.found
+
+
+def test_a_training_image_among_samples_is_a_copy_however_few_are_held_out(crops, tmp_path, capsys):
+    samples = tmp_path / "samples"
+    shutil.copytree(crops / "samples", samples)
+    original = read_radiograph(crops / "train" / "train 1" / "2.png", smallest_side=1)
+    save(0.9 * original, samples / "darker.png")
+    words = ["--data", str(crops / "held out"), "--train", str(crops / "train")]
+    named = ["--patient-pattern", "^(.+)/", "--out", str(tmp_path), "--device", "cpu"]
+    privacy.main([str(samples), *words, *named])
+    printed = capsys.readouterr().out
+    assert "Copies found: of 4 samples, 1 is a training image under another name" in printed
+    assert f"{PRIVACY} BAD: Of 4 samples, 1 is a training image under another name." in printed
+    row = next(line for line in printed.splitlines() if line.startswith("| darker.png |"))
+    assert row.endswith("| a training image under another name |")
