@@ -130,9 +130,8 @@ def find_images(
         raise ValueError(f"{folder}: not a folder. Give the folder that holds the images.")
     search = _Search(folder, include, exclude, empty)
     search.run()
-    found = search.result(
-        kind or ("pictures" if search.pictures and not search.volumes else "volumes")
-    )
+    usual: Kind = "pictures" if search.pictures and not search.volumes else "volumes"
+    found = search.result(kind or usual)
     if not found.images:
         scan, picture = f"A scan is {ACCEPTED_VOLUMES}", f"a picture is {ACCEPTED_PICTURES}"
         none, accepted = {

@@ -68,7 +68,13 @@ def nifti_space(
         )
     sform = header.get_sform() if sform_code else None
     qform = header.get_qform() if qform_code else None
-    if sform is not None and np.linalg.det(sform[:3, :3]) != 0 and np.isfinite(sform).all():
+    for name, form in (("sform", sform), ("qform", qform)):
+        if form is not None and not np.isfinite(form).all():
+            raise ValueError(
+                f"{path}: its {name} holds NaN or infinity. Convert it again from DICOM, or set it"
+                " right with nibabel."
+            )
+    if sform is not None and np.linalg.det(sform[:3, :3]) != 0:
         problem = _contradiction(sform, qform, pixdim, (sform_code, qform_code), header)
         if problem:
             raise ValueError(

@@ -211,10 +211,12 @@ def _check_no_copies(train: ImageSet, held_out: ImageSet) -> None:
     leaks = same_images(held_out, train)
     if leaks:
         held, trained = next(iter(leaks.items()))
+        path, other = held_out.files[held], train.files[trained]
+        same = path.resolve() == other.resolve()
+        what = "is in --train, too" if same else f"is the training image {other} under another name"
         raise ValueError(
-            f"{held_out.files[held]}: is the training image {train.files[trained]} under another"
-            f" name; {len(leaks)} of {len(held_out)} held-out images are, so they are not held out."
-            " Remove them from --data."
+            f"{path}: {what}; {len(leaks)} of {len(held_out)} held-out images are, so they are not"
+            " held out. Remove them from --data."
         )
 
 

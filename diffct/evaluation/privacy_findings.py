@@ -212,10 +212,10 @@ def _samples(number: int) -> str:
 def _too_few(patients: int) -> str:
     """Say what few held-out patients cannot tell."""
     return (
-        f"{_few_patients(patients)} to tell a copy from a relative: by number alone {patients} cannot"
-        f" show that fewer than 1 in {patients + 1} strangers come so near ({ENOUGH_HELD_OUT} show 1 in"
-        f" {ENOUGH_HELD_OUT + 1}). Patients count, not images: for folders, --patient-pattern says"
-        " whose they are."
+        f"{_few_patients(patients)} to tell a copy from a relative: by number alone {patients}"
+        f" cannot show that fewer than 1 in {patients + 1} strangers come so near"
+        f" ({ENOUGH_HELD_OUT} show 1 in {ENOUGH_HELD_OUT + 1}). Patients count, not images: for"
+        " folders, --patient-pattern says whose they are."
     )
 
 

@@ -134,3 +134,14 @@ def test_a_quaternion_that_is_no_rotation_is_named_if_it_counts(tmp_path, code):
         return
     with pytest.raises(ValueError, match=r"scan\.nii: cannot be read"):
         read_volume(path)
+
+
+# Bytes 256 to 268 hold the quaternion, 268 to 280 the qform's offset, 280 the sform's first row.
+@pytest.mark.parametrize(("start", "name"), [(256, "qform"), (268, "qform"), (280, "sform")])
+def test_forms_that_are_no_numbers_are_named_with_their_file(tmp_path, start, name):
+    path = write(tmp_path / "scan.nii", sform=(LPS, 4), qform=(LPS, 1))
+    raw = bytearray(path.read_bytes())
+    raw[start : start + 12] = struct.pack("<3f", *[np.nan] * 3)
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match=rf"scan\.nii: its {name} holds NaN"):
+        read_volume(path)

@@ -131,3 +131,9 @@ def test_a_manifest_knows_its_patients(folders):
     write_manifest([row], folders / "manifest.jsonl")
     with pytest.raises(ValueError, match="knows its patients"):
         load_cohort(folders, None, patient_pattern="(.)", cache_dir=folders / "cache")
+
+
+def test_the_same_folder_twice_is_not_called_another_name(folders):
+    train = folders / "my train [1]"
+    with pytest.raises(ValueError, match=r"is in --train, too; 4 of 4 held-out images are"):
+        load_cohort(train, None, train=train, cache_dir=folders / "cache")
