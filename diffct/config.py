@@ -349,7 +349,8 @@ def read_command_line(
         own = Path(config.output_dir, "config.yaml")
         if options.resume and not own.is_file():
             raise FileNotFoundError(
-                f"{own.parent} holds no run to go on with. Leave --resume out to begin one there."
+                f"{own.parent} holds no run to go on with (no {own.name}). Leave --resume out to"
+                " begin one there."
             )
         if options.resume:
             ignored = [] if options.config is None else config_differences(own, config)

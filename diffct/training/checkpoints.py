@@ -8,12 +8,17 @@ when it is whole. It may hold torch pickles: it is private to the run, never the
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import PickleError
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
 
 from diffct.atomic import atomic_folder, remove_partials
+
+_DAMAGED = (OSError, EOFError, LookupError, RuntimeError, ValueError, SafetensorError, PickleError)
+"""What the readers of weights and states raise."""
 
 
 @dataclass
@@ -93,6 +98,9 @@ class Checkpoints:
 
         Returns:
             False if there is none.
+
+        Raises:
+            ValueError: It is damaged; the message says how to go on without it.
         """
         if self.accelerator.is_main_process and self.folder.is_dir():
             remove_partials(self.folder)
@@ -100,5 +108,13 @@ class Checkpoints:
         checkpoints = self.all()
         if not checkpoints:
             return False
-        self.accelerator.load_state(str(checkpoints[-1]))
+        try:
+            self.accelerator.load_state(str(checkpoints[-1]))
+        except _DAMAGED as error:
+            earlier = checkpoints[-2:-1]
+            instead = f"to go on from {earlier[0].name}" if earlier else "to begin anew"
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{checkpoints[-1]} is damaged ({reason}): delete this folder {instead}."
+            ) from error
         return True

@@ -48,6 +48,7 @@ FREE_TO_CHANGE = (
     "tracker",
     "output_dir",
     "data.cache_dir",
+    "data.folder",  # moved; the split names every scan in it
     "license",
     "objective.perceptual_backbone",
 )
@@ -157,7 +158,13 @@ def _claim_folder(folder: Path, config: RunConfig, *, resume: bool, processes: i
                 f"{folder} holds a run of another configuration; these keys differ:"
                 f" {', '.join(changed)}. Restore them or choose another output_dir."
             )
-        before = json.loads(facts_file.read_text())["processes"]
+        try:
+            before = json.loads(facts_file.read_text())["processes"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise ValueError(
+                f"{facts_file} cannot be read; write into it by how many processes the run was"
+                ' trained, e.g. {"processes": 1}.'
+            ) from error
         if before != processes:
             raise ValueError(
                 f"{folder} was trained by {before} process(es) and now there are {processes}:"

@@ -100,8 +100,30 @@ def test_the_finished_run_can_be_resumed_and_another_one_is_refused(tmp_path, sc
     assert "another configuration" in message and "optim.lr" in message
 
 
+def test_a_damaged_checkpoint_is_named_and_data_that_moved_are_found(tmp_path, scans):
+    data, output = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(scans, data)
+    train(output, f"data.folder={data}")
+    data.rename(tmp_path / "moved")
+    assert "there is no such folder" in refuse(output, f"data.folder={data}", "--resume")
+    words = (f"data.folder={tmp_path / 'moved'}", "--resume")
+    train(output, *words)
+
+    checkpoint = output / "checkpoints/checkpoint-00000004"
+    for name in ("custom_checkpoint_1.pkl", "optimizer.bin", "model.safetensors"):
+        (checkpoint / name).write_bytes((checkpoint / name).read_bytes()[:1000])
+        message = refuse(output, *words)
+        assert f"{checkpoint} is damaged" in message
+        assert "delete this folder to go on from checkpoint-00000003" in message
+    shutil.rmtree(checkpoint)
+    train(output, *words)
+    assert checkpoint.is_dir()
+    (output / "run.json").write_text("{")
+    assert "run.json cannot be read" in refuse(output, *words)
+
+
 def test_only_a_run_is_resumed_and_only_into_a_folder_that_can_be_written(tmp_path, scans, capsys):
-    message = "holds no run to go on with. Leave --resume out"
+    message = "holds no run to go on with (no config.yaml). Leave --resume out"
     refuse(tmp_path / "mistyped", f"data.folder={scans}", "--resume")
     assert message in capsys.readouterr().err
     assert not (tmp_path / "mistyped").exists()
@@ -110,7 +132,7 @@ def test_only_a_run_is_resumed_and_only_into_a_folder_that_can_be_written(tmp_pa
     words = (f"data.folder={scans}", f"data.cache_dir={tmp_path / 'file'}")
     assert "a file is in its way" in refuse(tmp_path / "run", *words)
     capsys.readouterr()
-    train(tmp_path / "run", f"data.folder={scans}", "--resume")
+    train(tmp_path / "run", f"data.folder={scans}", "data.cache_dir=", "--resume")
     assert "holds no checkpoint yet: its run begins anew" in capsys.readouterr().out
 
 
