@@ -4,7 +4,22 @@
 # pandas or by a person it says nothing. A sentence ends in a full stop: "None." is one.
 _WHOLE_CELLS = frozenset(
     (
-        *("", "-", "--", "nan", "-nan", "nat", "n/a", "#n/a", "#n/a n/a", "na", "#na", "<na>"),
+        *(
+            "",
+            "-",
+            "--",
+            "–",
+            "—",
+            "nan",
+            "-nan",
+            "nat",
+            "n/a",
+            "#n/a",
+            "#n/a n/a",
+            "na",
+            "#na",
+            "<na>",
+        ),
         *("null", "none", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
     )
 )
