@@ -14,7 +14,7 @@ from diffct.data.ct_dataset import CTDataConfig, check_settings
 from diffct.data.volume import Volume, canonical_affine, read_volume, write_nifti
 from diffct.models import UNet3DModel
 from diffct.pipelines import CT3DPipeline
-from diffct.train import train_ct3d
+from diffct.train import train_ct3d, train_text_to_image
 from diffct.training.objectives import DiffusionObjective
 
 NAN = float("nan")
@@ -80,6 +80,23 @@ def test_a_training_that_cannot_be_is_refused_before_it_begins(tmp_path, overrid
         train_ct3d.main([f"output_dir={tmp_path / 'run'}", override])
     assert f"Configuration key '{override.partition('=')[0]}' is" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "prompt.empty_probability=2",
+        "prompt.max_sentences=0",
+        "augmentation.probability=-0.1",
+        "text_encoder.small.width=0",
+        "data.phantom_films=0",
+        "objective.timestep_power=0",
+    ],
+)
+def test_a_latent_diffusion_that_cannot_be_is_refused(tmp_path, override, capsys):
+    with pytest.raises(SystemExit):
+        train_text_to_image.main([f"output_dir={tmp_path / 'run'}", override])
+    assert f"Configuration key '{override.partition('=')[0]}' is" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ class ControlPromptConfig:
     """
 
     constant: str = "T1-weighted image of a brain."
-    empty_probability: float = 0.1
+    empty_probability: float = field(default=0.1, metadata=within(0, 1))
 
 
 @dataclass

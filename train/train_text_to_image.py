@@ -85,7 +85,7 @@ class PreviewConfig:
     """Pictures of samples during training.
 
     Args:
-        prompts: One film each.
+        prompts: One film each; at least one.
         steps: Denoising steps.
         guidance_scale: Weight of the prompt.
         scheduler: What to sample with, e.g. ddim, dpm++ or a diffusers class.

@@ -4,6 +4,7 @@ Target and conditions are two data sets that draw the same motion for the same (
 a pair is augmented jointly without either knowing of the other, and the target may come encoded.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,8 +52,8 @@ class BrainDataConfig:
     manifest: str = field(default="outputs/brain/slices", metadata={"path": True})
     size: list[int] = field(default_factory=lambda: [112, 80])
     conditions: list[str] = field(default_factory=lambda: ["FLAIR"])
-    condition_dropout: float = 0.1
-    validation_slices: int | None = 200
+    condition_dropout: float = field(default=0.1, metadata={"within": (0, 1)})
+    validation_slices: int | None = field(default=200, metadata={"within": (0, math.inf)})
     cache_latents: bool = False
     cache_dir: str | None = field(default=None, metadata={"path": True})
 

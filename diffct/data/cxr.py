@@ -5,6 +5,7 @@ classifier-free guidance needs (Ho & Salimans 2022). Which sentences depends on 
 alone, so that runs repeat and any number of processes agree.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,7 @@ class TextToImageDataConfig(ImageDataConfig):
     """
 
     cache_latents: bool = False
-    cache_prompts: int = 0
+    cache_prompts: int = field(default=0, metadata={"within": (0, math.inf)})
     cache_dir: str | None = field(default=None, metadata={"path": True})
 
 
@@ -54,8 +55,8 @@ class PromptConfig:
         constant: One prompt for every film, in place of its report.
     """
 
-    max_sentences: int | None = 4
-    empty_probability: float = 0.1
+    max_sentences: int | None = field(default=4, metadata={"within": (1, math.inf)})
+    empty_probability: float = field(default=0.1, metadata={"within": (0, 1)})
     constant: str | None = None
 
 

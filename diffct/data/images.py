@@ -5,6 +5,7 @@ chance changes depends on (seed, epoch, index) alone: the number of workers and 
 nothing. Films are never scaled here; `diffct prepare` has done that once, with antialiasing.
 """
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ class ImageDataConfig:
     """
 
     manifest: str | None = field(default=None, metadata={"path": True})
-    phantom_films: int = 1000
+    phantom_films: int = field(default=1000, metadata={"within": (1, math.inf)})
     size: list[int] = field(default_factory=lambda: [128, 128])
 
 
@@ -55,11 +56,11 @@ class ImageAugmentationConfig:
         flip_probability: How likely left and right are exchanged; 0 where texts name sides.
     """
 
-    probability: float = 0.5
-    rotation_degrees: float = 5.0
-    translation_px: float = 2.0
-    scale: float = 0.01
-    flip_probability: float = 0.5
+    probability: float = field(default=0.5, metadata={"within": (0, 1)})
+    rotation_degrees: float = field(default=5.0, metadata={"within": (0, 180)})
+    translation_px: float = field(default=2.0, metadata={"within": (0, math.inf)})
+    scale: float = field(default=0.01, metadata={"within": (0, 0.9)})
+    flip_probability: float = field(default=0.5, metadata={"within": (0, 1)})
 
 
 class Motion(NamedTuple):

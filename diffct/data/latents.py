@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from diffct.atomic import atomic_file
 from diffct.data.images import ImageDataset, check_images
+from diffct.destination import prove_writable
 
 
 def fingerprint(*parts: str | nn.Module | Iterable[Path]) -> str:
@@ -110,8 +111,10 @@ def encode_ahead(
         The latents, mapped into memory.
 
     Raises:
+        OSError: Nothing can be written into the folder.
         ValueError: Images cannot be used; up to ten are listed.
     """
+    prove_writable(folder)
     paths = [images.manifest.path(row) for row in images.rows]
     path = folder / f"latents-{fingerprint(autoencoder, paths, str(list(images.size)))}.npy"
     if not path.exists():
@@ -194,4 +197,7 @@ def _write(
                 )
             array[start : start + len(values)] = values
             start += len(values)
-        array.flush()
+        if array is None:  # of no images, as when none are held out
+            np.save(partial, np.empty(0, np.float16))
+        else:
+            array.flush()

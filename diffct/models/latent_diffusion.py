@@ -1,5 +1,6 @@
 """The parts of a text-to-image latent diffusion model, made to fit each other or taken over."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,11 +31,11 @@ class SmallTextEncoderConfig:
             `diffct.training.text_alignment`.
     """
 
-    width: int = 128
-    layers: int = 2
-    heads: int = 4
-    max_length: int = 77
-    alignment_updates: int = 2000
+    width: int = field(default=128, metadata={"within": (1, math.inf)})
+    layers: int = field(default=2, metadata={"within": (1, math.inf)})
+    heads: int = field(default=4, metadata={"within": (1, math.inf)})
+    max_length: int = field(default=77, metadata={"within": (3, math.inf)})
+    alignment_updates: int = field(default=2000, metadata={"within": (0, math.inf)})
 
 
 @dataclass
@@ -105,6 +106,11 @@ def make_text_encoder(
             " trained text encoder."
         )
     small = config.small
+    if small.width % small.heads:
+        raise ValueError(
+            f"text_encoder.small.width={small.width} must be divisible by"
+            f" text_encoder.small.heads={small.heads}."
+        )
     return make_small_text_encoder(
         sentences,
         width=small.width,

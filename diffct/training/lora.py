@@ -11,6 +11,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import convert_state_dict_to_diffusers
 
+from diffct.config import within
+
 ATTENTION_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
@@ -24,7 +26,7 @@ class LoRAConfig:
         target_modules: Layers that are updated, by the ends of their names.
     """
 
-    rank: int = 0
+    rank: int = field(default=0, metadata=within(0))
     alpha: float | None = None
     target_modules: list[str] = field(default_factory=lambda: list(ATTENTION_LAYERS))
 

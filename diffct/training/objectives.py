@@ -12,13 +12,14 @@ The target follows the scheduler's `prediction_type`:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from diffusers.training_utils import compute_snr
 from torch import Tensor
 
+from diffct.config import POSITIVE
 from diffct.training.randomness import derive_seed
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -46,8 +47,8 @@ class ObjectiveConfig:
         timestep_power: How often timesteps are drawn, see `DiffusionObjective`.
     """
 
-    min_snr_gamma: float | None = None
-    timestep_power: float = 1.0
+    min_snr_gamma: float | None = field(default=None, metadata=POSITIVE)
+    timestep_power: float = field(default=1.0, metadata=POSITIVE)
 
 
 class DiffusionObjective:

@@ -22,7 +22,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
 from diffct.atomic import atomic_file
-from diffct.config import PATH, check_arguments
+from diffct.config import PATH, check_arguments, within
 from diffct.training.sections import section_named
 
 
@@ -39,12 +39,12 @@ class ReconstructionConfig:
         adversarial_start_updates: Updates before the discriminator joins in.
     """
 
-    kl_weight: float = 1e-8
+    kl_weight: float = field(default=1e-8, metadata=within(0))
     perceptual: str = "squeeze"
     perceptual_backbone: str | None = field(default=None, metadata=PATH)
-    perceptual_weight: float = 0.002
-    adversarial_weight: float = 0.005
-    adversarial_start_updates: int = 0
+    perceptual_weight: float = field(default=0.002, metadata=within(0))
+    adversarial_weight: float = field(default=0.005, metadata=within(0))
+    adversarial_start_updates: int = field(default=0, metadata=within(0))
 
 
 def make_autoencoder(section: dict[str, Any], *, size: Sequence[int], seed: int) -> AutoencoderKL:

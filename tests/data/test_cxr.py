@@ -107,6 +107,11 @@ def test_cached_latents_are_what_the_encoder_gives(tmp_path):
         assert torch.equal(item["latent_std"], std[0])
 
 
+def test_no_held_out_films_are_cached_as_none(tmp_path):
+    assert len(cache(tmp_path / "latents-none.npy", 0)) == 0
+    assert len(cache(tmp_path / "latents-none.npy", 0)) == 0
+
+
 def test_a_cache_is_written_once_and_never_half(tmp_path):
     path = tmp_path / "latents-a.npy"
     calls = []
