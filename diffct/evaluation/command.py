@@ -29,7 +29,9 @@ def add_evaluate(commands: "argparse._SubParsersAction") -> None:
         help="write the figures into the pipeline's model card, as the Hub reads them",
     )
     parser.add_argument(
-        "--data-name", help="what the model card calls the data (phantoms, or real)"
+        "--data-name",
+        help="what the report and the model card call the data (synthetic phantoms, or the"
+        " publisher's data)",
     )
     parser.set_defaults(run=_evaluate)
 

@@ -279,6 +279,10 @@ def add_input_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
     parser.add_argument(
         "--lpips-weights", type=path_argument, help="its ImageNet weights; without: no LPIPS"
     )
-    parser.add_argument("--most", type=int, help="use so many images of each set at most (all)")
+    parser.add_argument(
+        "--most",
+        type=int,
+        help="use so many images of each set at most (all); privacy is always asked of all",
+    )
     parser.add_argument("--device", help="cuda, cpu, ... (a GPU if there is one)")
     parser.add_argument("--out", type=path_argument, default=Path(out), help=f"folder ({out})")

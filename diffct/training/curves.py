@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from diffct.atomic import atomic_file
 
@@ -19,7 +20,8 @@ def save_loss_curve(history: Sequence[dict[str, float]], path: Path) -> None:
     axes = figure.subplots()
     for name in sorted({name for row in history for name in row} - {"update"}):
         rows = [row for row in history if name in row]
-        style = "o-" if name.startswith("validation") else "-"
+        # A line through a single point would not be seen.
+        style = "o-" if name.startswith("validation") or len(rows) == 1 else "-"
         label = name.replace("_", " ")
         axes.plot([row["update"] for row in rows], [row[name] for row in rows], style, label=label)
     # Losses that are all zero have no logarithm.
@@ -28,6 +30,7 @@ def save_loss_curve(history: Sequence[dict[str, float]], path: Path) -> None:
     if history:
         axes.legend()
     axes.set_xlabel("optimiser updates")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("loss")
     axes.grid(alpha=0.3, which="both")
     with atomic_file(path) as partial:
