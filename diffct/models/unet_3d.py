@@ -346,7 +346,9 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         config["mid_block_type"] = mid_block_type or config["mid_block_type"]
         config["up_block_types"] = up_block_types or config["up_block_types"]
 
-        unet = cls(**config).to(unet2d.dtype)
+        unet = cls(**config)
+        # diffusers' own `to` warns of every cast, even that of a network without exceptions.
+        torch.nn.Module.to(unet, unet2d.dtype)
         unet.load_state_dict(_inflate(unet2d.state_dict(), unet.state_dict()))
         return unet
 

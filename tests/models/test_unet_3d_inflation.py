@@ -107,8 +107,10 @@ def test_warm_start_puts_the_2d_kernels_into_the_middle_slice():
     assert predict(unet, sample).shape == (1, 3, 5, 8, 8)
 
 
-def test_inflation_keeps_the_dtype():
+def test_inflation_keeps_the_dtype(caplog):
     assert UNet3DModel.from_unet2d(tiny_2d().to(torch.bfloat16)).dtype == torch.bfloat16
+    # diffusers warns of the cast above, and of none that is not the user's.
+    assert "UNet2DModel" in caplog.text and "UNet3DModel" not in caplog.text
 
 
 @pytest.mark.parametrize("option", ["downsample_type", "upsample_type"])
