@@ -20,6 +20,7 @@ from diffct.metrics.neighbours import Neighbours
 
 COMPARISONS = Neighbours._fields
 _NAMED_AT_MOST = 50
+_UNSEEN = 0.05  # chance of the highest rate of copies that no finding leaves open
 _LITTLE = 0.6  # AUC of an attack that is of little use
 
 
@@ -196,9 +197,10 @@ def _copy_sentence(copies: Copies, limit: str) -> str:
             f" so many are explained by chance (probability {copies.chance:.2g}). Look at the"
             " pairs."
         )
+    unseen = 1 - _UNSEEN ** (1 / total)
     sentence = (
-        f"No copies found: none of {_samples(total)} has {limit}. With {_samples(total)}, copies as"
-        f" rare as 1 in {max(1, total // 3)} can be missed."
+        f"No copies found: none of {_samples(total)} has {limit}. Even a model of whose samples"
+        f" {100 * unseen:.2g}% are copies can give {total} without one (chance {_UNSEEN:.0%})."
     )
     return (
         sentence if copies.enough_patients else f"{sentence} {_too_few(copies.held_out_patients)}"

@@ -1,13 +1,14 @@
 """Answers follow from figures, their intervals and their yardsticks, and from nothing else."""
 
+import numpy as np
 import pytest
 
-from diffct.evaluation.privacy_findings import Copies, answer
+from diffct.evaluation.privacy_findings import COMPARISONS, Copies, answer, copy_remarks
 from diffct.evaluation.section import PRIVACY, QUALITY, TRUTH, VARIETY
 from diffct.evaluation.verdicts import quality, truth, variety
 from diffct.metrics.ct_realism import FigureComparison, RealismComparison
 from diffct.metrics.intervals import Estimate
-from diffct.metrics.memorisation import MembershipAttack, TrainingShare
+from diffct.metrics.memorisation import MembershipAttack, Memorisation, TrainingShare
 
 
 def at(value, reach=1.0):
@@ -103,6 +104,17 @@ UNSURE = MembershipAttack(at(0.6, 0.4), 0.2)
 
 def copies(suspicious=0, patients=40, chance=1.0, nearer=0):
     return Copies(20, suspicious, nearer, patients, chance)
+
+
+@pytest.mark.parametrize(("samples", "share"), [(1, "95%"), (4, "53%"), (16, "17%"), (200, "1.5%")])
+def test_what_few_samples_leave_open_is_said(samples, share):
+    scores = np.ones(samples)
+    found = Memorisation(scores, 1.0, 0.2, scores < 0.2, 1.0, scores, 0.001, 1.0, 40)
+    remark, _ = copy_remarks(
+        dict.fromkeys(COMPARISONS, found), Copies(samples, 0, 0, 40, 1.0), LEAN
+    )
+    # (1 - share) ** samples = 0.05
+    assert f"of whose samples {share} are copies can give {samples} without one" in remark
 
 
 @pytest.mark.parametrize(
