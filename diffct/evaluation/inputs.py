@@ -266,6 +266,18 @@ def add_input_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
         help="for folders of CT (the pipeline's, or -1000 1000)",
     )
     add_sampling_arguments(parser)
+    _add_network_arguments(parser)
+    parser.add_argument(
+        "--most",
+        type=int,
+        help="use so many images of each set at most (all); privacy is always asked of all",
+    )
+    parser.add_argument("--device", help="cuda, cpu, ... (a GPU if there is one)")
+    parser.add_argument("--out", type=path_argument, default=Path(out), help=f"folder ({out})")
+
+
+def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the networks that look at images."""
     parser.add_argument(
         "--feature-network",
         action="append",
@@ -279,10 +291,3 @@ def add_input_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
     parser.add_argument(
         "--lpips-weights", type=path_argument, help="its ImageNet weights; without: no LPIPS"
     )
-    parser.add_argument(
-        "--most",
-        type=int,
-        help="use so many images of each set at most (all); privacy is always asked of all",
-    )
-    parser.add_argument("--device", help="cuda, cpu, ... (a GPU if there is one)")
-    parser.add_argument("--out", type=path_argument, default=Path(out), help=f"folder ({out})")
