@@ -79,10 +79,14 @@ def load_pipeline(
             pipeline lacks a part.
         PermissionError: Access to the repository has to be asked for.
         ConnectionError: The Hub cannot be reached, and the pipeline was not downloaded before.
-        ValueError: There is no such device or variant, or `device_map` and `device` are both given.
+        ValueError: There is no such device, variant or type, or `device_map` and `device` are both
+            given.
     """
     if device is not None and device_map is not None:
         raise ValueError(f"device={device} and device_map={device_map}: give one of them.")
+    kinds = dtype.values() if isinstance(dtype, dict) else [dtype]
+    if not all(kind is None or isinstance(kind, torch.dtype) for kind in kinds):
+        raise ValueError(f"dtype={dtype!r} is no torch.dtype such as torch.float16.")
     place = find_device(device)
     source, offline = _find_source(name, revision=revision, subfolder=subfolder, token=token)
     options = {"revision": revision, "token": token, "local_files_only": offline}

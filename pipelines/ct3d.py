@@ -233,7 +233,7 @@ class CT3DPipeline(DenoisingPipeline):
     def _size(self, size: Sequence[int] | None, latents: Tensor | None) -> tuple[int, int, int]:
         """Return the voxels (D, H, W) of the volumes to sample."""
         usual = self.config.size
-        if size is None and latents is not None and latents.ndim == 5:
+        if size is None and isinstance(latents, Tensor) and latents.ndim == 5:
             given = tuple(latents.shape[2:])
             # Latents of the training size decode to more voxels than it has if it is no multiple.
             fits = usual is not None and self._latent_size(usual) == given

@@ -83,6 +83,8 @@ class DenoisingPipeline(PublishedPipeline):
         if output_type not in self._output_types:
             accepted = ", ".join(self._output_types)
             raise ValueError(f"output_type={output_type!r} is none of {accepted}.")
+        if callback is not None and not callable(callback):
+            raise ValueError(f"callback_on_step_end={callback!r} cannot be called.")
         if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
             tensor_names = callback.tensor_inputs
         unknown = set(tensor_names) - set(self._callback_tensor_inputs)
@@ -118,16 +120,19 @@ class DenoisingPipeline(PublishedPipeline):
             ValueError: Generators or noise are not as many, or the noise is not finite.
         """
         shape, device = (samples, self.unet.config.in_channels, *size), self._execution_device
-        if isinstance(generator, tuple):
-            raise ValueError("Give one generator, or a list of them, not a tuple.")
+        generators = generator if isinstance(generator, list) else [generator]
+        if not all(each is None or isinstance(each, torch.Generator) for each in generators):
+            kind = type(generators[0]).__name__
+            raise ValueError(f"Give one torch.Generator, or a list of them, none of type {kind}.")
         if isinstance(generator, list) and len(generator) != samples:
             raise ValueError(
                 f"There are {len(generator)} generators for {samples} samples; give one for each."
             )
         if given is None:
             return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        if tuple(given.shape) != shape:
-            raise ValueError(f"latents has the shape {tuple(given.shape)}, not {shape}.")
+        if not isinstance(given, Tensor) or tuple(given.shape) != shape:
+            found = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+            raise ValueError(f"latents has the shape {found}, not {shape}.")
         if not given.isfinite().all():
             raise ValueError("latents holds values that are not finite.")
         return given.to(device=device, dtype=torch.float32)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -158,8 +159,10 @@ class LatentDiffusionPipeline(
     ) -> Sequence[str]:
         """Note a call's settings and check them; return the tensors that its callback gets."""
         for name, value in (("scale", guidance_scale), ("rescale", guidance_rescale)):
-            if not math.isfinite(value):
-                raise ValueError(f"guidance_{name} is {value}; give a finite number.")
+            if not isinstance(value, Real) or not math.isfinite(value):
+                raise ValueError(f"guidance_{name} is {value!r}; give a finite number.")
+        if not 0 <= guidance_rescale <= 1:
+            raise ValueError(f"guidance_rescale={guidance_rescale} must be between 0 and 1.")
         self._guidance_scale = guidance_scale
         self._guidance_rescale = guidance_rescale
         self._clip_skip = clip_skip

@@ -79,12 +79,20 @@ class Steps(NamedTuple):
         """Return the steps that the arguments of a call say.
 
         Raises:
-            ValueError: Timesteps and noise levels are given, or none of either.
+            ValueError: Timesteps and noise levels are given, none of either, or such that cannot
+                be.
         """
         given = {"timesteps": timesteps, "sigmas": sigmas}
-        lists = {name: tuple(np.asarray(v).tolist()) for name, v in given.items() if v is not None}
-        if len(lists) > 1 or not all(lists.values()):
+        arrays = {name: np.asarray(value) for name, value in given.items() if value is not None}
+        if len(arrays) > 1 or not all(array.size for array in arrays.values()):
             raise ValueError("Give num_inference_steps, timesteps or sigmas; one step at least.")
+        for name, array in arrays.items():
+            numbers = array.ndim == 1 and array.dtype.kind in "iuf"
+            if not numbers or not np.all(np.isfinite(array) & (array >= 0)):
+                raise ValueError(f"{name}={given[name]!r} must be a list of numbers, none below 0.")
+            if name == "timesteps" and not np.all(array == np.floor(array)):
+                raise ValueError(f"timesteps={given[name]!r} must be whole numbers.")
+        lists = {name: tuple(array.tolist()) for name, array in arrays.items()}
         return cls(number, **lists)
 
     def set_on(self, scheduler: SchedulerMixin, device: torch.device | str) -> torch.Tensor:

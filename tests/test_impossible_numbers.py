@@ -159,3 +159,29 @@ def test_weights_of_the_loss_are_positive():
         DiffusionObjective(DDPMScheduler(), min_snr_gamma=NAN)
     with pytest.raises(ValueError, match="timestep_power must be positive, got nan"):
         DiffusionObjective(DDPMScheduler(), timestep_power=NAN)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"timesteps": [-3]}, "a list of numbers, none below 0"),
+        ({"timesteps": [1.5]}, "must be whole numbers"),
+        ({"timesteps": 999}, "a list of numbers"),
+        ({"timesteps": ["a"]}, "a list of numbers"),
+        ({"generator": 5}, "none of type int"),
+        ({"generator": [5]}, "none of type int"),
+        ({"latents": "noise"}, "latents has the shape str"),
+        ({"callback_on_step_end": 5}, "cannot be called"),
+    ],
+)
+def test_a_pipeline_refuses_what_is_no_argument(options, message):
+    unet = UNet3DModel(
+        down_block_types=("DownBlock3D",),
+        up_block_types=("UpBlock3D",),
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        attention_head_dim=8,
+    )
+    pipeline = CT3DPipeline(unet=unet, scheduler=DDPMScheduler(), size=[4, 8, 8])
+    with pytest.raises(ValueError, match=message):
+        pipeline(1, **{"num_inference_steps": 2} | options)

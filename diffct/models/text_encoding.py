@@ -101,7 +101,7 @@ def embed(
     if clip_skip is None:
         return text_encoder(ids, attention_mask=mask)[0]
     states = text_encoder(ids, attention_mask=mask, output_hidden_states=True).hidden_states
-    if not 0 <= clip_skip < len(states):
+    if not isinstance(clip_skip, int) or not 0 <= clip_skip < len(states):
         raise ValueError(
             f"clip_skip={clip_skip}: the text encoder has {len(states) - 1} layers to leave out."
         )

@@ -66,6 +66,15 @@ def test_a_controlnet_on_a_network_with_distilled_guidance_agrees_with_the_stock
     assert np.abs(films[0] - films[1]).max() < 1e-5
 
 
+@pytest.mark.parametrize(
+    "option", [{"guidance_rescale": 2}, {"guidance_scale": "7"}, {"clip_skip": 1.5}]
+)
+def test_impossible_values_are_refused_by_name(make_cxr_pipeline: Make, option: dict):
+    (name,) = option
+    with pytest.raises(ValueError, match=name):
+        make_cxr_pipeline()(PROMPT, num_inference_steps=1, **option)
+
+
 def test_guidance_rescale_agrees_with_the_stock_pipeline(make_cxr_pipeline: Make):
     pipeline = make_cxr_pipeline()
     plain, _ = both(pipeline)
