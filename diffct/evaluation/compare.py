@@ -57,7 +57,9 @@ def add_compare(commands: "argparse._SubParsersAction") -> None:
         help="say how two results differ, figure by figure, if their protocols are the same",
     )
     parser.add_argument(
-        "first", type=path_argument, help="metrics.json, or the JSON of one measurement"
+        "first",
+        type=path_argument,
+        help="folder of an evaluation, its metrics.json, or the JSON of one measurement",
     )
     parser.add_argument("second", type=path_argument, help="another one")
     parser.add_argument("--force", action="store_true", help="compare despite other protocols")
@@ -110,22 +112,27 @@ def _protocols(
 
 def _read_measurements(path: Path) -> dict[str, Any]:
     """Read the measurements of a file, by name, without those that found nothing."""
+    if path.is_dir():  # of an evaluation
+        path = path / "metrics.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: there is no such file. Give the metrics.json of an evaluation."
+            f"{path}: there is no such file. Give the metrics.json of an evaluation, or its folder."
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: is no JSON.") from error
-    found = {}
-    if isinstance(values, dict):
-        found = values["measurements"] if "measurements" in values else {path.stem: values}
-    if not all("protocol" in result and "figures" in result for result in found.values()):
-        raise ValueError(f"{path}: is no result of diffct's evaluation: it has no protocol.")
-    found = {
-        result["protocol"]["measurement"]: result for result in found.values() if result["figures"]
-    }
+    try:
+        results = values["measurements"] if "measurements" in values else {path.stem: values}
+        found = {
+            result["protocol"]["measurement"]: result
+            for result in results.values()
+            if result["figures"]
+        }
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: is no result of diffct's evaluation: it has no protocol."
+        ) from error
     if not found:
         raise ValueError(f"{path}: holds no measurement.")
     return found

@@ -20,7 +20,7 @@ _OF_OTHERS = re.compile(
 _LOWER = re.compile(
     r"^(FD|KID|MMD²)\[|^realism, (figures, .*, distance$|window_distance_hu, )"
     r"|(^|, )(mae|rmse|mae_hu|rmse_hu|lpips|distance_px|false_per_slice|suspicious"
-    r"|nearer_than_real)$"
+    r"|nearer_than_real|identical)$"
 )
 _HIGHER = re.compile(
     r", (precision|recall|coverage)$|(^|, )(psnr|ssim|ms_ssim|found|dice)$"

@@ -21,7 +21,7 @@ FIRST = {
         "held_out": {"value": 0.40, "interval": [0.38, 0.42], "pairs": 190},
     },
     "realism": {"figures": {"body_ml": {"samples": {"value": 90.0}, "distance": 9.0}}},
-    "copies": {"samples": 40, "suspicious": 4},
+    "copies": {"samples": 40, "suspicious": 4, "identical": 2},
 }
 
 
@@ -31,7 +31,7 @@ def second():
     figures["manifold[net]"]["samples"] = {"recall": 0.4, "density": 0.9}
     figures["MS-SSIM of pairs"]["samples"] |= {"value": 0.25, "interval": [0.2, 0.59]}
     figures["realism"]["figures"]["body_ml"]["distance"] = 10.0
-    figures["copies"]["suspicious"] = 0
+    figures["copies"] |= {"suspicious": 0, "identical": 1}
     return figures
 
 
@@ -56,6 +56,7 @@ def test_each_figure_has_its_direction_and_its_overlap():
         "realism, figures, body_ml, samples": (0.0, None, None),
         "realism, figures, body_ml, distance": (1.0, False, None),
         "copies, suspicious": (-4.0, True, None),
+        "copies, identical": (-1.0, True, None),
     }
 
 
@@ -156,3 +157,23 @@ def test_what_is_no_result_is_named(tmp_path, text):
 def test_a_folder_in_place_of_a_result_is_named(tmp_path):
     with pytest.raises(SystemExit, match="there is no such file"):
         main(["compare", str(tmp_path), write(tmp_path / "b", FIRST)])
+
+
+def test_the_folder_of_an_evaluation_stands_for_its_figures(tmp_path, capsys):
+    for name, figures in (("a", FIRST), ("b", second())):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "metrics.json", figures)
+    main(["compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    assert "FD[net]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1], 3, {"source": "x"}, {"measurements": [1]}, {"measurements": {"a": 3}},
+     {"measurements": {"a": {"protocol": {}, "figures": {"b": 1}}}}],
+)  # fmt: skip
+def test_other_json_is_refused_in_a_line(tmp_path, values):
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(SystemExit, match=r"other\.json: is no result of diffct's evaluation"):
+        main(["compare", str(path), str(path)])
