@@ -13,7 +13,7 @@ from diffct.evaluation.image_sets import ImageSet, check_comparable
 from diffct.evaluation.inputs import Inputs
 from diffct.evaluation.membership import denoising_losses
 from diffct.evaluation.pictures import save_sheet
-from diffct.evaluation.privacy import NO_YARDSTICK, Losses, audit, yardstick
+from diffct.evaluation.privacy import NO_YARDSTICK, ONE_TRANSLATED, Losses, audit, yardstick
 from diffct.evaluation.protocol import describe_pipeline, protocol_card
 from diffct.evaluation.reconstruction import measure_reconstruction, missing_of, paired_table
 from diffct.evaluation.section import (
@@ -184,6 +184,8 @@ def foresee(inputs: Inputs) -> list[str]:
     if cohort.train is None:
         found.append(f"Privacy: {_NO_TRAINING}")
         found.append("The yardstick of figures: it is the same figure of training images.")
+    elif isinstance(inputs.pipeline, FlairToT1Pipeline) and len(set(cohort.held_out.patients)) < 2:
+        found.append(f"Privacy: {ONE_TRANSLATED}")
     elif not yardstick(cohort):
         found.append(f"Privacy: {NO_YARDSTICK}")
     return found

@@ -54,6 +54,10 @@ NO_YARDSTICK = (
     "copies are told from relatives by real images, each compared with those of other patients;"
     f" give images of {FEWEST_REAL} training or held-out patients at least."
 )
+ONE_TRANSLATED = (
+    "a translation is compared with other patients' images than its own, and all held-out images"
+    " are of one patient; give images of 2 held-out patients at least."
+)
 _BATCH = 32
 _MOST_REFERENCES = 400  # for the mean image
 _PAIRS_DRAWN = 6
@@ -102,7 +106,9 @@ def audit(
     check_comparable(cohort.train, cohort.held_out)
     real = [images.pick(most_real) for images in yardstick(cohort)]
     # A translation is compared with other patients' images than its own.
-    if not real or set(cohort.held_out.patients) == set(samples.patients[:1]):
+    if set(cohort.held_out.patients) == set(samples.patients[:1]):
+        raise ValueError(ONE_TRANSLATED)
+    if not real:
         raise ValueError(NO_YARDSTICK)
     pixels = _PixelSearch(cohort, device=device)
     nearest = pixels.of_set(samples)

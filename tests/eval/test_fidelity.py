@@ -8,6 +8,8 @@ import pytest
 from diffct.data.phantoms.brain import draw_brain, write_brain_cohort
 from diffct.data.volume import write_nifti
 from diffct.eval import fidelity, translated_volume
+from diffct.evaluation.inputs import parse_inputs, read_inputs
+from diffct.evaluation.measurements import foresee
 from diffct.prepare.brain import prepare_brain
 from diffct.prepare.brain_pairs import find_bids
 from diffct.train.train_controlnet import main as train_controlnet
@@ -53,6 +55,13 @@ def test_table_names_the_better_one(trained, tmp_path, capsys):
     for name in ("diffct", "copied input", "linear regression", "histogram matching"):
         assert f"| {name} |" in printed
     assert (out / "translation.png").stat().st_size > 1000
+
+
+def test_one_held_out_patient_tells_no_copies_and_that_is_said_before(trained, tmp_path):
+    slices, pipeline = trained
+    words = [str(pipeline), "--data", str(slices), "--out", str(tmp_path)]
+    gaps = foresee(read_inputs(parse_inputs(None, words, out="evaluation")))
+    assert any("Privacy" in gap and "of 2 held-out patients" in gap for gap in gaps)
 
 
 def test_whole_volume_is_measured_against_the_truth(trained, tmp_path, capsys):
