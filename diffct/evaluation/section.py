@@ -114,7 +114,7 @@ class Section:
 
 
 def anonymous(section: Section, names: Mapping[str, str]) -> Section:
-    """Return a section whose sentences name no file of a patient.
+    """Return a section whose sentences and tables name no file of a patient.
 
     Errors begin with the file that they are about, which is for the person at the keyboard; reports
     are shared.
@@ -134,7 +134,11 @@ def anonymous(section: Section, names: Mapping[str, str]) -> Section:
     remarks, missing = (
         [clean(text) for text in lines] for lines in (section.remarks, section.missing)
     )
-    return replace(section, verdicts=verdicts, remarks=remarks, missing=missing)
+    tables = [
+        replace(table, rows=[[clean(cell) for cell in row] for row in table.rows])
+        for table in section.tables
+    ]
+    return replace(section, tables=tables, verdicts=verdicts, remarks=remarks, missing=missing)
 
 
 def not_measured(name: str, title: str, reason: str, *, questions: Sequence[str]) -> Section:

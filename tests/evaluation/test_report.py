@@ -277,3 +277,13 @@ def test_the_end_of_another_files_name_is_not_replaced():
     shared = anonymous(section, {"0.png": "image 1"})
     assert list(shared.missing) == ["s0.png; set/image 1 (image 1)"]
     assert list(anonymous(section, {}).missing) == section.missing
+
+
+def test_tables_name_no_file_of_a_patient():
+    table = Table("Nearest", ("sample", "score"), [("smith.png", "0.1"), ("new.png", "0.2")])
+    section = Section("privacy", "Privacy", {}, {"a": 1}, tables=[table])
+    cleaned = anonymous(section, {"smith.png": "image 1 of the training images"})
+    assert cleaned.tables[0].rows == [
+        ["image 1 of the training images", "0.1"],
+        ["new.png", "0.2"],
+    ]
