@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -343,8 +344,9 @@ def _check_room(folder: Path, models: Iterable[nn.Module], *, keep: int) -> None
     total, _, free = shutil.disk_usage(folder)
     if total and free < needed:  # some network shares know neither
         raise OSError(
-            f"{folder} has {free / 1e9:.1f} GB free, and this run writes up to"
-            f" {needed / 1e9:.1f} GB: lower train.keep_checkpoints or choose another output_dir."
+            f"{folder} has {free / 1e6:,.0f} MB free, and this run writes up to"
+            f" {math.ceil(needed / 1e6):,} MB: lower train.keep_checkpoints or choose another"
+            " output_dir."
         )
 
 
