@@ -173,7 +173,7 @@ def format_reports(inspection: Inspection) -> str:
         lines += [f"    problem: {problem}" for problem in report.problems]
         lines += [f"    remark: {remark}" for remark in report.remarks]
     for split, number in inspection.splits.items():
-        lines.append(f"{split}: {number['images']} images of {number['patients']} patients")
+        lines.append(f"{split}: {number['images']} images of {number['patients']} patient(s)")
     lines += inspection.notes
     lines += inspection.found.left_out_lines() if inspection.found else []
     films = {report.modality for report in inspection} <= {"film"}

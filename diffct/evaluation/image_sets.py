@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diffct.data.image_folder import FoundImages, Kind, find_images
+from diffct.data.image_folder import FoundImages, find_images
 from diffct.data.images import cut_centre
 from diffct.data.manifest import Manifest, ManifestRow
 from diffct.data.radiograph import read_radiograph
@@ -204,8 +204,13 @@ def images_of_folder(
     window_hu: Sequence[float],
     spacing_mm: Sequence[float] | None = None,
 ) -> ImageSet:
-    """Take the volumes of a folder if there are some, or else its pictures; see both functions."""
-    found = _find(folder, None, title)
+    """Take the volumes of a folder if there are some, or else its pictures; say what is left out.
+
+    See `volumes_of_folder` and `pictures_of_folder`.
+    """
+    found = find_images(folder, empty=title == SAMPLES)
+    for line in found.left_out_lines():
+        print(f"{folder}: {line}")
     if found.kind == "pictures":
         return _pictures(found, title)
     return _volumes(found, title, window_hu=window_hu, spacing_mm=spacing_mm)
@@ -218,7 +223,8 @@ def pictures_of_folder(folder: Path, *, title: str) -> ImageSet:
         FileNotFoundError: There is no such folder.
         ValueError: There is no picture in it.
     """
-    return _pictures(_find(folder, "pictures", title), title)
+    found = find_images(folder, kind="pictures", empty=title == SAMPLES)
+    return _pictures(found, title)
 
 
 def pictures_of_manifest(manifest: Manifest, split: str, *, title: str) -> ImageSet:
@@ -250,7 +256,7 @@ def volumes_of_folder(
         FileNotFoundError: There is no such folder.
         ValueError: A real volume is not CT in HU, or a volume has another spacing.
     """
-    found = _find(folder, "volumes", title)
+    found = find_images(folder, kind="volumes", empty=title == SAMPLES)
     return _volumes(found, title, window_hu=window_hu, spacing_mm=spacing_mm)
 
 
@@ -293,14 +299,6 @@ def _volumes(
         spacing_mm=expected,
         left_out=found.reasons(),
     )
-
-
-def _find(folder: Path, kind: Kind | None, title: str) -> FoundImages:
-    """Find the images of a folder, and say what is left out."""
-    found = find_images(folder, kind=kind, empty=title == SAMPLES)
-    for line in found.left_out_lines():
-        print(f"{folder}: {line}")
-    return found
 
 
 def _numbers(files: Sequence[Path], title: str) -> tuple[str, ...]:

@@ -98,7 +98,7 @@ def paired_table(results: dict[str, dict[str, Estimate]], images: ImageSet) -> T
     rows = [(method, *row) for method, row in zip(methods, cells, strict=True)]
     patients = len(set(images.patients))
     return Table(
-        f"{len(images)} images of {patients} patients: mean ± standard deviation over images"
+        f"{len(images)} images of {patients} patient(s): mean ± standard deviation over images"
         " [95 % interval over patients]",
         ("", *names),
         rows,

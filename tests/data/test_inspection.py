@@ -197,7 +197,7 @@ def test_a_manifest_is_counted_by_split_with_all_that_is_missing(films):
     assert [r.path.name for r in inspection if r.problems] == ["gone.png"]
     text = format_reports(inspection)
     assert "there is no such file" in text and "16 bits.png" not in text
-    assert "train: 2 images of 1 patients" in text and "2 of 80x70 pixels" in text
+    assert "train: 2 images of 1 patient(s)" in text and "2 of 80x70 pixels" in text
     assert "1 of 4 rows have sentences" in text
     assert inspection.unusable == 1
     json.dumps(inspection.as_json(), allow_nan=False)

@@ -49,7 +49,7 @@ def test_table_names_the_better_one(trained, tmp_path, capsys):
     figures, protocol = report["figures"], report["protocol"]
     assert protocol["sets"]["held_out"]["images"] == 3 and protocol["phantoms"] is True
     assert protocol["pipeline"]["guidance_scale"] == 1
-    assert "3 images of 1 patients" in printed
+    assert "3 images of 1 patient(s)" in printed
     # An untrained model loses against the line, and the table says so.
     assert figures["diffct"]["psnr"]["value"] < figures["linear regression"]["psnr"]["value"]
     for name in ("diffct", "copied input", "linear regression", "histogram matching"):
