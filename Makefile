@@ -16,7 +16,7 @@ READY := $(VENV)/diffct-is-installed
 demo: $(READY)
 	@set -e
 	$(VENV)/bin/accelerate launch -q --config_file accelerate_config.yaml \
-		train/train_ct3d.py --resume output_dir=$(OUT)
+		train/train_ct3d.py --resume output_dir=$(OUT) data.phantom_scans=28
 	$(VENV)/bin/diffct sample $(OUT)/pipeline --num 4 --steps 100 \
 		--batch-size 4 --overwrite --out $(OUT)/samples
 	$(VENV)/bin/python -m diffct.eval.hounsfield $(OUT)/samples $(OUT)/phantoms/images

@@ -321,8 +321,8 @@ def read_command_line(
 ) -> tuple[Schema, bool]:
     """Read the command line that every training script shares.
 
-    A resumed run goes on with the `config.yaml` that it left in its folder, so that nothing has to
-    be typed again but the folder; what is given as key=value comes on top.
+    A resumed run goes on with the `config.yaml` in its folder; what is given as key=value comes on
+    top. Where there is no run yet, one begins if settings are given: batch scripts do so.
 
     Args:
         schema: See `load_config`.
@@ -347,12 +347,13 @@ def read_command_line(
     try:
         config = load_config(schema, options.config or default, options.overrides)
         own = Path(config.output_dir, "config.yaml")
-        if options.resume and not own.is_file():
+        told = options.config or any(not o.startswith("output_dir=") for o in options.overrides)
+        if options.resume and not own.is_file() and not told:
             raise FileNotFoundError(
-                f"{own.parent} holds no run to go on with (no {own.name}). Leave --resume out to"
-                " begin one there."
+                f"{own.parent} holds no run to go on with (no {own.name}), and nothing says what"
+                " another should train on. Leave --resume out to begin one there."
             )
-        if options.resume:
+        if options.resume and own.is_file():
             ignored = [] if options.config is None else config_differences(own, config)
             config = load_config(schema, own, [*options.overrides, f"output_dir={own.parent}"])
             ignored = sorted(set(ignored) - set(config_differences(own, config)))

@@ -126,7 +126,7 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
         if accelerator.is_main_process:
             _claim_folder(folder, config, resume=resume, processes=accelerator.num_processes)
     if resume and not has_begun(folder):
-        accelerator.print(f"{folder} holds no checkpoint yet: its run begins anew.")
+        accelerator.print(f"{folder} holds no checkpoint yet: the run begins.")
     if accelerator.device.type == "cpu":
         use_cpus_well(accelerator.num_processes)
     torch.manual_seed(config.seed)
