@@ -10,13 +10,12 @@ and what exists is named by its full path.
 import argparse
 import dataclasses
 import difflib
-import inspect
 import math
 import os
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -95,7 +94,7 @@ def _mistakes_named(schema: type, place: str) -> Iterator[None]:
         known = _keys(schema)
         wrong = error.full_key or str(error)
         raise ValueError(
-            f"{place}Unknown configuration key {wrong!r}.{_nearest(wrong, known)}"
+            f"{place}Unknown configuration key {wrong!r}.{nearest_keys(wrong, known)}"
         ) from error
     except ValidationError as error:
         reason = (error.msg or str(error)).splitlines()[0]
@@ -269,22 +268,6 @@ def expand_path(text: str) -> str:
     return expanded
 
 
-def check_arguments(section: str, arguments: Mapping[str, Any], target: Callable[..., Any]) -> None:
-    """Raise a ValueError if a free-form section holds a key that `target` does not take.
-
-    Args:
-        section: Name of the section, for the message.
-        arguments: The section; keys that begin with an underscore are diffusers' own.
-        target: The class or function that the section is passed to.
-    """
-    known = set(inspect.signature(target).parameters) - {"self", "args", "kwargs"}
-    for key in arguments:
-        if key not in known and not key.startswith("_"):
-            raise ValueError(
-                f"Unknown configuration key '{section}.{key}'.{_nearest(key, known, section)}"
-            )
-
-
 def save_config(config: object, path: Path) -> None:
     """Write a configuration as YAML, complete with defaults."""
     path.write_text(_as_yaml(config), encoding="utf-8")
@@ -378,8 +361,14 @@ def _keys(schema: type, prefix: str = "") -> list[str]:
     return names
 
 
-def _nearest(wrong: str, known: Iterable[str], section: str | None = None) -> str:
-    """Return a sentence that names the nearest known keys, or nothing."""
+def nearest_keys(wrong: str, known: Iterable[str], section: str | None = None) -> str:
+    """Return a sentence that names the nearest known keys, or nothing.
+
+    Args:
+        wrong: What is no key.
+        known: What are some.
+        section: Whose keys they are, if not all.
+    """
     known = list(known)
     matches = difflib.get_close_matches(wrong, known, n=2, cutoff=0.5)
     if not matches:

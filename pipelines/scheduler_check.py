@@ -37,7 +37,6 @@ import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
-from diffct.config import check_arguments
 from diffct.pipelines.schedulers import (
     FAILURES,
     PREDICTIONS,
@@ -47,7 +46,7 @@ from diffct.pipelines.schedulers import (
     find_scheduler,
     step_options,
 )
-from diffct.training.sections import section_named
+from diffct.sections import check_arguments, section_named
 
 _REFERENCE_STEPS = 50
 _VALUES = (-1.0, -0.6, 0.3, 0.6)  # of x_0, in units of `largest`

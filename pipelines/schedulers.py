@@ -83,7 +83,11 @@ class Steps(NamedTuple):
                 be.
         """
         given = {"timesteps": timesteps, "sigmas": sigmas}
-        arrays = {name: np.asarray(value) for name, value in given.items() if value is not None}
+        arrays = {
+            name: np.asarray(value.cpu() if isinstance(value, torch.Tensor) else value)
+            for name, value in given.items()
+            if value is not None
+        }
         if len(arrays) > 1 or not all(array.size for array in arrays.values()):
             raise ValueError("Give num_inference_steps, timesteps or sigmas; one step at least.")
         for name, array in arrays.items():

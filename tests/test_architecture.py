@@ -14,6 +14,7 @@ FLOORS = {
     "diffct.destination": 1,
     "diffct.device": 1,
     "diffct.model_source": 1,
+    "diffct.sections": 1,
     "diffct.models": 1,
     "diffct.data": 1,
     "diffct.training": 1,
@@ -36,6 +37,7 @@ GROUND = {
     "diffct.destination": set(),
     "diffct.device": set(),
     "diffct.model_source": set(),
+    "diffct.sections": {"diffct.config"},
     "diffct.models": {"diffct.model_source"},
     "diffct.cores": set(),
     "diffct.data": {"diffct.atomic", "diffct.cores", "diffct.destination"},
@@ -45,6 +47,7 @@ GROUND = {
         "diffct.cores",
         "diffct.destination",
         "diffct.models",
+        "diffct.sections",
     },
     "diffct.metrics": set(),
 }

@@ -10,13 +10,13 @@ import pytest
 
 from diffct.config import (
     PATH,
-    check_arguments,
     config_differences,
     expand_path,
     load_config,
     path_argument,
     save_config,
 )
+from diffct.sections import check_arguments
 from diffct.train.train_autoencoder import AutoencoderConfig
 from diffct.train.train_controlnet import ControlTrainingConfig
 from diffct.train.train_ct3d import CT3DConfig

@@ -24,7 +24,7 @@ import torch
 from accelerate import Accelerator
 
 from diffct.atomic import atomic_folder
-from diffct.config import PATH, check_arguments, read_command_line, within
+from diffct.config import PATH, read_command_line, within
 from diffct.cores import count_cores
 from diffct.data.ct import CTCohort, CTDataConfig, prepare_cohort
 from diffct.data.montage import save_montage
@@ -34,6 +34,7 @@ from diffct.hub import load_pipeline
 from diffct.models import UNet3DModel
 from diffct.pipelines import CT3DPipeline
 from diffct.pipelines.scheduler_check import make_scheduler, replace_scheduler
+from diffct.sections import check_arguments, section_named
 from diffct.training.checkpoints import Progress
 from diffct.training.loop import Events, fit
 from diffct.training.objectives import (
@@ -51,7 +52,6 @@ from diffct.training.run import (
     run_facts,
     start_run,
 )
-from diffct.training.sections import section_named
 from diffct.training.settings import RunConfig
 from diffct.training.steps import GradientStep
 from diffct.training.summary import Split, announce

@@ -27,7 +27,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from diffct.atomic import atomic_folder
-from diffct.config import PATH, check_arguments, read_command_line, within
+from diffct.config import PATH, read_command_line, within
 from diffct.data.contact_sheet import save_contact_sheet
 from diffct.data.cxr import (
     Encoders,
@@ -53,6 +53,7 @@ from diffct.models.text_encoding import embed, tokenize
 from diffct.pipelines import CXRTextToImagePipeline, TextToImagePipeline
 from diffct.pipelines.scheduler_check import make_scheduler, replace_scheduler
 from diffct.pipelines.schedulers import find_scheduler
+from diffct.sections import check_arguments, section_named
 from diffct.training.checkpoints import Progress
 from diffct.training.conflicts import check_text_to_image
 from diffct.training.loop import Events, fit
@@ -68,7 +69,6 @@ from diffct.training.run import (
     run_facts,
     start_run,
 )
-from diffct.training.sections import section_named
 from diffct.training.settings import RunConfig
 from diffct.training.steps import GradientStep
 from diffct.training.summary import Split, announce

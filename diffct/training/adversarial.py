@@ -12,9 +12,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from diffct.config import check_arguments
+from diffct.sections import check_arguments, section_named
 from diffct.training.run import make_learner
-from diffct.training.sections import section_named
 from diffct.training.settings import OptimConfig, RunConfig
 from diffct.training.steps import Batch, Learner, shared_values, update
 

@@ -22,8 +22,8 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
 from diffct.atomic import atomic_file
-from diffct.config import PATH, check_arguments, within
-from diffct.training.sections import section_named
+from diffct.config import PATH, within
+from diffct.sections import check_arguments, section_named
 
 
 @dataclass

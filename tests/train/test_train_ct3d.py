@@ -236,7 +236,8 @@ def test_a_diverging_loss_stops_and_the_last_checkpoint_is_finite(tmp_path, scan
 
 
 def test_the_shipped_configurations_fit_the_schema_and_the_network():
-    from diffct.config import check_arguments, load_config
+    from diffct.config import load_config
+    from diffct.sections import check_arguments
 
     for path in CONFIGS.glob("ct3d*.yaml"):
         config = load_config(CT3DConfig, path)

@@ -1,9 +1,29 @@
 """Free-form sections of an experiment: arguments that go to a class of diffusers as they are."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
+
+from diffct.config import nearest_keys
 
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+def check_arguments(section: str, arguments: Mapping[str, Any], target: Callable[..., Any]) -> None:
+    """Raise a ValueError if a free-form section holds a key that `target` does not take.
+
+    Args:
+        section: Name of the section, for the message.
+        arguments: The section; keys that begin with an underscore are diffusers' own.
+        target: The class or function that the section is passed to.
+    """
+    known = set(inspect.signature(target).parameters) - {"self", "args", "kwargs"}
+    for key in arguments:
+        if key not in known and not key.startswith("_"):
+            raise ValueError(
+                f"Unknown configuration key '{section}.{key}'.{nearest_keys(key, known, section)}"
+            )
 
 
 @contextmanager
