@@ -10,11 +10,13 @@ import pydicom
 from PIL import Image
 
 from diffct.data import dicom
+from diffct.data.copies import hash_voxels
 from diffct.data.dicom_film import header_remarks, read_pixel_spacing_mm
 from diffct.data.image_folder import PICTURE_ENDINGS, VOLUME_ENDINGS
 from diffct.data.intensity import robust_range
 from diffct.data.label_maps import is_label_picture, is_label_volume
 from diffct.data.radiograph import read_radiograph
+from diffct.data.transforms import clip_window
 from diffct.data.volume import check_hounsfield, read_stored, upright
 
 Modality = Literal["CT", "MR", "film"]
@@ -29,6 +31,7 @@ _FORMATS = {
     (".tif", ".tiff"): "TIFF",
 }
 _BITS = {"1": 1, "I": 16, "I;16": 16, "I;16B": 16, "F": 32}
+_WINDOW_HU = (-1000.0, 32767.0)  # what lies outside a scanner's circle is air
 # MR holds no negative values but those that resampling makes at edges.
 _LOWEST_OF_MR = -0.1  # of the highest value
 
@@ -75,12 +78,14 @@ class MeasuredVolume:
         modality: What the file says; None for formats that do not say.
         not_ct: Why it cannot be CT in HU; empty if it can.
         not_mr: Why it cannot be MR.
+        voxels: Of what can be CT, a hash that its copies have, too; see `hash_voxels`.
     """
 
     report: ImageReport
     modality: str | None = None
     not_ct: tuple[str, ...] = ()
     not_mr: tuple[str, ...] = ()
+    voxels: str | None = None
 
     @property
     def resembles_mr(self) -> bool:
@@ -157,7 +162,8 @@ def measure_volume(path: Path, *, modality: Literal["CT", "MR"] | None = None) -
     # What can be CT has contrast; the search for its range takes seconds.
     needed = bool(not_ct) or told == "MR"
     not_mr = _problems(path, lambda: robust_range(volume.array, path)) if needed else ()
-    return MeasuredVolume(report, told, not_ct, not_mr)
+    voxels = None if not_ct else hash_voxels(clip_window(volume, _WINDOW_HU), _WINDOW_HU[0])
+    return MeasuredVolume(report, told, not_ct, not_mr, voxels)
 
 
 def report_film(path: Path, *, smallest_side: int = 64) -> ImageReport:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from tqdm.auto import tqdm
 
 from diffct.cores import count_cores
+from diffct.data.copies import find_copies
 from diffct.data.image_folder import FoundImages, find_images
 from diffct.data.image_reports import (
     ImageReport,
@@ -119,8 +120,13 @@ def inspect_scans(
     judged_as, notes = modality or _told_by_content(measured), []
     if modality is None and judged_as == "MR" and any(m.modality is None for m in measured):
         notes.append("judged as MR, since no scan can be CT in HU; --kind ct judges them as CT")
-    reports = tuple(volume.judge(judged_as) for volume in measured)
-    return Inspection(path, reports, found, tuple(notes))
+    reports = [volume.judge(judged_as) for volume in measured]
+    copies = find_copies({i: found.voxels for i, found in enumerate(measured) if found.voxels})
+    for first, *others in copies:
+        remark = f"holds the voxels of {images[first]}: training reads one of them"
+        for copy in others:
+            reports[copy] = replace(reports[copy], remarks=(*reports[copy].remarks, remark))
+    return Inspection(path, tuple(reports), found, tuple(notes))
 
 
 def inspect_manifest(path: str | Path, *, show_progress: bool = False) -> Inspection:

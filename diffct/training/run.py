@@ -147,6 +147,11 @@ def _claim_folder(folder: Path, config: RunConfig, *, resume: bool, processes: i
     saved, facts_file = folder / "config.yaml", folder / "run.json"
     # Before the first checkpoint nothing is lost: a run that stopped at bad data may be mended.
     begun = has_begun(folder)
+    if begun and not saved.is_file():
+        raise ValueError(
+            f"{folder} holds checkpoints without the {saved.name} of their run. Put it back, or"
+            " choose another folder by output_dir=..."
+        )
     if begun and not resume:
         raise ValueError(
             f"{folder} already holds a run. Add --resume to go on with it, or choose another folder"

@@ -60,6 +60,15 @@ def test_bad_scans_are_reported_beside_good_ones(folder):
     assert reports["series"].format == "DICOM" and len(reports["series"].problems) == 1
 
 
+def test_a_scan_in_two_formats_is_remarked_upon(folder):
+    write_nifti(Volume(np.maximum(HU, -990)[:, ::-1], AFFINE), folder / "other.nii.gz")
+    write_nifti(Volume(HU[::-1], AFFINE), folder / "same.nii")  # an unspoken mirror
+    reports = by_name(inspect_scans(folder))
+    (remark,) = reports["same.nii"].remarks
+    assert remark == f"holds the voxels of {folder / 'good.nii.gz'}: training reads one of them"
+    assert not reports["good.nii.gz"].remarks and not reports["other.nii.gz"].remarks
+
+
 def test_text_has_a_line_for_every_scan_and_problem(folder):
     text = format_reports(inspect_scans(folder))
     lines = text.splitlines()

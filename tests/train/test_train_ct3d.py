@@ -134,6 +134,10 @@ def test_only_a_run_is_resumed_and_only_into_a_folder_that_can_be_written(tmp_pa
     capsys.readouterr()
     train(tmp_path / "run", f"data.folder={scans}", "data.cache_dir=", "--resume")
     assert "holds no checkpoint yet: the run begins" in capsys.readouterr().out
+    (tmp_path / "run/config.yaml").unlink()
+    for words in ((), ("--resume",)):
+        message = refuse(tmp_path / "run", f"data.folder={scans}", *words)
+        assert "holds checkpoints without the config.yaml of their run" in message
 
 
 @pytest.mark.skipif(
