@@ -194,8 +194,8 @@ def test_weights_can_be_taken_from_another_run(tmp_path, scans):
         ("unet.num_class_embeds=2", "without classes"),
     ],
 )
-def test_wrong_settings_end_the_script_before_it_trains(tmp_path, scans, word, message):
-    said = refuse(tmp_path / "run", f"data.folder={scans}", word)
+def test_wrong_settings_end_the_script_before_it_trains(tmp_path, scans, word, message, capsys):
+    said = refuse(tmp_path / "run", f"data.folder={scans}", word) + capsys.readouterr().err
     assert re.search(message, said), said
     assert not (tmp_path / "run" / "checkpoints").exists()
 
