@@ -1,5 +1,6 @@
 """Scans that condition a translation: in [0, 1], turned to a plane, on one grid."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ Scan = str | Path | Volume
 # Magnetic resonance is positive but for what filters overshoot; air in CT has -1000 HU.
 _AIR_BELOW_HU = -500.0
 _LEAST_AIR = 0.001
-_HEAD_WORDS = ("HEAD", "BRAIN", "SKULL", "CRANI", "NEURO", "FACE", "NECK", "ORBIT", "EAR", "IAC")
+# Short words only as a whole: there is an ear in every heart and forearm, and "iac" in cardiac.
+_HEAD = re.compile(r"HEAD|BRAIN|SKULL|CRANI|CEREB|NEURO|NECK|ORBIT|\b(?:FACE|EARS?|IACS?)\b")
 # Tissue this much larger or smaller than the training slices is not what was trained on.
 _MOST_TIMES_LARGER = 1.5
 _MOST_TIMES_SMALLER = 2.5
@@ -69,7 +71,7 @@ def read_condition(scan: Scan, name: str) -> Volume:
         if source.modality not in (None, "MR"):
             doubts.append(f"its header says {source.modality}")
         part = source.body_part
-        if part is not None and not any(word in part for word in _HEAD_WORDS):
+        if part is not None and not _HEAD.search(part.replace("_", " ")):
             doubts.append(f"its header says {part}")
     air = np.count_nonzero(stored.array < _AIR_BELOW_HU) / stored.array.size
     if air >= _LEAST_AIR:

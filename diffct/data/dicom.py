@@ -54,6 +54,8 @@ DICOM_DAMAGE = (
 _SINGLE_FRAME = (CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage)
 _FILM_MODALITIES = ("CR", "DX", "RG", "RF")
 _VOLUME_MODALITIES = ("CT", "MR", "PT")
+# Types of pictures of a scanner's screen, such as dose reports, which may say that they are CT.
+_SCREENS = {"SCREEN SAVE", "SCREEN SHOT", "CSA REPORT", "DOSE_INFO"}
 # Only chosen tags are parsed: the patient's name is never even decoded.
 KIND_TAGS = ("SOPClassUID", "Modality", "ImageType", "ImagePositionPatient")
 """What must be parsed of a header for `kind_of_header`."""
@@ -186,10 +188,14 @@ def kind_of_header(header: pydicom.FileDataset) -> DicomKind:
         return DicomKind("other", "DICOMDIR")
     if modality in _FILM_MODALITIES:
         return DicomKind("film", name)
+    image_type = header.get("ImageType") or ()
+    words = {image_type} if isinstance(image_type, str) else {*image_type}
+    if "LOCALIZER" in words and modality in _VOLUME_MODALITIES:
+        return DicomKind("other", f"DICOM {modality} scout")
+    if words & _SCREENS:
+        return DicomKind("other", f"DICOM {modality or 'file'}: picture of a screen")
     if kind in MULTI_FRAME:
         return DicomKind("frames", name)
-    if "LOCALIZER" in (header.get("ImageType") or ()) and modality in _VOLUME_MODALITIES:
-        return DicomKind("other", f"DICOM {modality} scout")
     if modality and modality not in _VOLUME_MODALITIES:
         return DicomKind("other", name)
     # Pictures of dose reports say that they are CT, but not where they lie.

@@ -109,13 +109,16 @@ def read_pixel_spacing_mm(path: str | Path) -> tuple[float, float] | None:
     tags = ["PixelSpacing", "ImagerPixelSpacing", "PatientOrientation"]
     try:
         dataset = open_dicom(Path(path), tags)
-        for tag in tags[:2]:
-            values = [float(value) for value in dataset.get(tag) or ()]
-            if len(values) == 2 and all(map(is_pixel_spacing_mm, values)):
-                swapped = _directions(dataset)[0] in ("H", "F")
-                return (values[1], values[0]) if swapped else (values[0], values[1])
+        swapped = _directions(dataset)[0] in ("H", "F")
     except DICOM_DAMAGE:
         return None  # reported by read_radiograph, which reads the whole file
+    for tag in tags[:2]:
+        try:
+            values = [float(value) for value in dataset.get(tag) or ()]
+        except DICOM_DAMAGE:
+            continue  # no numbers; the other tag may hold some
+        if len(values) == 2 and all(map(is_pixel_spacing_mm, values)):
+            return (values[1], values[0]) if swapped else (values[0], values[1])
     return None
 
 

@@ -83,6 +83,17 @@ def _one_series(path: Path, modality: Modality | None) -> list[pydicom.FileDatas
         others = ", ".join(f"{count} {kind}" for kind, count in left_out.items()) or "nothing else"
         raise ValueError(f"{path}: holds no {wanted} slice (found {others}). Add the series.")
     if len(series) > 1:
+        # Pages of a dose report are a series of their own that lies nowhere.
+        placed = {
+            uid: headers
+            for uid, headers in series.items()
+            if any(
+                header.get("ImagePositionPatient") or kind_of_header(header).role == "frames"
+                for header in headers
+            )
+        }
+        series = placed or series
+    if len(series) > 1:
         found = sorted(series.values(), key=len)
         counts = ", ".join(str(len(headers)) for headers in found)
         named = ", ".join(Path(headers[0].filename).name for headers in found[:_NAMED_AT_MOST])

@@ -236,6 +236,29 @@ def test_what_lies_beside_a_series_is_left_out_by_name(tmp_path):
     assert [path.name for path in find_images(tmp_path, kind="pictures").images] == ["film.dcm"]
 
 
+def test_pages_of_a_dose_report_that_say_they_are_ct_slices_are_left_out(tmp_path):
+    folder = write_series(tmp_path / "series")
+    screen = ["DERIVED", "SECONDARY", "SCREEN SAVE"]
+    # One says what it is, the other only that it lies nowhere.
+    write_slice(folder / "a.dcm", stored_values()[0], (0, 0, 0), series="1.8", ImageType=screen)
+    write_slice(folder / "b.dcm", stored_values()[0], (0, 0, 0), series="1.9", **NOWHERE)
+    assert read_volume(folder).size[0] == 9
+    (left_out,) = find_images(tmp_path).left_out
+    assert (left_out.path.name, left_out.reason) == ("a.dcm", "DICOM CT: picture of a screen")
+
+
+def test_a_scout_of_several_frames_is_no_scan(tmp_path):
+    scout = ["ORIGINAL", "PRIMARY", "LOCALIZER", "NONE"]
+    write_series(tmp_path / "series")
+    write_frames(
+        tmp_path / "series" / "scout", 2, kind=EnhancedCTImageStorage, series="1.9", ImageType=scout
+    )
+    found = find_images(tmp_path)
+    assert found.images == (tmp_path / "series",)
+    assert [entry.reason for entry in found.left_out] == ["DICOM CT scout"]
+    assert read_volume(tmp_path / "series").size[0] == 9
+
+
 def test_the_header_says_what_a_scan_is_of(tmp_path):
     folder = write_series(tmp_path / "series", BodyPartExamined="Chest ")
     assert read_scan_source(folder) == ("CT", "CHEST")

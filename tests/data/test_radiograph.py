@@ -447,6 +447,7 @@ def test_dicom_cut_off_anywhere_is_unreadable(tmp_path):
         ({"PixelSpacing": [3000, 3000]}, None),
         ({"PixelSpacing": [0.003, 0.003], "ImagerPixelSpacing": [0.1, 0.1]}, (0.1, 0.1)),
         ({"PixelSpacing": [0, 0], "ImagerPixelSpacing": [0.2, 0.2]}, (0.2, 0.2)),
+        ({"PixelSpacing": [0.3], "ImagerPixelSpacing": [0.2, 0.2]}, (0.2, 0.2)),
     ],
 )
 def test_spacing_is_told_only_when_it_is_known(tmp_path, tags, spacing):
@@ -456,6 +457,16 @@ def test_spacing_is_told_only_when_it_is_known(tmp_path, tags, spacing):
         assert read_pixel_spacing_mm(path) == spacing
     write_png(ramp(), tmp_path / "film.png")
     assert read_pixel_spacing_mm(tmp_path / "film.png") is None
+
+
+@pytest.mark.parametrize("words", [b"unknown\\no", b"0,20\\0,20"])
+def test_a_spacing_that_is_no_number_does_not_hide_that_of_the_detector(tmp_path, words):
+    spacings = {"PixelSpacing": [7.7777, 7.777], "ImagerPixelSpacing": [0.2, 0.2]}
+    path = write_dicom(tmp_path / "film", stored_12_bit(ramp()), **spacings)
+    content, written = path.read_bytes(), b"7.7777\\7.777"
+    assert content.count(written) == 1
+    path.write_bytes(content.replace(written, words.ljust(len(written))))
+    assert read_pixel_spacing_mm(path) == (0.2, 0.2)
 
 
 @pytest.mark.parametrize(

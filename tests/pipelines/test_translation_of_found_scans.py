@@ -9,6 +9,7 @@ import pytest
 from diffct import FlairToT1Pipeline, Volume
 from diffct.data.image_folder import find_images
 from diffct.data.intensity import removed_background
+from diffct.pipelines.condition_volumes import read_condition
 from tests.data.dicom_files import MR, write_series
 from tests.pipelines.tiny_flair import head_affine, make_flair_pipeline, write_head
 
@@ -103,6 +104,22 @@ def test_a_ct_and_another_part_of_the_body_are_translated_with_one_warning(
     hu[5:7, 5:7] = 60
     (said,) = warnings_of(pipeline, caplog, Volume(hu, head_affine("RAS")))
     assert said.startswith("FLAIR: is this the FLAIR of a head") and "below -500" in said
+
+
+@pytest.mark.parametrize("part", ["HEART", "CARDIAC", "FOREARM", "SACROILIAC", "WHOLEBODY"])
+def test_parts_of_the_body_with_an_ear_in_their_name_are_no_heads(tmp_path, caplog, part):
+    series = write_series(tmp_path / "series", BodyPartExamined=part, **MR)
+    with caplog.at_level(logging.WARNING, "diffct"):
+        read_condition(series, "FLAIR")
+    assert f"header says {part}" in caplog.text
+
+
+@pytest.mark.parametrize("part", ["HEADNECK", "HEAD_NECK", "INNER_EAR", "IAC", "CEREBRUM", "EARS"])
+def test_parts_of_the_head_are_heads(tmp_path, caplog, part):
+    series = write_series(tmp_path / "series", BodyPartExamined=part, **MR)
+    with caplog.at_level(logging.WARNING, "diffct"):
+        read_condition(series, "FLAIR")
+    assert caplog.text == ""
 
 
 def test_tissue_of_another_size_than_in_the_training_is_named(tmp_path, caplog):
