@@ -70,6 +70,10 @@ class Inputs:
     @cached_property
     def _samples(self) -> tuple[ImageSet, dict[str, Any] | None] | Exception:
         """The samples or why there are none, kept since to try again would take as long."""
+        # A mistyped network or missing weights are said now, not when everything is sampled.
+        if self.options.feature_network:
+            self.networks  # noqa: B018 - loads them
+        self.perceptual  # noqa: B018 - loads it
         try:
             samples, described = self._read_samples() if self.pipeline is None else self._draw()
             check_comparable(samples, self.cohort.held_out)
@@ -144,6 +148,9 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1.")
     if options.size and min(options.size) < 1:
         raise ValueError("--size takes two pixel counts, height and width.")
+    if options.window_hu and options.window_hu[0] >= options.window_hu[1]:
+        low, high = options.window_hu
+        raise ValueError(f"--window-hu {low:g} {high:g}: give the lower HU first, then the higher.")
     device = str(find_device(options.device))
     prove_writable(options.out)
     folder = Path(options.source)
@@ -178,6 +185,8 @@ def _refuse_idle(options: argparse.Namespace, pipeline: DiffusionPipeline | None
     """Refuse options of sampling that would do nothing."""
     idle = {
         "num": pipeline is None,
+        "variant": pipeline is None,
+        "revision": pipeline is None,
         "guidance_scale": pipeline is None or isinstance(pipeline, CT3DPipeline),
         "empty_prompt": not isinstance(pipeline, TextToImagePipeline),
     }

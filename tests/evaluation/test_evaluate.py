@@ -84,12 +84,39 @@ def test_options_that_would_do_nothing_for_a_run_of_ct_are_refused(run, tmp_path
 
 @pytest.mark.parametrize(
     "words",
-    [["--split", "test"], ["--window-hu", "0", "80"], ["--num", "3"], ["--empty-prompt"]],
+    [
+        *(["--split", "test"], ["--window-hu", "0", "80"], ["--num", "3"], ["--empty-prompt"]),
+        *(["--variant", "fp16"], ["--revision", "main"]),
+    ],
 )
 def test_options_that_would_do_nothing_for_folders_of_films_are_refused(films, tmp_path, words):
     folders = [str(films / "samples"), "--data", str(films / "held_out"), "--out", str(tmp_path)]
     with pytest.raises(SystemExit, match=f"{words[0]} (has no meaning|is for CT)"):
         main(["evaluate", *folders, *words])
+
+
+@pytest.mark.parametrize("bounds", [("5", "5"), ("80", "0")])
+def test_a_window_that_holds_nothing_is_refused(films, tmp_path, bounds):
+    folders = [str(films / "samples"), "--data", str(films / "held_out"), "--out", str(tmp_path)]
+    with pytest.raises(SystemExit, match=r"--window-hu .*: give the lower HU first"):
+        main(["evaluate", *folders, "--window-hu", *bounds])
+
+
+@pytest.mark.parametrize("measure", [distribution.main, privacy.main])
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--feature-network", "resnet-50"], "no feature network 'resnet-50'"),
+        (["--lpips-weights", "missing.pth"], "missing.pth"),
+    ],
+)
+def test_networks_that_cannot_be_loaded_are_said_before_sampling(
+    run, tmp_path, measure, words, reason
+):
+    source = [str(run / "pipeline"), "--data", str(run), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match=reason):
+        measure([*source, "--num", "1", "--steps", "1", *words])
+    assert not list((tmp_path / "out").rglob("*.nii.gz"))
 
 
 def test_one_command_measures_a_pipeline_and_writes_the_report(evaluated, run):
