@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,6 +78,8 @@ def _compare(options: argparse.Namespace) -> None:
     found = {
         name: compare_figures(first[name]["figures"], second[name]["figures"]) for name in shared
     }
+    alone = sorted(first.keys() ^ second.keys())
+    lonely = f"In one of the two files only: {', '.join(alone)}." if alone else ""
     if options.json:
         values = {
             name: {
@@ -85,14 +88,15 @@ def _compare(options: argparse.Namespace) -> None:
             }
             for name in shared
         }
-        print(json.dumps(values, indent=2))
+        print(json.dumps(values, indent=2, allow_nan=False))
+        if lonely:
+            print(lonely, file=sys.stderr)
         return
     for name in shared:
         print(f"\n## {name}" + (" (DIFFERENT PROTOCOLS)" if apart[name] else ""))
         print("\n" + _table(found[name]))
-    alone = sorted(first.keys() ^ second.keys())
-    if alone:
-        print(f"\nIn one of the two files only: {', '.join(alone)}.")
+    if lonely:
+        print(f"\n{lonely}")
     print(f"\n{_HOW_TO_READ}")
 
 
@@ -119,7 +123,8 @@ def _read_measurements(path: Path) -> dict[str, Any]:
             f"{path}: there is no such file. Give the metrics.json of an evaluation, or its folder."
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        # What others wrote as NaN or Infinity is, as in diffct's own files, no value.
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except ValueError as error:
         raise ValueError(f"{path}: is no JSON.") from error
     try:

@@ -177,3 +177,27 @@ def test_other_json_is_refused_in_a_line(tmp_path, values):
     path.write_text(json.dumps(values))
     with pytest.raises(SystemExit, match=r"other\.json: is no result of diffct's evaluation"):
         main(["compare", str(path), str(path)])
+
+
+def test_no_value_compares_with_nothing_and_json_stays_json(tmp_path, capsys):
+    figures = copy.deepcopy(FIRST)
+    figures["FD[net]"]["samples"] = {"value": float("nan"), "interval": [float("nan")] * 2}
+    figures["manifold[net]"]["samples"]["recall"] = float("inf")
+    nothing = write(tmp_path / "nothing.json", figures)
+    both = json.loads((tmp_path / "nothing.json").read_text())
+    both["measurements"]["privacy"] = {
+        "protocol": {"measurement": "privacy"},
+        "figures": {"copies": {"suspicious": 1}},
+    }
+    (tmp_path / "both.json").write_text(json.dumps(both))
+    first = write(tmp_path / "first.json", FIRST)
+    for pair in ([first, str(tmp_path / "both.json")], [nothing, nothing]):
+        main(["compare", *pair, "--json"])
+        printed = capsys.readouterr()
+        found = json.loads(printed.out, parse_constant=pytest.fail)["distribution"]["figures"]
+        told = {comparison["figure"] for comparison in found}
+        assert "copies, suspicious" in told
+        assert not told & {"FD[net], samples", "manifold[net], samples, recall"}
+        main(["compare", *pair])
+        assert "nan" not in capsys.readouterr().out.lower()
+        assert ("only: privacy" in printed.err) == (pair[0] == first)
