@@ -110,14 +110,14 @@ def audit(
         raise ValueError(ONE_TRANSLATED)
     if not real:
         raise ValueError(NO_YARDSTICK)
-    pixels = _PixelSearch(cohort, device=device)
+    pixels, patients = _PixelSearch(cohort, device=device), cohort.held_out.patients
     nearest = pixels.of_set(samples)
     fitting = [network for network in networks if network.spatial_dims == len(samples.size)]
     found = _every_comparison(samples, nearest, pixels, networks=fitting, real=real)
     lean = training_share(
         [_nearest_patient(pair, cohort) for pair in nearest],
         train=cohort.train.patients,
-        held_out=cohort.held_out.patients,
+        held_out=patients,
     )
     attack = None if losses is None else _attack(losses)
     identical = same_images(samples, cohort.train)
@@ -159,7 +159,7 @@ def audit(
         },
         tables=[*([] if named is None else [named]), score_table(found)],
         pictures=[picture],
-        remarks=[*copy_remarks(found, copies, lean), *attack_remarks(attack)],
+        remarks=[*copy_remarks(found, copies, lean, patients), *attack_remarks(attack)],
         verdicts=[answer(copies, lean, attack)],
     )
 

@@ -159,8 +159,20 @@ def weigh(
     return Copies(samples, suspicious, nearer, held_out_patients, chance, identical)
 
 
-def copy_remarks(found: dict[str, Memorisation], copies: Copies, lean: TrainingShare) -> list[str]:
-    """Say what the audit found, in sentences; the first is the most serious."""
+def copy_remarks(
+    found: dict[str, Memorisation],
+    copies: Copies,
+    lean: TrainingShare,
+    held_out: Sequence[str] = (),
+) -> list[str]:
+    """Say what the audit found, in sentences; the first is the most serious.
+
+    Args:
+        found: By anatomy and by detail.
+        copies: Both together.
+        lean: How many samples are nearest to a training patient.
+        held_out: The patient of each held-out image.
+    """
     limits = " or ".join(
         f"{found[by].threshold:.3g} by {by} (as {found[by].false_alarms:.1%} of real images have)"
         for by in COMPARISONS
@@ -171,8 +183,20 @@ def copy_remarks(found: dict[str, Memorisation], copies: Copies, lean: TrainingS
         return [
             f"**Over-fitted: {shares}.** Samples resemble those whom the model was trained on.",
             sentence,
+            *_patient_remarks(copies, held_out),
         ]
-    return [sentence, f"{shares}."]
+    return [sentence, *_patient_remarks(copies, held_out), f"{shares}."]
+
+
+def _patient_remarks(copies: Copies, held_out: Sequence[str]) -> list[str]:
+    """Say that relatives pass for copies if images of a patient count as patients of their own."""
+    if not (copies.many and copies.enough_patients) or len(set(held_out)) < len(held_out):
+        return []
+    return [
+        "Each held-out image counts as a patient of its own. If some show the same patient (crops,"
+        " visits), samples may be as near to a training patient without being copies: name patients"
+        " by --patient-pattern, or data.patient_pattern in training."
+    ]
 
 
 def _copy_sentence(copies: Copies, limit: str) -> str:

@@ -106,12 +106,26 @@ def copies(suspicious=0, patients=40, chance=1.0, nearer=0):
     return Copies(20, suspicious, nearer, patients, chance)
 
 
+def found_nothing(samples):
+    scores = np.ones(samples)
+    return Memorisation(scores, 1.0, 0.2, scores < 0.2, 1.0, scores, 0.001, 1.0, 40)
+
+
+@pytest.mark.parametrize(
+    ("chance", "images_each", "doubted"), [(0.0, 1, True), (0.0, 2, False), (0.5, 1, False)]
+)
+def test_copies_may_be_relatives_if_nobody_named_the_patients(chance, images_each, doubted):
+    held_out = [str(number // images_each) for number in range(40 * images_each)]
+    remarks = copy_remarks(
+        dict.fromkeys(COMPARISONS, found_nothing(20)), copies(5, chance=chance), LEAN, held_out
+    )
+    assert any("--patient-pattern" in remark for remark in remarks) == doubted
+
+
 @pytest.mark.parametrize(("samples", "share"), [(1, "95%"), (4, "53%"), (16, "17%"), (200, "1.5%")])
 def test_what_few_samples_leave_open_is_said(samples, share):
-    scores = np.ones(samples)
-    found = Memorisation(scores, 1.0, 0.2, scores < 0.2, 1.0, scores, 0.001, 1.0, 40)
     remark, _ = copy_remarks(
-        dict.fromkeys(COMPARISONS, found), Copies(samples, 0, 0, 40, 1.0), LEAN
+        dict.fromkeys(COMPARISONS, found_nothing(samples)), Copies(samples, 0, 0, 40, 1.0), LEAN
     )
     # (1 - share) ** samples = 0.05
     assert f"of whose samples {share} are copies can give {samples} without one" in remark
