@@ -323,7 +323,8 @@ def read_command_line(
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the last checkpoint in output_dir, with the settings saved there",
+        help="go on from the last checkpoint in output_dir, with the settings saved there;"
+        " without a run there, begin one if settings are given",
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. optim.lr=2e-4")
     options = parser.parse_intermixed_args(arguments)

@@ -46,6 +46,8 @@ def test_every_part_is_float32_unless_another_type_is_asked_for(films):
     chosen = {"unet": torch.float16, "default": torch.float32}
     mixed = diffct.load_pipeline(films, device="cpu", dtype=chosen)
     assert types(mixed) == alike | {"unet": torch.float16}
+    with pytest.raises(ValueError, match="'float16' is no"):
+        diffct.load_pipeline(films, device="cpu", dtype="float16")
 
 
 def test_variants_device_maps_and_quantisation_reach_diffusers(films, tmp_path):

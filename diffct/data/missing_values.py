@@ -1,28 +1,11 @@
 """The words that programs write where a table has no value."""
 
-# What pandas counts as missing, and dashes. As a whole cell "None" is such a word, too: written by
-# pandas or by a person it says nothing. A sentence ends in a full stop: "None." is one.
-_WHOLE_CELLS = frozenset(
-    (
-        *(
-            "",
-            "-",
-            "--",
-            "–",
-            "—",
-            "nan",
-            "-nan",
-            "nat",
-            "n/a",
-            "#n/a",
-            "#n/a n/a",
-            "na",
-            "#na",
-            "<na>",
-        ),
-        *("null", "none", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
-    )
-)
+_DASHES = ("-", "--", "–", "—")  # Excel makes the longer ones
+# What pandas counts as missing. As a whole cell "None" is such a word, too: written by pandas or by
+# a person it says nothing. A sentence ends in a full stop: "None." is one.
+_WORDS = ("", "nan", "-nan", "nat", "n/a", "#n/a", "#n/a n/a", "na", "#na", "<na>", "null", "none")
+_NUMBERS = ("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan")
+_WHOLE_CELLS = frozenset((*_DASHES, *_WORDS, *_NUMBERS))
 # No words of any language, so that they are missing inside a text as well.
 _NO_WORDS = frozenset(("nan", "-nan", "nat", "n/a", "#n/a", "<na>"))
 

@@ -86,7 +86,24 @@ def test_rows_are_counted_as_a_spreadsheet_counts_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "cell", ["", " ", "nan", "NaN", "NAN", "N/A", "n/a", "NA", "#N/A", "<NA>", "NULL", "None", "-"]
+    "cell",
+    [
+        "",
+        " ",
+        "nan",
+        "NaN",
+        "NAN",
+        "N/A",
+        "n/a",
+        "NA",
+        "#N/A",
+        "<NA>",
+        "NULL",
+        "None",
+        "-",
+        "–",
+        "—",
+    ],
 )
 def test_a_cell_without_a_value_is_empty_in_every_column(tmp_path, cell):
     for column in range(3):
