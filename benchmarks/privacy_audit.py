@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 from tqdm.auto import tqdm
 
-from diffct.data.phantoms.chest import draw_patient, render_film
-from diffct.data.phantoms.chest_truth import draw_truth
-from diffct.data.phantoms.pelvis import pelvis_phantom
-from diffct.metrics.memorisation import NearestDistances, memorisation
-from diffct.metrics.neighbours import Gallery, Neighbours, NeighbourSearch
+from diffct.phantoms.chest.cohort import draw_patient, render_film
+from diffct.phantoms.chest.truth import draw_truth
+from diffct.phantoms.pelvis.cohort import pelvis_phantom
+from diffct.privacy.memorisation import NearestDistances, memorisation
+from diffct.privacy.neighbours import Gallery, Neighbours, NeighbourSearch
 
 ZOOM, SHIFT_PX, SHIFT_SLICES = 0.1, 3.0, 1.0
 BOTH = Neighbours._fields

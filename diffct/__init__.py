@@ -15,8 +15,8 @@ __version__ = "0.1.0"
 # diffusers' loader looks for the model classes and their base, ModelMixin, here.
 from diffusers.models.modeling_utils import ModelMixin
 
-from diffct.data.volume import Volume, read_volume
 from diffct.hub import load_pipeline, register
+from diffct.imaging.volume import Volume, read_volume
 from diffct.models import UNet3DModel
 from diffct.pipelines import (
     CT3DPipeline,

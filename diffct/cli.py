@@ -17,8 +17,8 @@ from diffct.commands.inspect import add_inspect
 from diffct.commands.sample import add_sample
 from diffct.commands.translate import add_translate
 from diffct.cores import share_cores
-from diffct.evaluation.command import add_evaluate
-from diffct.evaluation.compare import add_compare
+from diffct.eval.command import add_evaluate
+from diffct.eval.compare import add_compare
 from diffct.prepare.command import add_arguments
 
 _INTERRUPTED, _NO_READER = 130, 141  # as shells count an end by SIGINT and by SIGPIPE

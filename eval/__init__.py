@@ -1,1 +1,1 @@
-"""Evaluation entry points."""
+"""The evaluation of pipelines and of samples."""

@@ -195,7 +195,7 @@ def _check_range(tensor: Tensor, name: object) -> None:
     raise ValueError(
         f"{name} has values from {low:g} to {high:g}, not in [0, 1]. {hint} For raw intensities"
         " give the path of the NIfTI file, or use robust_range and to_unit_range of"
-        " diffct.data.intensity on the whole volume."
+        " diffct.imaging.intensity on the whole volume."
     )
 
 

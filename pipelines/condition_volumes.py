@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from diffusers.utils import logging
 
-from diffct.data.dicom import read_scan_source
-from diffct.data.intensity import foreground, robust_range, to_unit_range
-from diffct.data.slices import turn_to_plane
-from diffct.data.transforms import resample_onto
-from diffct.data.volume import Volume, read_stored
+from diffct.imaging.dicom import read_scan_source
+from diffct.imaging.intensity import foreground, robust_range, to_unit_range
+from diffct.imaging.slices import turn_to_plane
+from diffct.imaging.transforms import resample_onto
+from diffct.imaging.volume import Volume, read_stored
 
 logger = logging.get_logger(__name__)
 

@@ -9,8 +9,8 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
-from diffct.data.transforms import to_hounsfield
-from diffct.data.volume import canonical_affine, check_spacing_mm
+from diffct.imaging.transforms import to_hounsfield
+from diffct.imaging.volume import canonical_affine, check_spacing_mm
 from diffct.models import UNet3DModel
 from diffct.pipelines.denoising import DenoisingPipeline, Generators, State
 from diffct.pipelines.outputs import CT3DPipelineOutput

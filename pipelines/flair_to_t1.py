@@ -11,7 +11,7 @@ from diffusers.utils import logging
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from diffct.data.volume import check_spacing_mm
+from diffct.imaging.volume import check_spacing_mm
 from diffct.models.fingerprint import is_base_unet
 from diffct.pipelines.checks import as_texts
 from diffct.pipelines.condition_images import (

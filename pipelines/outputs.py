@@ -9,9 +9,9 @@ import torch
 from diffusers.utils import BaseOutput
 from PIL import Image
 
-from diffct.data.montage import save_montage
-from diffct.data.radiograph import write_png
-from diffct.data.volume import Volume, write_nifti
+from diffct.figures.montage import save_montage
+from diffct.imaging.radiograph import write_png
+from diffct.imaging.volume import Volume, write_nifti
 
 SYNTHETIC = "Synthetic: made by a diffusion model"
 """What every NIfTI file says in its header."""

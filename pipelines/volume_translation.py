@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diffct.data.image_folder import SPREAD_DESCRIPTION
-from diffct.data.intensity import foreground, removed_background
-from diffct.data.slices import cut_slice, put_slice, tissue_window
-from diffct.data.transforms import resample, resample_onto
-from diffct.data.volume import NIFTI_ENDINGS, Volume, reorient, write_nifti
+from diffct.imaging.image_folder import SPREAD_DESCRIPTION
+from diffct.imaging.intensity import foreground, removed_background
+from diffct.imaging.slices import cut_slice, put_slice, tissue_window
+from diffct.imaging.transforms import resample, resample_onto
+from diffct.imaging.volume import NIFTI_ENDINGS, Volume, reorient, write_nifti
 from diffct.pipelines.coherent_noise import coherent_noise
 from diffct.pipelines.condition_volumes import (
     Scan,

@@ -17,10 +17,10 @@ from PIL import Image
 
 import diffct
 from diffct.cli import main
-from diffct.data.image_folder import find_images
 from diffct.data.manifest import read_manifest
-from diffct.data.phantoms.pelvis import pelvis_phantom
-from diffct.data.volume import write_nifti
+from diffct.imaging.image_folder import find_images
+from diffct.imaging.volume import write_nifti
+from diffct.phantoms.pelvis.cohort import pelvis_phantom
 from diffct.pipelines.schedulers import SCHEDULERS
 from tests.pipelines.tiny_flair import head_affine, make_flair_pipeline, write_head
 

@@ -10,8 +10,8 @@ import pytest
 from diffusers import DDPMScheduler
 
 from diffct.config import POSITIVE, finite_number, load_config, within
-from diffct.data.ct_dataset import CTDataConfig, check_settings
-from diffct.data.volume import Volume, canonical_affine, read_volume, write_nifti
+from diffct.data.volume_dataset import CTDataConfig, check_settings
+from diffct.imaging.volume import Volume, canonical_affine, read_volume, write_nifti
 from diffct.models import UNet3DModel
 from diffct.pipelines import CT3DPipeline
 from diffct.train import train_ct3d, train_text_to_image

@@ -33,14 +33,14 @@ from torch.utils.data import DataLoader, Subset
 
 from diffct.atomic import atomic_file, atomic_folder
 from diffct.config import read_command_line, within
-from diffct.data.comparison import save_comparison
 from diffct.data.images import (
     ImageAugmentationConfig,
     ImageDataConfig,
     ImageDataset,
     check_images,
-    load_image_manifest,
 )
+from diffct.figures.comparison import save_comparison
+from diffct.metrics.lpips import load_perceptual
 from diffct.metrics.similarity import (
     describe,
     ms_ssim_kernel,
@@ -48,6 +48,7 @@ from diffct.metrics.similarity import (
     summarise,
     to_film,
 )
+from diffct.phantoms.bootstrap import load_image_manifest
 from diffct.training.adversarial import (
     AdversarialStep,
     make_adversarial_step,
@@ -55,7 +56,6 @@ from diffct.training.adversarial import (
 )
 from diffct.training.checkpoints import Progress
 from diffct.training.loop import Events, fit
-from diffct.training.perceptual import load_perceptual
 from diffct.training.reconstruction import (
     LatentStatistics,
     Reconstruction,

@@ -28,16 +28,16 @@ from torch import Tensor
 
 from diffct.atomic import atomic_folder
 from diffct.config import PATH, read_command_line, within
-from diffct.data.brain import (
+from diffct.data.conditions import (
     BrainDataConfig,
     load_brain_pairs,
     pick_evenly,
     slice_geometry,
 )
-from diffct.data.comparison import save_translation
 from diffct.data.images import ImageAugmentationConfig
 from diffct.data.manifest import Manifest, read_manifest
 from diffct.data.pairs import PairedDataset
+from diffct.figures.comparison import save_translation
 from diffct.metrics.similarity import to_film
 from diffct.models.controlled_unet import make_controlnet
 from diffct.models.latent_diffusion import LatentDiffusionParts, load_base

@@ -26,12 +26,12 @@ from accelerate import Accelerator
 from diffct.atomic import atomic_folder
 from diffct.config import PATH, read_command_line, within
 from diffct.cores import count_cores
-from diffct.data.ct import CTCohort, CTDataConfig, prepare_cohort
-from diffct.data.montage import save_montage
-from diffct.data.phantoms.pelvis import write_pelvis_cohort
 from diffct.data.splits import save_split
+from diffct.data.volumes import CTCohort, CTDataConfig, prepare_cohort
+from diffct.figures.montage import save_montage
 from diffct.hub import load_pipeline
 from diffct.models import UNet3DModel
+from diffct.phantoms.pelvis.cohort import write_pelvis_cohort
 from diffct.pipelines import CT3DPipeline
 from diffct.pipelines.scheduler_check import make_scheduler, replace_scheduler
 from diffct.sections import check_arguments, section_named

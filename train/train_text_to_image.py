@@ -28,16 +28,16 @@ from torch import Tensor
 
 from diffct.atomic import atomic_folder
 from diffct.config import PATH, read_command_line, within
-from diffct.data.contact_sheet import save_contact_sheet
-from diffct.data.cxr import (
+from diffct.data.images import ImageAugmentationConfig
+from diffct.data.manifest import Manifest
+from diffct.data.prompts import (
     Encoders,
     PairedDataset,
     PromptConfig,
     TextToImageDataConfig,
     load_pairs,
 )
-from diffct.data.images import ImageAugmentationConfig, load_image_manifest
-from diffct.data.manifest import Manifest
+from diffct.figures.contact_sheet import save_contact_sheet
 from diffct.models.latent_diffusion import (
     SMALL,
     LatentDiffusionParts,
@@ -50,6 +50,7 @@ from diffct.models.latent_diffusion import (
 from diffct.models.latent_space import LatentSpace
 from diffct.models.text_conditioned import TextConditionedUNet
 from diffct.models.text_encoding import embed, tokenize
+from diffct.phantoms.bootstrap import load_image_manifest
 from diffct.pipelines import CXRTextToImagePipeline, TextToImagePipeline
 from diffct.pipelines.scheduler_check import make_scheduler, replace_scheduler
 from diffct.pipelines.schedulers import find_scheduler
@@ -205,8 +206,7 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
         folder=folder,
         seed=config.seed,
     )
-    accelerator.print(f"Done. Model: {folder / events.product}, best on validation beside it.")
-    accelerator.print(f"Loss: {folder / 'loss.png'}, previews, if any: {folder / 'previews'}.")
+    accelerator.print(f"Done. Model: {folder / events.product}; loss and previews beside it.")
     accelerator.end_training()
 
 

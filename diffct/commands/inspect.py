@@ -5,8 +5,8 @@ import json
 import sys
 
 from diffct.config import path_argument
-from diffct.data.inspection import format_reports, inspect_manifest, inspect_scans
 from diffct.data.manifest import MANIFEST_NAME
+from diffct.inspection.overview import format_reports, inspect_manifest, inspect_scans
 
 _MODALITIES = {"ct": "CT", "mr": "MR", "film": "film"}
 

@@ -7,18 +7,18 @@ import numpy as np
 
 from diffct.commands.loading import add_pipeline_arguments, load_chosen
 from diffct.config import finite_number, path_argument
-from diffct.data.contact_sheet import save_contact_sheet
-from diffct.data.volume import Volume
-from diffct.data.windows import WINDOWS, parse_window
 from diffct.destination import prove_writable, refuse_earlier_samples, replace_samples
+from diffct.figures.contact_sheet import save_contact_sheet
+from diffct.imaging.ct_export import write_ct_series
+from diffct.imaging.dx_export import check_pixel_spacing, write_dx
+from diffct.imaging.volume import Volume
+from diffct.imaging.windows import WINDOWS, parse_window
 from diffct.pipelines import (
     CT3DPipeline,
     CXRTextToImagePipeline,
     FlairToT1Pipeline,
     TextToImagePipeline,
 )
-from diffct.pipelines.ct_series import write_ct_series
-from diffct.pipelines.dicom import check_pixel_spacing, write_dx
 from diffct.pipelines.sampling import sample_images, sample_volumes
 
 _MOST_SHOWN = 64  # films on a contact sheet

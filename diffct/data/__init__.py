@@ -1,1 +1,1 @@
-"""Medical images as arrays with physical meaning."""
+"""Data sets that networks learn from."""

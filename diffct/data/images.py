@@ -20,10 +20,9 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from diffct.cores import count_cores
-from diffct.data.contrast import is_blank
-from diffct.data.manifest import Manifest, ManifestRow, read_manifest
-from diffct.data.phantoms.chest import write_chest_cohort
-from diffct.data.radiograph import read_radiograph
+from diffct.data.manifest import Manifest, ManifestRow
+from diffct.imaging.contrast import is_blank
+from diffct.imaging.radiograph import read_radiograph
 
 _PROBLEMS_LISTED = 10
 
@@ -206,40 +205,6 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         except (ValueError, OSError) as error:
             place = self.manifest.rows.index(row) + 1
             raise ValueError(f"Row {place} of the manifest: {error}") from error
-
-
-def load_image_manifest(
-    config: ImageDataConfig, *, output: Path, seed: int, main: bool
-) -> Manifest:
-    """Read the manifest, or write and read synthetic chest films if none is named.
-
-    Args:
-        config: The images.
-        output: The run's folder; synthetic films go to `phantoms/` in it.
-        seed: Which synthetic films.
-        main: Whether this process writes them; the others come when it is done.
-
-    Returns:
-        The manifest, with training images.
-
-    Raises:
-        FileNotFoundError: The manifest or images are missing.
-        ValueError: The manifest is wrong (see `read_manifest`), has no training images, or the
-            size is not two positive numbers.
-    """
-    if len(config.size) != 2 or min(config.size) < 1:
-        raise ValueError(f"data.size={list(config.size)}; give two pixel counts (height, width).")
-    folder = config.manifest
-    if folder is None:
-        folder = output / "phantoms"
-        if main:
-            print("No data.manifest given: training on SYNTHETIC chest films.")
-            size = (config.size[0], config.size[1])
-            write_chest_cohort(folder, films=config.phantom_films, seed=seed, size=size)
-    manifest = read_manifest(folder)
-    if not manifest.split("train"):
-        raise ValueError(f"{folder}: no row of the manifest has the split 'train'.")
-    return manifest
 
 
 class Readable(Protocol):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from diffct.atomic import atomic_file
-from diffct.data.missing_values import is_missing, is_no_sentence
+from diffct.imaging.missing_values import is_missing, is_no_sentence
 
 MANIFEST_NAME = "manifest.jsonl"
 SplitName = Literal["train", "validation", "test"]

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from diffct.data import dicom
+from diffct.imaging import dicom
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -10,11 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from .ct_tissue import hu_histogram, tissue_volumes, wasserstein_per_window, window_shares
-from .hounsfield import body_mask
-from .intervals import Estimate, bootstrap_mean, number_groups
-from .noise_power import NoisePower, noise_power
-from .volumes import slice_to_slice_difference
+from diffct.metrics.ct_tissue import (
+    hu_histogram,
+    tissue_volumes,
+    wasserstein_per_window,
+    window_shares,
+)
+from diffct.metrics.hounsfield import body_mask
+from diffct.metrics.intervals import Estimate, bootstrap_mean, number_groups
+from diffct.metrics.noise_power import NoisePower, noise_power
+from diffct.metrics.volumes import slice_to_slice_difference
 
 
 @dataclass(frozen=True)

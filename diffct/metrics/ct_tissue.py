@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .hounsfield import BODY_ABOVE_HU, BONE_ABOVE_HU, body_mask
+from diffct.metrics.hounsfield import BODY_ABOVE_HU, BONE_ABOVE_HU, body_mask
 
 HISTOGRAM_HU = (-1024, 3071)
 

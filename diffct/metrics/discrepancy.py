@@ -13,8 +13,8 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 import torch
 
-from .distribution import Features, as_features, check_same_width
-from .intervals import Estimate, jackknife, number_groups
+from diffct.metrics.distribution import Features, as_features, check_same_width
+from diffct.metrics.intervals import Estimate, jackknife, number_groups
 
 _ROWS_AT_ONCE = 1024
 

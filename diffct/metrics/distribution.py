@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator, Sequence
 import numpy as np
 import torch
 
-from .intervals import Estimate, jackknife, number_groups
+from diffct.metrics.intervals import Estimate, jackknife, number_groups
 
 Features = torch.Tensor | np.ndarray
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .feature_recipes import FEATURE_RECIPES, RANDOM_NETWORKS, FeatureRecipe
-from .feature_weights import file_sha256, fill_weights, read_weights
+from diffct.metrics.feature_recipes import FEATURE_RECIPES, RANDOM_NETWORKS, FeatureRecipe
+from diffct.metrics.feature_weights import file_sha256, fill_weights, read_weights
 
 # What resampling may add to [0, 1].
 _ROUNDING = 1e-4

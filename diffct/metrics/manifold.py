@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .distribution import Features, as_features, check_same_width
+from diffct.metrics.distribution import Features, as_features, check_same_width
 
 _ROWS_AT_ONCE = 256
 

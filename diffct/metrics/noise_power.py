@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from .hounsfield import body_mask
+from diffct.metrics.hounsfield import body_mask
 
 # Muscle and organs, without fat and bone.
 _EVEN_TISSUE_HU = (-30.0, 200.0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .features import FeatureNetwork
+from diffct.metrics.features import FeatureNetwork
 
 Plane = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[Plane, ...] = get_args(Plane)

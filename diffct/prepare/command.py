@@ -3,10 +3,10 @@
 import argparse
 
 from diffct.config import path_argument
-from diffct.prepare.brain_command import add_brain
-from diffct.prepare.folder_and_csv import prepare_radiographs
+from diffct.phantoms.command import add_phantoms
+from diffct.prepare.brain.command import add_brain
 from diffct.prepare.mimic_cxr import prepare_mimic_cxr
-from diffct.prepare.phantom_command import add_phantoms
+from diffct.prepare.radiographs import prepare_radiographs
 from diffct.prepare.run_arguments import add_run_arguments
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from diffct.data.copies import find_film_copies, thumbnail
-from diffct.data.dicom_film import UnusableFilmError, header_remarks, read_pixel_spacing_mm
 from diffct.data.manifest import MANIFEST_NAME, ManifestRow, SplitName, write_manifest
 from diffct.data.patients import join_patients
-from diffct.data.radiograph import (
+from diffct.imaging.copies import find_film_copies, thumbnail
+from diffct.imaging.dicom_film import UnusableFilmError, header_remarks, read_pixel_spacing_mm
+from diffct.imaging.radiograph import (
     read_notes,
     read_radiograph,
     read_source_film,

@@ -22,8 +22,8 @@ from typing import Literal
 from tqdm.auto import tqdm
 
 from diffct.data.manifest import SplitName
-from diffct.data.reports import report_sentences
 from diffct.prepare.films import Film, prepare_films
+from diffct.prepare.radiology_reports import report_sentences
 from diffct.prepare.report import PreparationReport
 from diffct.prepare.tables import read_table
 

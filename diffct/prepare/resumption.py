@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffct.atomic import PARTIAL_MARK, atomic_file
-from diffct.data.volume import source_files
+from diffct.imaging.volume import source_files
 
 SETTINGS_NAME = "prepare_settings.json"
 

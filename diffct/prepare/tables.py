@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from diffct.data.missing_values import is_missing
+from diffct.imaging.missing_values import is_missing
 
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

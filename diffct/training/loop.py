@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from diffct.config import within
+from diffct.figures.curves import save_loss_curve
 from diffct.training.checkpoints import Checkpoints, Progress
-from diffct.training.curves import save_loss_curve
 from diffct.training.interruption import Interrupted, Interruption
 from diffct.training.launcher import resume_command
 from diffct.training.randomness import reseed

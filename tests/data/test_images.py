@@ -14,11 +14,11 @@ from diffct.data.images import (
     ImageDataset,
     Motion,
     check_images,
-    load_image_manifest,
     move,
 )
 from diffct.data.manifest import Manifest, ManifestRow, read_manifest, write_manifest
-from diffct.data.radiograph import write_png
+from diffct.imaging.radiograph import write_png
+from diffct.phantoms.bootstrap import load_image_manifest
 
 
 def smooth_film(seed: int, height: int, width: int) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from diffct.data.phantoms.pelvis import write_pelvis_cohort
-from diffct.data.volume import Volume, read_volume, write_nifti
 from diffct.eval.hounsfield import main
+from diffct.imaging.volume import Volume, read_volume, write_nifti
+from diffct.phantoms.pelvis.cohort import write_pelvis_cohort
 
 
 def test_samples_that_are_20_hu_too_dense_are_reported_so(tmp_path, capsys):

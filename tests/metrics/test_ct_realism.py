@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from diffct.data.phantoms.pelvis import PELVIS_LABELS, pelvis_phantom
 from diffct.metrics.ct_realism import compare_realism, measure_volume, realism_figures
 from diffct.metrics.ct_tissue import (
     hu_histogram,
@@ -16,6 +15,7 @@ from diffct.metrics.ct_tissue import (
     window_shares,
 )
 from diffct.metrics.noise_power import noise_power
+from diffct.phantoms.pelvis.cohort import PELVIS_LABELS, pelvis_phantom
 
 SPACING_MM = (8.0, 6.5, 6.5)
 

@@ -13,9 +13,9 @@ from torch.nn import functional
 from torchvision.models import resnet50
 from torchxrayvision import models as xrv
 
-from diffct.data.phantoms.chest import draw_patient, draw_truth, render_film
 from diffct.metrics.feature_recipes import FEATURE_RECIPES, build_medicalnet
 from diffct.metrics.features import load_feature_network, result_name
+from diffct.phantoms.chest.cohort import draw_patient, draw_truth, render_film
 
 XRV, RADIMAGENET, MEDICALNET = "xrv-densenet121-all", "radimagenet-resnet50", "medicalnet-resnet10"
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from diffct.data.phantoms.pelvis import PELVIS_LABELS, pelvis_phantom
 from diffct.metrics.hounsfield import body_mask, tissue_statistics
+from diffct.phantoms.pelvis.cohort import PELVIS_LABELS, pelvis_phantom
 
 
 def test_a_drawn_body_is_measured_exactly():

@@ -13,8 +13,8 @@ from PIL import Image
 
 import diffct
 from diffct import FlairToT1Pipeline, TextToImagePipeline
-from diffct.data.intensity import robust_range, to_unit_range
-from diffct.data.slices import turn_to_plane
+from diffct.imaging.intensity import robust_range, to_unit_range
+from diffct.imaging.slices import turn_to_plane
 from diffct.models.fingerprint import record_base_unet
 from tests.pipelines.tiny_flair import (
     PROMPT,

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from diffct import FlairToT1Pipeline, Volume
-from diffct.data.image_folder import find_images
-from diffct.data.intensity import removed_background
+from diffct.imaging.image_folder import find_images
+from diffct.imaging.intensity import removed_background
 from diffct.pipelines.condition_volumes import read_condition
-from tests.data.dicom_files import MR, write_series
+from tests.imaging.dicom_files import MR, write_series
 from tests.pipelines.tiny_flair import head_affine, make_flair_pipeline, write_head
 
 FAST = {"num_inference_steps": 1}

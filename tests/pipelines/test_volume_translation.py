@@ -10,14 +10,14 @@ import torch
 from scipy import ndimage
 
 from diffct import FlairToT1Pipeline, Volume
-from diffct.data.intensity import (
+from diffct.imaging.intensity import (
     foreground,
     removed_background,
     robust_range,
     to_unit_range,
 )
-from diffct.data.slices import tissue_window, turn_to_plane
-from diffct.data.volume import read_stored
+from diffct.imaging.slices import tissue_window, turn_to_plane
+from diffct.imaging.volume import read_stored
 from diffct.pipelines.coherent_noise import coherent_noise
 from tests.pipelines.tiny_flair import (
     head_affine,

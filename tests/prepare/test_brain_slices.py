@@ -16,14 +16,14 @@ import pytest
 from PIL import Image
 
 from diffct.cli import main
-from diffct.data.brain_rows import BrainSlice
-from diffct.data.intensity import from_unit_range
+from diffct.data.condition_rows import BrainSlice
 from diffct.data.manifest import SPLITS, Manifest, ManifestRow, read_manifest
-from diffct.data.slices import put_slice, turn_to_plane
-from diffct.data.volume import Volume, read_stored, reorient
-from diffct.prepare.brain import prepare_brain
-from diffct.prepare.brain_pairs import find_bids, find_by_patterns
-from tests.data.dicom_files import MR, stored_values, write_series
+from diffct.imaging.intensity import from_unit_range
+from diffct.imaging.slices import put_slice, turn_to_plane
+from diffct.imaging.volume import Volume, read_stored, reorient
+from diffct.prepare.brain.discovery import find_bids, find_by_patterns
+from diffct.prepare.brain.preparation import prepare_brain
+from tests.imaging.dicom_files import MR, stored_values, write_series
 from tests.prepare import brain_trees
 from tests.prepare.runs import children, contents
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from diffct.data.manifest import read_manifest
-from diffct.data.phantoms.chest import write_chest_cohort
-from tests.prepare.test_folder_and_csv import prepare, write_dicom, write_table
+from diffct.phantoms.chest.cohort import write_chest_cohort
+from tests.prepare.test_radiographs import prepare, write_dicom, write_table
 
 
 @pytest.fixture(scope="module")

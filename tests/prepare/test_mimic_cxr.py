@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from diffct.cli import main
 from diffct.data.manifest import SPLITS, read_manifest
-from diffct.data.radiograph import read_radiograph
+from diffct.imaging.radiograph import read_radiograph
 from diffct.prepare.mimic_cxr import prepare_mimic_cxr
 from tests.prepare.runs import children, contents
 

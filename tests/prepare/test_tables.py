@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from diffct.data.missing_values import is_missing
-from diffct.data.reports import split_sentences
+from diffct.imaging.missing_values import is_missing
+from diffct.prepare.radiology_reports import split_sentences
 from diffct.prepare.tables import read_table
 
 NEEDED = ("image", "text")

@@ -6,7 +6,7 @@ import numpy as np
 from diffusers import AutoencoderKL, DDIMScheduler
 
 from diffct.data.manifest import ManifestRow, write_manifest
-from diffct.data.radiograph import write_png
+from diffct.imaging.radiograph import write_png
 from diffct.models.latent_diffusion import make_unet
 from diffct.models.latent_space import LatentSpace
 from diffct.models.small_text_encoder import make_small_text_encoder

@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from diffct.data.manifest import ManifestRow, write_manifest
-from diffct.data.radiograph import write_png
+from diffct.imaging.radiograph import write_png
 
 SPLITS = {"t": "train", "v": "validation", "e": "test"}
 REPORT = ("No pleural effusion.", "The heart is normal.", "There is a left nodule.")

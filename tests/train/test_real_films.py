@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import diffct
-from diffct.data.projection import write_projected_cohort
-from diffct.data.volume import read_volume
+from diffct.imaging.volume import read_volume
+from diffct.phantoms.chest.projection import write_projected_cohort
 from diffct.train import train_autoencoder, train_text_to_image
 from tests.train.films import TINY
 

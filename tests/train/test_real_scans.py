@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import diffct
-from diffct.data.transforms import crop
-from diffct.data.volume import read_volume, write_nifti
+from diffct.imaging.transforms import crop
+from diffct.imaging.volume import read_volume, write_nifti
 from diffct.train.train_ct3d import CONFIGS, main
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffct.data.manifest import ManifestRow, write_manifest
-from diffct.data.radiograph import write_png
+from diffct.imaging.radiograph import write_png
 from tests.train.resumption import LAST, MOMENTS, prepare_rerun
 
 pytestmark = pytest.mark.slow

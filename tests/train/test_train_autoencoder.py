@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from diffct.data.manifest import ManifestRow, write_manifest
-from diffct.data.radiograph import write_png
+from diffct.imaging.radiograph import write_png
 from diffct.train.train_autoencoder import CONFIGS, AutoencoderConfig, main
 
 TINY = [

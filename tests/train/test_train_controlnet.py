@@ -14,8 +14,8 @@ from skimage.feature import match_template
 from skimage.transform import resize
 
 import diffct
-from diffct.data.contact_sheet import _DOTS_PER_INCH, _TILE_INCHES
-from diffct.data.radiograph import read_radiograph
+from diffct.figures.contact_sheet import _DOTS_PER_INCH, _TILE_INCHES
+from diffct.imaging.radiograph import read_radiograph
 from diffct.models.fingerprint import is_base_unet
 from diffct.train.train_controlnet import main
 from tests.train.brains import PROMPT, TINY, write_base, write_pairs

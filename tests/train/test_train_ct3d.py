@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import diffct
-from diffct.data.phantoms.pelvis import write_pelvis_cohort
+from diffct.phantoms.pelvis.cohort import write_pelvis_cohort
 from diffct.train.train_ct3d import CONFIGS, CT3DConfig, main
 
 TINY = [

@@ -4,8 +4,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from diffct.data.cxr import PromptConfig, Prompts
 from diffct.data.latents import CachedLatents
+from diffct.data.prompts import PromptConfig, Prompts
 from diffct.models.latent_space import LatentSpace
 from diffct.models.small_text_encoder import make_small_text_encoder
 from diffct.models.text_encoding import embed, tokenize

@@ -1,0 +1,236 @@
+"""Slices of one contrast with the slices of others that guide a translation: system 3's data.
+
+Target and conditions are two data sets that draw the same motion for the same (seed, epoch, index):
+a pair is augmented jointly without either knowing of the other, and the target may come encoded.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from diffct.data.condition_rows import BrainSlice
+from diffct.data.images import (
+    ImageAugmentationConfig,
+    ImageDataset,
+    check_images,
+    cut_centre,
+    draw_motion,
+    move,
+    read_cuttable,
+)
+from diffct.data.latents import encode_ahead
+from diffct.data.manifest import Manifest, ManifestRow
+from diffct.data.pairs import PairedDataset
+
+# Apart from the stream that motions are drawn from.
+_DROPOUT_STREAM = 1
+
+
+@dataclass
+class BrainDataConfig:
+    """The pairs.
+
+    Args:
+        manifest: What `diffct prepare brain` wrote: its folder or its file.
+        size: Pixels (height, width) that are cut out around the centre.
+        conditions: Images that guide the translation, by their names in the manifest; they become
+            the ControlNet's channels in this order.
+        condition_dropout: How likely one of several conditions is left out (black) in training, so
+            that one may be missing later; at least one always stays.
+        validation_slices: How many held-out slices validate, evenly picked; None for all.
+        cache_latents: Encode every target once, and keep mean and standard deviation on disk.
+        cache_dir: Where; None means a folder in the output.
+    """
+
+    manifest: str = field(default="outputs/brain/slices", metadata={"path": True})
+    size: list[int] = field(default_factory=lambda: [112, 80])
+    conditions: list[str] = field(default_factory=lambda: ["FLAIR"])
+    condition_dropout: float = field(default=0.1, metadata={"within": (0, 1)})
+    validation_slices: int | None = field(default=200, metadata={"within": (0, math.inf)})
+    cache_latents: bool = False
+    cache_dir: str | None = field(default=None, metadata={"path": True})
+
+
+class ConditionImages(Dataset[dict[str, Tensor]]):
+    """Conditions as items `{"condition": float32 (C, H, W) in [0, 1]}`; a missing one is black.
+
+    Args:
+        manifest: Where the rows are from.
+        rows: The slices.
+        config: Which conditions, and their size.
+        augmentation: Changes by chance, the same as those of the targets; None for none.
+        dropout: How likely a condition is left out.
+        seed: Seed of that chance.
+
+    Raises:
+        ValueError: A row has none of the conditions.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        rows: Sequence[ManifestRow],
+        *,
+        config: BrainDataConfig,
+        augmentation: ImageAugmentationConfig | None = None,
+        dropout: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.folder = manifest.folder
+        self.config = config
+        self.files = [self._find(manifest, row) for row in rows]
+        places = {row.image: line for line, row in enumerate(manifest.rows, 1)}
+        self.lines = [places[row.image] for row in rows]
+        self.augmentation = augmentation
+        self.dropout = dropout
+        self.seed = seed
+        # Shared memory, since workers that live on after an epoch hold a copy of this object.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the chance of this epoch; call it before the epoch's first batch."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        place = (self.seed, int(self._epoch), index)
+        kept = self._draw_kept(index, np.random.default_rng((*place, _DROPOUT_STREAM)))
+        read = self.read(index, kept)
+        height, width = next(iter(read.values())).shape
+        stack = torch.zeros(len(self.config.conditions), height, width)
+        for channel, name in enumerate(self.config.conditions):
+            if name in read:
+                stack[channel] = torch.from_numpy(read[name])
+        if self.augmentation is not None:
+            stack = move(stack, draw_motion(np.random.default_rng(place), self.augmentation))
+        return {"condition": cut_centre(stack, self.config.size)}
+
+    def read(self, index: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Read the conditions of a slice, float32 in [0, 1], (H, W) each.
+
+        Args:
+            index: The slice.
+            names: Which conditions; None for all that are there.
+
+        Raises:
+            ValueError: One cannot be read, is smaller than the size that is cut out of it, shows
+                nothing there, or differs in size from another; its row is named.
+        """
+        files = self.files[index]
+        try:
+            read = {
+                name: read_cuttable(files[name], self.config.size) for name in names or list(files)
+            }
+            if len({film.shape for film in read.values()}) > 1:
+                sizes = ", ".join(f"{name} {film.shape}" for name, film in read.items())
+                raise ValueError(f"its conditions differ in size: {sizes}")
+        except (ValueError, OSError) as error:
+            raise ValueError(f"Row {self.lines[index]} of the manifest: {error}") from error
+        return read
+
+    def _draw_kept(self, index: int, rng: np.random.Generator) -> list[str]:
+        """Choose which of a slice's conditions are shown."""
+        there = list(self.files[index])
+        kept = [
+            name
+            for name, draw in zip(there, rng.random(len(there)), strict=True)
+            if draw >= self.dropout
+        ]
+        return kept or [there[rng.integers(len(there))]]
+
+    def _find(self, manifest: Manifest, row: ManifestRow) -> dict[str, Path]:
+        """Return the files of a row's conditions."""
+        listed = BrainSlice.from_row(row).conditions
+        wanted = self.config.conditions
+        found = {name: self.folder / listed[name].image for name in wanted if name in listed}
+        if not found:
+            line = manifest.rows.index(row) + 1
+            raise ValueError(
+                f"Row {line} of the manifest has none of data.conditions={list(wanted)}; it has"
+                f" {', '.join(listed) or 'no condition'}."
+            )
+        return found
+
+
+def load_brain_pairs(
+    manifest: Manifest,
+    rows: Sequence[ManifestRow],
+    *,
+    config: BrainDataConfig,
+    augmentation: ImageAugmentationConfig | None,
+    autoencoder: nn.Module,
+    encode: Callable[[Tensor], tuple[Tensor, Tensor]],
+    cache_dir: Path,
+    seed: int,
+    show_progress: bool,
+) -> PairedDataset:
+    """Open slices with their conditions, the targets encoded ahead where `config` says so.
+
+    Args:
+        manifest: Where the rows are from.
+        rows: The slices.
+        config: The data.
+        augmentation: Changes of training pairs; None, as for validation, for none.
+        autoencoder: Names the cache by its weights.
+        encode: Images (B, 1, H, W) to mean and standard deviation of their latents.
+        cache_dir: Where encoded slices are kept.
+        seed: Seed of the run.
+        show_progress: Show progress bars.
+
+    Returns:
+        Items of `condition`, and of `image` or `latent_mean` and `latent_std`.
+
+    Raises:
+        ValueError: Images cannot be read, or a row has none of the conditions.
+    """
+    images = ImageDataset(manifest, rows, size=config.size, augmentation=augmentation, seed=seed)
+    conditions = ConditionImages(
+        manifest,
+        rows,
+        config=config,
+        augmentation=augmentation,
+        dropout=config.condition_dropout if augmentation is not None else 0.0,
+        seed=seed,
+    )
+    check_images(conditions, show_progress=show_progress)
+    if config.cache_latents:
+        images = encode_ahead(
+            images,
+            encode,
+            autoencoder=autoencoder,
+            folder=cache_dir,
+            show_progress=show_progress,
+        )
+    else:
+        check_images(images, show_progress=show_progress)
+    return PairedDataset(images, conditions)
+
+
+def pick_evenly(rows: Sequence[ManifestRow], number: int | None) -> list[ManifestRow]:
+    """Return some rows, evenly picked; all of them for None."""
+    if number is None or number >= len(rows):
+        return list(rows)
+    return [rows[index] for index in np.linspace(0, len(rows) - 1, number).round().astype(int)]
+
+
+def slice_geometry(rows: Sequence[ManifestRow]) -> dict[str, Any]:
+    """Return what inference must know of the slices.
+
+    Args:
+        rows: At least one.
+
+    Returns:
+        "plane", and "spacing_mm": the median distance of rows and of columns.
+    """
+    slices = [BrainSlice.from_row(row) for row in rows]
+    spacings = np.median([piece.spacing_mm for piece in slices], axis=0)
+    return {"plane": slices[0].plane, "spacing_mm": spacings.round(4).tolist()}

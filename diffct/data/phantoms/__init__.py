@@ -1,1 +1,0 @@
-"""Procedural patients with known truth."""

@@ -1,0 +1,206 @@
+"""Prepared CT scans as a data set, and the settings of system 1's data.
+
+A prepared scan is two files that `ct_preparation` writes: its HU as int16, mapped into memory here,
+and its facts as JSON beside it.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from diffct.imaging.transforms import (
+    Augmentation,
+    augment,
+    crop,
+    draw_augmentation,
+    to_model_range,
+)
+from diffct.imaging.volume import SPACING_BOUNDS_MM, Volume
+
+AXES = {"depth": 0, "height": 1, "width": 2}
+
+
+@dataclass
+class CTDataConfig:
+    """The `data:` section of a 3D CT experiment.
+
+    Attributes:
+        folder: Where the scans lie; None means a synthetic phantom cohort.
+        include: Patterns such as "ct.nii.gz" or "*/CT": only paths that match one are read; see
+            `image_folder.find_images`.
+        exclude: Patterns of paths that are not read.
+        phantom_scans: How many phantoms that cohort has.
+        size: Voxels (depth, height, width) that the network sees.
+        spacing_mm: Resample to this spacing (depth, height, width); None keeps each scan's own.
+        fit: "crop" cuts or pads around the centre; "resize" maps the whole field of view onto
+            `size`, as the thesis did from 512 to 256.
+        window_hu: The HU that become -1 and 1.
+        random_crop: Cut training boxes anywhere instead of at the centre; some may hold air alone.
+        crops_per_scan: Boxes cut from each training scan in an epoch, if `random_crop`.
+        validation_fraction: Share of the patients held out.
+        patient_pattern: Regular expression with one group, searched in a scan's path relative to
+            `folder`: the group names the patient. None: the DICOM PatientID, or each file its own.
+            Scans that hold the same voxels are one patient in any case.
+        split_file: An earlier split to use again.
+        flip_axes: Axes that training scans are mirrored along: "depth", "height", "width".
+        flip_probability: How likely each of them is mirrored.
+        zoom_range: Lowest and highest magnification of training scans.
+        zoom_probability: How likely a training scan is magnified.
+        cache_dir: Where prepared scans are kept; None means a folder in the output.
+    """
+
+    folder: str | None = field(default=None, metadata={"path": True})
+    include: list[str] = field(default_factory=list)
+    exclude: list[str] = field(default_factory=list)
+    phantom_scans: int = 28
+    size: list[int] = field(default_factory=lambda: [16, 64, 64])
+    spacing_mm: list[float] | None = None
+    fit: str = "crop"
+    window_hu: list[float] = field(default_factory=lambda: [-1000.0, 1000.0])
+    random_crop: bool = False
+    crops_per_scan: int = 1
+    validation_fraction: float = 0.2
+    patient_pattern: str | None = None
+    split_file: str | None = field(default=None, metadata={"path": True})
+    flip_axes: list[str] = field(default_factory=lambda: ["width"])
+    flip_probability: float = 0.5
+    zoom_range: list[float] = field(default_factory=lambda: [0.9, 1.1])
+    zoom_probability: float = 0.5
+    cache_dir: str | None = field(default=None, metadata={"path": True})
+
+
+def check_settings(config: CTDataConfig) -> None:
+    """Refuse settings that are wrong or contradict each other.
+
+    Raises:
+        ValueError: One is; it is named with its value and what is accepted.
+    """
+
+    def demand(valid: bool, setting: str, accepted: str) -> None:
+        if not valid:
+            raise ValueError(f"data.{setting} is {getattr(config, setting)}; {accepted}.")
+
+    def ascending(pair: Sequence[float]) -> bool:
+        return len(pair) == 2 and pair[0] <= pair[1]
+
+    demand(len(config.size) == 3 and min(config.size) >= 1, "size", "give three voxel counts")
+    demand(config.fit in ("crop", "resize"), "fit", 'give "crop" or "resize"')
+    low, high = config.window_hu if len(config.window_hu) == 2 else (0, 0)
+    demand(-32768 <= low < high <= 32767, "window_hu", "give two HU, low before high")
+    if config.spacing_mm is not None:
+        low, high = SPACING_BOUNDS_MM
+        possible = len(config.spacing_mm) == 3 and all(
+            low <= mm <= high for mm in config.spacing_mm
+        )
+        demand(possible, "spacing_mm", f"give three lengths from {low:g} to {high:g} mm")
+        demand(config.fit == "crop", "spacing_mm", 'fit "resize" sets the spacing itself')
+    demand(not config.random_crop or config.fit == "crop", "random_crop", 'it needs fit "crop"')
+    demand(config.crops_per_scan >= 1, "crops_per_scan", "give 1 or more")
+    demand(config.random_crop or config.crops_per_scan == 1, "crops_per_scan", "set random_crop")
+    demand(set(config.flip_axes) <= set(AXES), "flip_axes", f"choose among {', '.join(AXES)}")
+    demand(0 <= config.flip_probability <= 1, "flip_probability", "give 0 to 1")
+    demand(0 <= config.zoom_probability <= 1, "zoom_probability", "give 0 to 1")
+    zooms = ascending(config.zoom_range) and 0 < config.zoom_range[0] < math.inf
+    demand(zooms, "zoom_range", "give two positive numbers, low before high")
+    demand(0 < config.validation_fraction < 1, "validation_fraction", "give a part between 0 and 1")
+
+
+def facts_file(file: Path) -> Path:
+    """Name the file that keeps the facts of a prepared scan."""
+    return file.with_suffix(".json")
+
+
+def read_facts(file: Path) -> dict[str, Any]:
+    """Read the facts of a prepared scan.
+
+    Args:
+        file: The prepared scan.
+
+    Returns:
+        "affine", "source_spacing_mm" before preparation, and "voxels", a hash.
+    """
+    return json.loads(facts_file(file).read_text(encoding="utf-8"))
+
+
+def read_prepared(file: Path) -> Volume:
+    """Map a prepared scan into memory."""
+    return Volume(np.load(file, mmap_mode="r"), np.array(read_facts(file)["affine"]))
+
+
+class CTDataset(Dataset[dict[str, torch.Tensor | int]]):
+    """Prepared scans as items `{"image": float32 (1, D, H, W) in [-1, 1], "index": int}`.
+
+    Training items are cut and augmented by chance that depends on nothing but (seed, epoch, index),
+    so the number of workers and a resumed run change nothing. Held-out items are always the same.
+
+    Args:
+        files: The prepared scans.
+        config: The settings they were prepared with.
+        training: Whether to cut and augment by chance.
+        seed: Seed of that chance, not negative.
+    """
+
+    def __init__(
+        self, files: Sequence[Path], config: CTDataConfig, *, training: bool, seed: int
+    ) -> None:
+        self.files = list(files)
+        self.config = config
+        self.training = training
+        self.seed = seed
+        # Shared memory, since workers that live on after an epoch hold a copy of this object.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.files) * (self.config.crops_per_scan if self.training else 1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the chance of this epoch; call it before the epoch's first batch.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
+        self._epoch.fill_(epoch)
+
+    def affine(self, index: int) -> np.ndarray:
+        """Return where the voxels of an item lie, before flips and zoom.
+
+        Args:
+            index: Number of the item.
+
+        Returns:
+            Takes its indices (d, h, w, 1) to RAS+ millimetres, float64 with shape (4, 4).
+        """
+        return self._cut(index)[0].affine
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor | int]:
+        box, augmentation = self._cut(index)
+        image = to_model_range(box.array.astype(np.float32), self.config.window_hu)
+        image = augment(image, augmentation, fill=-1.0)
+        return {"image": torch.from_numpy(image)[None], "index": index}
+
+    def _cut(self, index: int) -> tuple[Volume, Augmentation]:
+        """Cut the item's box out of its scan, and draw what is to be done with it."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"There is no item {index} among {len(self)}.")
+        file = self.files[index % len(self.files)]
+        scan = read_prepared(file)
+        room = np.subtract(scan.size, self.config.size)
+        if not self.training:
+            return crop(scan, (room // 2).tolist(), self.config.size), Augmentation()
+        rng = np.random.default_rng((self.seed, int(self._epoch), index))
+        start = rng.integers(room + 1) if self.config.random_crop else room // 2
+        augmentation = draw_augmentation(
+            rng,
+            flip_axes=[AXES[name] for name in self.config.flip_axes],
+            flip_probability=self.config.flip_probability,
+            zoom_range=self.config.zoom_range,
+            zoom_probability=self.config.zoom_probability,
+        )
+        return crop(scan, start.tolist(), self.config.size), augmentation

@@ -1,0 +1,1 @@
+"""Pictures of images, of comparisons and of losses."""

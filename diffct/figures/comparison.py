@@ -1,0 +1,61 @@
+"""Images beside what a model made of them, as one picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffct.figures.contact_sheet import save_contact_sheet
+
+DIFFERENCE_GAIN = 5.0
+"""Differences are drawn this many times larger, around middle grey."""
+
+
+def save_comparison(originals: Tensor, reconstructions: Tensor, path: Path) -> None:
+    """Draw a row for each image: original, reconstruction, difference.
+
+    Args:
+        originals: (B, 1, H, W) in [0, 1].
+        reconstructions: Likewise.
+        path: The PNG to write.
+    """
+    differences = (0.5 + DIFFERENCE_GAIN * (reconstructions - originals)).clamp(0, 1)
+    rows = [pictures.cpu() for pictures in (originals, reconstructions, differences)]
+    films = [film.numpy() for row in zip(*rows, strict=True) for film in (x[0] for x in row)]
+    titles = ["original", "reconstruction", f"difference, {DIFFERENCE_GAIN:g} times"]
+    save_contact_sheet(films, path, titles=titles * len(originals), columns=3)
+
+
+def save_translation(
+    conditions: Tensor,
+    generated: Tensor,
+    truths: Tensor,
+    path: Path,
+    *,
+    names: Sequence[str],
+    deviations: Tensor | None = None,
+) -> None:
+    """Draw a row for each translation: conditions, generated, true, difference, uncertainty.
+
+    Args:
+        conditions: (B, C, H, W) in [0, 1].
+        generated: (B, 1, H, W) in [0, 1].
+        truths: Likewise.
+        path: The PNG to write.
+        names: Of the C conditions.
+        deviations: Standard deviations over samples, (B, 1, H, W); None leaves them out.
+    """
+    differences = (0.5 + DIFFERENCE_GAIN * (generated - truths)).clamp(0, 1)
+    columns = [conditions, generated, truths, differences]
+    titles = [*names, "generated", "true T1w", f"difference, {DIFFERENCE_GAIN:g} times"]
+    if deviations is not None:
+        columns.append((DIFFERENCE_GAIN * deviations).clamp(0, 1))
+        titles.append(f"uncertainty, {DIFFERENCE_GAIN:g} times")
+    pictures = torch.cat([column.cpu() for column in columns], dim=1)
+    save_contact_sheet(
+        [film.numpy() for film in pictures.flatten(0, 1)],
+        path,
+        titles=titles * len(pictures),
+        columns=len(titles),
+    )

@@ -1,0 +1,1 @@
+"""Medical images on disk and in memory: formats, geometry, physical values."""

@@ -1,0 +1,129 @@
+"""Slices of a volume along a plane, each a `Volume` of depth 1 that knows its place in the world.
+
+Slices are displayed as radiologists expect: axial with anterior up, coronal and sagittal with
+superior up; the patient's right is on the viewer's left, a sagittal slice looks to the viewer's
+left.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+
+from diffct.imaging.intensity import foreground
+from diffct.imaging.volume import Volume, reorient
+
+Plane = Literal["axial", "coronal", "sagittal"]
+PLANES: tuple[Plane, ...] = get_args(Plane)
+# Where slices, rows and columns grow to.
+_ORIENTATIONS: dict[Plane, str] = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
+# Of the tissue in the fullest slice; what holds less shows the top of the skull or the neck's end.
+_LEAST_TISSUE = 0.1
+_GRID_TOLERANCE = 1e-3  # voxels
+
+
+def turn_to_plane(volume: Volume, plane: Plane) -> Volume:
+    """Turn a volume so that `array[i]` is slice i of a plane.
+
+    Args:
+        volume: A volume in any orientation.
+        plane: "axial", "coronal" or "sagittal", the nearest one for oblique volumes.
+
+    Raises:
+        ValueError: There is no such plane.
+    """
+    if plane not in PLANES:
+        raise ValueError(f"There is no plane {plane!r}; the planes are {', '.join(PLANES)}.")
+    return reorient(volume, _ORIENTATIONS[plane])
+
+
+def slices_with_tissue(unit: np.ndarray) -> list[int]:
+    """Return the slices that hold more than a rim of tissue, from first to last.
+
+    Args:
+        unit: Intensities in [0, 1], (slices, rows, columns).
+    """
+    areas = foreground(unit).sum(axis=(1, 2))
+    return np.flatnonzero(areas > _LEAST_TISSUE * areas.max()).tolist() if areas.any() else []
+
+
+def central_slices(indices: Sequence[int], number: int | None) -> list[int]:
+    """Return the middle ones of some slices, all of them when there are no more or for None."""
+    if number is None or number >= len(indices):
+        return list(indices)
+    first = (len(indices) - number) // 2
+    return list(indices[first : first + number])
+
+
+def tissue_window(unit: np.ndarray, size: Sequence[int]) -> tuple[int, int]:
+    """Place a window of a size in the middle of a volume's tissue.
+
+    Args:
+        unit: Intensities in [0, 1], (slices, rows, columns).
+        size: Rows and columns of the window.
+
+    Returns:
+        First row and first column; negative where the window begins outside of the volume.
+    """
+    tissue = foreground(unit)
+    start = []
+    for axis, length in ((1, size[0]), (2, size[1])):
+        held = np.flatnonzero(tissue.any(axis=tuple({0, 1, 2} - {axis})))
+        middle = (held[0] + held[-1] + 1) / 2 if held.size else unit.shape[axis] / 2
+        start.append(int(np.floor(middle - length / 2)))
+    return start[0], start[1]
+
+
+def cut_slice(
+    volume: Volume, index: int, *, start: Sequence[int], size: Sequence[int], fill: float = 0
+) -> Volume:
+    """Cut a window out of a slice.
+
+    Args:
+        volume: A volume turned to the plane.
+        index: The slice.
+        start: First row and column; may be negative.
+        size: Rows and columns.
+        fill: Value of what lies outside of the volume.
+
+    Returns:
+        The window, (1, rows, columns), with its own affine.
+    """
+    affine = volume.affine.copy()
+    affine[:, 3] = volume.affine @ [index, *start, 1]
+    piece = Volume(np.full((1, *size), fill, dtype=volume.array.dtype), affine)
+    inside, outside = _overlap(volume.size[1:], start, size)
+    piece.array[0][inside] = volume.array[index][outside]
+    return piece
+
+
+def put_slice(piece: Volume, volume: Volume) -> None:
+    """Write a slice back to its place in a volume, in place.
+
+    Args:
+        piece: (1, rows, columns); what lies outside of the volume is left out.
+        volume: A volume turned to the slice's plane, with the grid that it was cut from.
+
+    Raises:
+        ValueError: The slice does not lie on the volume's grid.
+    """
+    steps = np.linalg.inv(volume.affine) @ piece.affine
+    index, *start = np.rint(steps[:3, 3]).astype(int).tolist()
+    on_grid = np.eye(4)
+    on_grid[:3, 3] = (index, *start)
+    if not np.allclose(steps, on_grid, atol=_GRID_TOLERANCE) or not 0 <= index < volume.size[0]:
+        raise ValueError("The slice does not lie on the grid of the volume.")
+    inside, outside = _overlap(volume.size[1:], start, piece.size[1:])
+    volume.array[index][outside] = piece.array[0][inside]
+
+
+def _overlap(
+    frame: Sequence[int], start: Sequence[int], size: Sequence[int]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return what a window and a frame share: within the window, and within the frame."""
+    inside, outside = [], []
+    for length, first, wanted in zip(frame, start, size, strict=True):
+        low, high = max(0, first), max(0, min(length, first + wanted))
+        outside.append(slice(low, max(low, high)))
+        inside.append(slice(low - first, max(low, high) - first))
+    return (inside[0], inside[1]), (outside[0], outside[1])

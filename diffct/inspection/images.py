@@ -1,0 +1,219 @@
+"""Reports on single images: what each one is, and why it cannot be used if so."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pydicom
+from PIL import Image
+
+from diffct.imaging import dicom
+from diffct.imaging.copies import hash_voxels
+from diffct.imaging.dicom_film import header_remarks, read_pixel_spacing_mm
+from diffct.imaging.image_folder import PICTURE_ENDINGS, VOLUME_ENDINGS
+from diffct.imaging.intensity import robust_range
+from diffct.imaging.label_maps import is_label_picture, is_label_volume
+from diffct.imaging.radiograph import read_radiograph
+from diffct.imaging.transforms import clip_window
+from diffct.imaging.volume import check_hounsfield, read_stored, upright
+
+Modality = Literal["CT", "MR", "film"]
+
+_FORMATS = {
+    (".nii", ".nii.gz"): "NIfTI",
+    (".img", ".img.gz", ".hdr", ".hdr.gz"): "NIfTI pair",
+    (".nrrd", ".nhdr"): "NRRD",
+    (".mha", ".mhd"): "MetaImage",
+    (".png",): "PNG",
+    (".jpg", ".jpeg"): "JPEG",
+    (".tif", ".tiff"): "TIFF",
+}
+_BITS = {"1": 1, "I": 16, "I;16": 16, "I;16B": 16, "F": 32}
+_WINDOW_HU = (-1000.0, 32767.0)  # what lies outside a scanner's circle is air
+# MR holds no negative values but those that resampling makes at edges.
+_LOWEST_OF_MR = -0.1  # of the highest value
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """What is known of one image; of an unreadable one only the path, the format and the problem.
+
+    Attributes:
+        path: The file, or the folder of a DICOM series.
+        format: E.g. "NIfTI" or "DICOM"; "unknown" for what is no image by its name.
+        modality: What it is judged as.
+        size: Voxels (depth, height, width) once upright, or pixels (height, width).
+        spacing_mm: Their spacing in the same order; of films None where the file does not say.
+        orientation: Where the stored axes of a volume grow to, fastest axis first, e.g. "LAS".
+        bits: Bits of each pixel of a film.
+        lowest: Lowest value: HU of CT, scanner's numbers of MR, gray in [0, 1] of films.
+        highest: Highest value.
+        percentiles: The 1st, 50th and 99th percentile of the values.
+        problems: Why the image cannot be used; empty if it can.
+        remarks: What else a user should know.
+    """
+
+    path: Path
+    format: str
+    modality: Modality | None = None
+    size: tuple[int, ...] | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    orientation: str | None = None
+    bits: int | None = None
+    lowest: float | None = None
+    highest: float | None = None
+    percentiles: tuple[float, float, float] | None = None
+    problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MeasuredVolume:
+    """A volume before it is judged, since only a whole folder may tell CT from MR.
+
+    Attributes:
+        report: Without modality; its problems are those of any volume.
+        modality: What the file says; None for formats that do not say.
+        not_ct: Why it cannot be CT in HU; empty if it can.
+        not_mr: Why it cannot be MR.
+        voxels: Of what can be CT, a hash that its copies have, too; see `hash_voxels`.
+    """
+
+    report: ImageReport
+    modality: str | None = None
+    not_ct: tuple[str, ...] = ()
+    not_mr: tuple[str, ...] = ()
+    voxels: str | None = None
+
+    @property
+    def resembles_mr(self) -> bool:
+        """Whether it holds nothing far below zero and is not CT in HU."""
+        low, high = self.report.lowest, self.report.highest
+        return low is not None and bool(self.not_ct) and low >= _LOWEST_OF_MR * high
+
+    def judge(self, modality: Modality) -> ImageReport:
+        """Report on it as a modality, unless the file says another."""
+        if self.report.problems:
+            return self.report
+        modality = self.modality if self.modality in ("CT", "MR") else modality
+        problems = self.not_ct if modality == "CT" else self.not_mr
+        return replace(self.report, modality=modality, problems=problems)
+
+
+def format_of(path: Path) -> str:
+    """Name the format of a file or folder."""
+    for endings, name in _FORMATS.items():
+        if path.name.lower().endswith(endings) and not path.is_dir():
+            return name
+    return "DICOM" if path.is_dir() or dicom.is_dicom(path) else "unknown"
+
+
+def refuse(path: Path) -> str | None:
+    """Say why a file that is given by its name is no image to be read; None if it may be one."""
+    name = path.name.lower()
+    if name.endswith(VOLUME_ENDINGS + PICTURE_ENDINGS):
+        mask = is_label_volume(path) if name.endswith(VOLUME_ENDINGS) else is_label_picture(path)
+        return "is a mask (label map), not an image" if mask else None
+    kind = dicom.kind_of(path) if path.is_file() else None
+    if kind is None or kind.role in ("film", "frames"):
+        return None
+    if kind.role == "slice":
+        return f"is one file of a series ({kind.name}); give the folder that holds the series"
+    mask = "a mask: " if kind.name.startswith("DICOM SEG") else ""
+    return f"is {mask}{kind.name}, not an image that is read"
+
+
+def is_film(path: Path) -> bool:
+    """Say whether a file is a picture or a DICOM film, and not a volume."""
+    if path.is_dir() or path.name.lower().endswith(VOLUME_ENDINGS):
+        return False
+    if path.name.lower().endswith(PICTURE_ENDINGS):
+        return True
+    kind = dicom.kind_of(path)
+    return kind is not None and kind.role == "film"
+
+
+def measure_volume(path: Path, *, modality: Literal["CT", "MR"] | None = None) -> MeasuredVolume:
+    """Read a volume and collect what is to be said about it.
+
+    Args:
+        path: The file or folder.
+        modality: Which series of a DICOM folder; None for the only one.
+    """
+    report = ImageReport(path, format_of(path))
+    try:
+        stored = read_stored(path, modality=modality)
+    except (ValueError, OSError) as error:
+        return MeasuredVolume(replace(report, problems=(_without_path(error, path),)))
+    volume = upright(stored)
+    report = replace(
+        report,
+        size=volume.size,
+        spacing_mm=volume.spacing_mm,
+        orientation=stored.orientation,
+    )
+    if np.isfinite(volume.array).all():
+        low, *inner, high = np.percentile(volume.array, (0, 1, 50, 99, 100)).tolist()
+        report = replace(report, lowest=low, highest=high, percentiles=tuple(inner))
+    told = modality or dicom.read_scan_source(path).modality
+    not_ct = _problems(path, lambda: check_hounsfield(volume, path))
+    # What can be CT has contrast; the search for its range takes seconds.
+    needed = bool(not_ct) or told == "MR"
+    not_mr = _problems(path, lambda: robust_range(volume.array, path)) if needed else ()
+    voxels = None if not_ct else hash_voxels(clip_window(volume, _WINDOW_HU), _WINDOW_HU[0])
+    return MeasuredVolume(report, told, not_ct, not_mr, voxels)
+
+
+def report_film(path: Path, *, smallest_side: int = 64) -> ImageReport:
+    """Read a film and report on it.
+
+    Args:
+        path: The file.
+        smallest_side: Shortest side in pixels that is accepted.
+    """
+    report = ImageReport(path, format_of(path), "film")
+    try:
+        report = replace(report, bits=_bits(path), spacing_mm=read_pixel_spacing_mm(path))
+        film = read_radiograph(path, smallest_side=smallest_side)
+    except (ValueError, OSError) as error:
+        return replace(report, problems=(_without_path(error, path),))
+    low, *inner, high = np.percentile(film, (0, 1, 50, 99, 100)).tolist()
+    return replace(
+        report,
+        size=film.shape,
+        lowest=low,
+        highest=high,
+        percentiles=tuple(inner),
+        remarks=tuple(header_remarks(path)),
+    )
+
+
+def _bits(path: Path) -> int | None:
+    """Say how many bits a pixel has, as far as the header of the file tells."""
+    if dicom.is_dicom(path):
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["BitsStored"])
+            return int(header.get("BitsStored") or 0) or None
+        except dicom.DICOM_DAMAGE:
+            return None
+    try:
+        with Image.open(path) as image:
+            return _BITS.get(image.mode, 8)
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _problems(path: Path, check: Callable[[], object]) -> tuple[str, ...]:
+    """Return what a check says against a file."""
+    try:
+        check()
+    except ValueError as error:
+        return (_without_path(error, path),)
+    return ()
+
+
+def _without_path(error: Exception, path: Path) -> str:
+    """Shorten an error's text by the path that the report names already."""
+    return str(error).removeprefix(f"{path}: ")

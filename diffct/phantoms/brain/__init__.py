@@ -1,0 +1,1 @@
+"""Synthetic brains: T1w, FLAIR and others, as a BIDS tree."""

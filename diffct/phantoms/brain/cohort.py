@@ -1,0 +1,182 @@
+"""Synthetic brains: registered T1w and FLAIR volumes with known tissues, as a BIDS data set.
+
+T1w and FLAIR of a subject are computed from one tissue map (`brain_anatomy`, or the bent MNI152
+template of `brain_template`) by the signal equations of `brain_signal`. Lesions are bright on FLAIR
+and dark on T1w. The data set is written as one of a scanner, so that `diffct prepare brain` reads
+it like any other; its description says that it is synthetic.
+
+No image in here shows a person; say so wherever these images appear.
+"""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial as bind
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from tqdm import tqdm
+
+from diffct.atomic import atomic_folder
+from diffct.cohort_folder import holds_cohort, sign_cohort
+from diffct.cores import count_cores
+from diffct.imaging.volume import Volume, canonical_affine, write_nifti
+from diffct.phantoms.brain.anatomy import add_lesions, draw_tissue_map
+from diffct.phantoms.brain.signal import SEQUENCES, acquire
+from diffct.phantoms.brain.template import bend_template, find_template
+
+COHORT_KIND = "diffct synthetic brains"
+# Raised whenever the same parameters give other images, so that no cohort mixes two.
+COHORT_VERSION = 1
+
+Anatomy = Literal["procedural", "mni152", "both"]
+FIELD_MM = (148.0, 192.0, 160.0)
+"""Field of view along (superior, posterior, left)."""
+_MEAN_LESIONS = 5
+
+
+@dataclass(frozen=True)
+class BrainPhantom:
+    """Images of a synthetic brain and what they show.
+
+    Attributes:
+        images: By contrast, each a `Volume` of intensities without unit.
+        tissues: uint8 labels on the same grid: 0 outside, then 1 + the index in
+            `brain_anatomy.TISSUES`.
+    """
+
+    images: dict[str, Volume]
+    tissues: Volume
+
+
+def draw_brain(
+    seed: Sequence[int],
+    *,
+    anatomy: Literal["procedural", "mni152"] = "procedural",
+    spacing_mm: float = 2.0,
+    contrasts: Sequence[str] = ("T1w", "FLAIR"),
+    lesions: int | None = None,
+) -> BrainPhantom:
+    """Draw a subject.
+
+    Args:
+        seed: Which one; the same brain at every spacing.
+        anatomy: "procedural", or "mni152" for the bent template (needs nilearn).
+        spacing_mm: Size of the cubic voxels; the field of view is 148 x 192 x 160 mm.
+        contrasts: Of "T1w", "FLAIR" and "T2w".
+        lesions: How many; None draws it, five on average.
+
+    Raises:
+        ValueError: A contrast or the spacing is impossible.
+        FileNotFoundError: nilearn is not installed.
+    """
+    unknown = set(contrasts) - set(SEQUENCES)
+    if unknown or not 0.5 <= spacing_mm <= 4:
+        raise ValueError(
+            f"contrasts={list(contrasts)}, spacing_mm={spacing_mm}: the contrasts are"
+            f" {', '.join(SEQUENCES)}, and spacings go from 0.5 to 4 mm."
+        )
+    size = [round(length / spacing_mm) for length in FIELD_MM]
+    axes = [(np.arange(count) - (count - 1) / 2) * spacing_mm for count in size]
+    shape_rng, lesion_rng, scan_rng = np.random.default_rng(seed).spawn(3)
+    draw = bend_template if anatomy == "mni152" else draw_tissue_map
+    shares = draw(shape_rng, axes, voxel_mm=spacing_mm)
+    number = int(lesion_rng.poisson(_MEAN_LESIONS)) if lesions is None else lesions
+    shares = add_lesions(lesion_rng, shares, axes, number=number, voxel_mm=spacing_mm)
+    affine = canonical_affine(size, [spacing_mm] * 3)
+    images = acquire(shares, axes, contrasts, scan_rng)
+    tissues = np.where(shares.sum(axis=0) > 0.5, shares.argmax(axis=0) + 1, 0).astype(np.uint8)
+    return BrainPhantom(
+        {contrast: Volume(image, affine) for contrast, image in images.items()},
+        Volume(tissues, affine),
+    )
+
+
+def write_brain_cohort(
+    folder: str | Path,
+    *,
+    subjects: int,
+    seed: int,
+    anatomy: Anatomy = "procedural",
+    spacing_mm: float = 2.0,
+    contrasts: Sequence[str] = ("T1w", "FLAIR"),
+    workers: int | None = None,
+    show_progress: bool = True,
+) -> Path:
+    """Write synthetic subjects as a BIDS data set, unless exactly these are already there.
+
+    The folder appears whole or not at all: `sub-0000/anat/sub-0000_T1w.nii.gz`, `..._FLAIR.nii.gz`
+    and `..._dseg.nii.gz` (labels), `dataset_description.json`, `cohort.json`.
+
+    Args:
+        folder: Where to write. A cohort with other parameters is replaced.
+        subjects: How many.
+        seed: Which cohort, at least 0. The first subjects of a longer one are those of a shorter.
+        anatomy: "procedural"; "mni152"; or "both", by turns.
+        spacing_mm: Size of the cubic voxels.
+        contrasts: Of "T1w", "FLAIR" and "T2w".
+        workers: Processes; None for one per core.
+        show_progress: Whether to show a progress bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: A parameter is impossible, or `folder` holds something else.
+        FileNotFoundError: nilearn is not installed.
+        OSError: The disk is full.
+    """
+    folder = Path(folder)
+    if subjects < 1 or anatomy not in get_args(Anatomy):
+        raise ValueError(
+            f"subjects={subjects}, anatomy={anatomy!r}: give 1 or more, and one of"
+            f" {', '.join(get_args(Anatomy))}."
+        )
+    if anatomy != "procedural":
+        find_template("gm")
+    parameters = {
+        "kind": COHORT_KIND,
+        "version": COHORT_VERSION,
+        "subjects": int(subjects),
+        "seed": int(seed),
+        "anatomy": anatomy,
+        "spacing_mm": float(spacing_mm),
+        "contrasts": list(contrasts),
+    }
+    if holds_cohort(folder, parameters):
+        return folder
+    with atomic_folder(folder) as partial:
+        make = bind(_write_subject, folder=partial, parameters=parameters)
+        with ProcessPoolExecutor(workers or count_cores()) as pool:
+            # One worker needs no process of its own.
+            made = map(make, range(subjects)) if workers == 1 else pool.map(make, range(subjects))
+            for _ in tqdm(made, total=subjects, desc="Brains", disable=not show_progress):
+                pass
+        description = {
+            "Name": "Synthetic brains of diffct: no person is shown",
+            "BIDSVersion": "1.10.0",
+            "DatasetType": "raw",
+            "Synthetic": True,
+        }
+        (partial / "dataset_description.json").write_text(json.dumps(description, indent=2) + "\n")
+        sign_cohort(partial, parameters)
+    return folder
+
+
+def _write_subject(index: int, *, folder: Path, parameters: dict) -> None:
+    """Write the files of one subject."""
+    anatomy = parameters["anatomy"]
+    if anatomy == "both":
+        anatomy = ("procedural", "mni152")[index % 2]
+    brain = draw_brain(
+        (parameters["seed"], index),
+        anatomy=anatomy,
+        spacing_mm=parameters["spacing_mm"],
+        contrasts=parameters["contrasts"],
+    )
+    subject = f"sub-{index:04d}"
+    for suffix, volume in {**brain.images, "dseg": brain.tissues}.items():
+        path = folder / subject / "anat" / f"{subject}_{suffix}.nii.gz"
+        write_nifti(volume, path, description=COHORT_KIND)

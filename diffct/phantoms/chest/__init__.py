@@ -1,0 +1,1 @@
+"""Synthetic chest films with reports, and the reader of their findings."""

@@ -1,0 +1,216 @@
+"""Procedural chest films: synthetic patients with reports and known truth.
+
+A film is the ray sum through a thorax drawn in millimetres (`chest_anatomy`), taken on samples
+finer than the pixels (`chest_film`), exposed by Beer–Lambert's law and shown like a digital film
+(`projection`). The same patient is therefore seen at every size.
+
+No image in here is a radiograph of a person; say so wherever these images appear.
+"""
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial as bind
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from tqdm import tqdm
+
+from diffct.atomic import atomic_folder
+from diffct.cohort_folder import holds_cohort, sign_cohort
+from diffct.cores import count_cores
+from diffct.data.manifest import MANIFEST_NAME, ManifestRow, SplitName, write_manifest
+from diffct.imaging.radiograph import write_png
+from diffct.phantoms.chest.anatomy import ChestAnatomy, draw_anatomy
+from diffct.phantoms.chest.film import RaySums, Threads
+from diffct.phantoms.chest.projection import WATER_PER_MM, average_pixels, develop, expose
+from diffct.phantoms.chest.report import write_report
+from diffct.phantoms.chest.truth import ChestFinding, ChestTruth, draw_truth
+
+__all__ = [
+    "ChestFinding",
+    "ChestPatient",
+    "ChestTruth",
+    "draw_patient",
+    "draw_truth",
+    "ray_sums",
+    "render_film",
+    "write_chest_cohort",
+    "write_report",
+]
+
+COHORT_KIND = "diffct synthetic chest films"
+# Raised whenever the same parameters give other films, so that no cohort mixes two.
+COHORT_VERSION = 4
+
+DEFAULT_SIZE = (128, 128)
+FIELD_MM = 384.0
+# Pixels larger than this are averaged over several rays along each axis.
+SAMPLE_MM = 1.6
+BLUR_MM = 0.8
+# Of every ten patients, the ninth is for validation and the tenth for testing.
+SPLITS: tuple[SplitName, ...] = ("train",) * 8 + ("validation", "test")
+
+
+@dataclass(frozen=True)
+class ChestPatient:
+    """A synthetic patient and how the film of him is taken.
+
+    Attributes:
+        truth: What the film shows.
+        anatomy: The body in mm.
+        exposure: Density of the mid-gray, as a share of that behind the whole body.
+        contrast: Slope of the display curve.
+        noise: Standard deviation of the film's noise.
+        noise_seed: Which noise.
+    """
+
+    truth: ChestTruth
+    anatomy: ChestAnatomy
+    exposure: float
+    contrast: float
+    noise: float
+    noise_seed: int
+
+
+def draw_patient(truth: ChestTruth, rng: np.random.Generator) -> ChestPatient:
+    """Draw a patient with the given findings.
+
+    Args:
+        truth: What the film must show.
+        rng: Source of everything else. The same generator state with another truth gives the same
+            patient with other findings.
+
+    Returns:
+        The patient.
+    """
+    body_rng, film_rng = rng.spawn(2)
+    return ChestPatient(
+        truth=truth,
+        anatomy=draw_anatomy(truth, body_rng),
+        exposure=float(film_rng.normal(0.545, 0.012)),
+        contrast=float(film_rng.uniform(1.35, 1.55)),
+        noise=float(film_rng.uniform(0.003, 0.005)),
+        noise_seed=int(film_rng.integers(2**31)),
+    )
+
+
+def ray_sums(anatomy: ChestAnatomy, size: tuple[int, int], *, step_mm: float) -> np.ndarray:
+    """Return the sums of density along the rays through a patient.
+
+    Args:
+        anatomy: The patient.
+        size: Rays along (height, width), centred.
+        step_mm: Their distance.
+
+    Returns:
+        Sums in mm of water, float32 (height, width).
+    """
+    sums = RaySums(size, step_mm=step_mm, view=anatomy.view)
+    sums.fill_body(anatomy.body)
+    for paint in anatomy.paints:
+        sums.paint(paint)
+    for vessels in anatomy.vessels:
+        # A vessel fills what its place lacks to soft tissue: nothing in fluid or behind the heart.
+        excess = vessels.excess * sums.lacking_at(vessels.points)
+        seen = excess > 0
+        columns = (vessels.points, vessels.radius_mm, vessels.length_mm, excess)
+        sums.string(Threads(*(column[seen] for column in columns)))
+    for bone in anatomy.bones:
+        sums.string(bone)
+    return sums.total()
+
+
+def render_film(patient: ChestPatient, *, size: tuple[int, int] = DEFAULT_SIZE) -> np.ndarray:
+    """Take the film of a patient.
+
+    Args:
+        patient: Whose film.
+        size: Pixels along (height, width); the shorter side shows 384 mm.
+
+    Returns:
+        Gray values in [0, 1], float32 (height, width), bright where dense. Rows grow downwards,
+        columns to the patient's left.
+
+    Raises:
+        ValueError: `size` is not two whole numbers from 16.
+    """
+    if len(size) != 2 or any(int(n) != n or n < 16 for n in size):
+        raise ValueError(f"size={size}: give two whole numbers (height, width) from 16.")
+    height, width = (int(n) for n in size)
+    pixel_mm = FIELD_MM / min(height, width)
+    finer = int(np.ceil(pixel_mm / SAMPLE_MM))
+    sums = ray_sums(patient.anatomy, (height * finer, width * finer), step_mm=pixel_mm / finer)
+    transmitted = gaussian_filter(expose(sums), BLUR_MM * finer / pixel_mm, truncate=3)
+    transmitted = average_pixels(transmitted, finer)
+    centre = patient.exposure * WATER_PER_MM * patient.anatomy.thickness_mm
+    film = develop(transmitted, centre=centre, contrast=patient.contrast)
+    noise = np.random.default_rng(patient.noise_seed).standard_normal(film.shape, dtype=np.float32)
+    return np.clip(film + np.float32(patient.noise) * noise, 0, 1)
+
+
+def write_chest_cohort(
+    folder: str | Path,
+    *,
+    films: int,
+    seed: int,
+    size: tuple[int, int] = DEFAULT_SIZE,
+    workers: int | None = None,
+    show_progress: bool = True,
+) -> Path:
+    """Write films of synthetic patients with reports, unless exactly these are already there.
+
+    The folder holds `images/000000.png` ..., `manifest.jsonl` (a patient each; the facts are
+    `ChestTruth.to_dict()`) and `cohort.json`. It appears whole or not at all.
+
+    Args:
+        folder: Where to write. A cohort with other parameters is replaced.
+        films: Number of patients.
+        seed: Which cohort, at least 0. The first films of a longer cohort are those of a shorter.
+        size: Pixels along (height, width).
+        workers: Processes; None for one per core.
+        show_progress: Whether to show a progress bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: `films` is below 1, or `folder` holds something other than such a cohort.
+        OSError: The disk is full.
+    """
+    folder = Path(folder)
+    if films < 1:
+        raise ValueError(f"films={films}: a cohort has at least one film.")
+    parameters = {
+        "kind": COHORT_KIND,
+        "version": COHORT_VERSION,
+        "films": int(films),
+        "seed": int(seed),
+        "size": [int(n) for n in size],
+    }
+    if holds_cohort(folder, parameters):
+        return folder
+    with atomic_folder(folder) as partial:
+        make = bind(_write_film, folder=partial, seed=seed, size=tuple(size))
+        with ProcessPoolExecutor(workers or count_cores()) as pool:
+            # One worker needs no process of its own.
+            made = map(make, range(films)) if workers == 1 else pool.map(make, range(films))
+            rows = list(tqdm(made, total=films, desc="Films", disable=not show_progress))
+        write_manifest(rows, partial / MANIFEST_NAME)
+        sign_cohort(partial, parameters)
+    return folder
+
+
+def _write_film(index: int, *, folder: Path, seed: int, size: tuple[int, int]) -> ManifestRow:
+    truth_rng, patient_rng, report_rng = np.random.default_rng((seed, index)).spawn(3)
+    truth = draw_truth(truth_rng)
+    name = f"images/{index:06d}.png"
+    write_png(render_film(draw_patient(truth, patient_rng), size=size), folder / name)
+    return ManifestRow(
+        image=name,
+        patient=f"phantom-{index:06d}",
+        split=SPLITS[index % len(SPLITS)],
+        study="1",
+        sentences=tuple(write_report(truth, report_rng)),
+        facts={"synthetic": True} | truth.to_dict(),
+    )

@@ -1,0 +1,1 @@
+"""Synthetic pelvis CT with label maps."""

@@ -1,0 +1,1 @@
+"""Slices of brains, T1w beside FLAIR and other contrasts."""

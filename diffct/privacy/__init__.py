@@ -1,0 +1,1 @@
+"""The privacy audit: copies among samples, and what losses betray."""

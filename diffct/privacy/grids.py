@@ -1,0 +1,154 @@
+"""Grids on which images are compared by what is their own, not by what all of a kind share."""
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.layers import GaussianFilter
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, interpolate
+
+from diffct.privacy.alignment import Transform, climb, move
+
+_MARGIN = 0.12  # of each side
+_DETAIL_PX = (1.2, 1.7)  # deviations of both Gaussians: finer is noise, coarser is the build
+_LITTLE = 0.02  # in half a side, as a motion of the mean image
+_SMALLEST_NORM = 1e-6
+_ROUNDING = 1e-5  # of float32, as a share of the image
+
+
+class _Grid:
+    """A grid of fewer pixels than the images have, and what of it is compared.
+
+    Args:
+        size: Of the images.
+        longest: Pixels of the grid's longest side.
+    """
+
+    def __init__(self, size: Sequence[int], longest: int) -> None:
+        scale = min(1.0, longest / max(size))
+        self.size = tuple(max(1, round(length * scale)) for length in size)
+        # An axis of a few pixels has none to spare.
+        edges = [int(_MARGIN * n + 0.5) for n in self.size]
+        self.inside = [slice(e, n - e) for e, n in zip(edges, self.size, strict=True)]
+
+    def shrink(self, images: Tensor) -> Tensor:
+        """Average (N, 1, *size) onto the grid."""
+        return interpolate(images.float(), size=self.size, mode="area")
+
+    def rows(self, images: Tensor) -> Tensor:
+        """Return the compared pixels of images on the grid, (N, pixels)."""
+        return images[(..., *self.inside)].flatten(1)
+
+
+class AnatomyGrid(_Grid):
+    """A grid on which an image is moved onto others and compared with them.
+
+    Args:
+        size: Of the images.
+        longest: Pixels of the grid's longest side.
+        references: Images (N, 1, *size) whose mean is what images have in common.
+        roughly_aligned: Whether images will lie beside others by a fraction of the grid's pixels.
+            What this does to the mean image is then taken for common, too; else it hides what is an
+            image's own.
+    """
+
+    def __init__(
+        self, size: Sequence[int], longest: int, references: Tensor, *, roughly_aligned: bool
+    ) -> None:
+        super().__init__(size, longest)
+        mean = self.shrink(references).mean(dim=0, keepdim=True)
+        common = [torch.ones_like(mean), mean]
+        if roughly_aligned:
+            common.append(_motions(mean, self.size))
+        self.common, _ = torch.linalg.qr(self.rows(torch.cat(common)).T)
+
+    def own(self, images: Tensor) -> Tensor:
+        """Return what is their own of images on the grid, (N, pixels) of length 1.
+
+        An image that holds nothing but what is common becomes zeros, similar to none.
+        """
+        rows = self.rows(images)
+        return _unit(rows - (rows @ self.common) @ self.common.T, of=rows)
+
+    def similarity(self, image: Tensor, own: Tensor, transforms: Transform) -> Tensor:
+        """Correlate an image on the grid, moved by n transforms, with what n others own, (n,)."""
+        return (self.own(move(image, transforms, self.size)) * own).sum(dim=1)
+
+
+class DetailGrid(_Grid):
+    """A grid on which others are moved onto an image and compared by their detail.
+
+    Moving blurs. A copy was moved once, so its original is moved once, too, and is blurred as the
+    copy is. Moving the copy back would blur it twice, which hides copies of coarse volumes.
+
+    Args:
+        size: Of the images.
+        longest: Pixels of the grid's longest side.
+        references: Images (N, 1, *size) whose mean is what images have in common.
+    """
+
+    def __init__(self, size: Sequence[int], longest: int, references: Tensor) -> None:
+        super().__init__(size, longest)
+        self.mean = self.shrink(references).mean(dim=0, keepdim=True)
+        self.blurs = [[_blur_matrix(n, px).to(self.mean) for n in self.size] for px in _DETAIL_PX]
+
+    def align(
+        self, image: Tensor, others: Tensor, start: Transform, *, steps: int, rate: float
+    ) -> tuple[Transform, Tensor]:
+        """Move n others (n, 1, *) onto an image (1, 1, *), and correlate their details.
+
+        Returns:
+            The best transforms near `start`, and the correlations, (n,).
+        """
+        mine, common = (self._detail(images) for images in (image, self.mean))
+
+        def similarity(transforms: Transform) -> Tensor:
+            moved = self._detail(move(others, transforms, self.size))
+            return cosine_similarity(self.rows(mine), self.rows(moved))
+
+        # What is common hardly changes where the best lies.
+        best, _ = climb(similarity, start, steps=steps, rate=rate)
+        moved = self._detail(move(others, best, self.size))
+        return best, self._correlate(mine, moved, move(common, best, self.size))
+
+    def _detail(self, images: Tensor) -> Tensor:
+        fine, coarse = images, images
+        for axis, (narrow, wide) in enumerate(zip(*self.blurs, strict=True), start=2):
+            fine = (fine.movedim(axis, -1) @ narrow).movedim(-1, axis)
+            coarse = (coarse.movedim(axis, -1) @ wide).movedim(-1, axis)
+        return fine - coarse
+
+    def _correlate(self, mine: Tensor, theirs: Tensor, common: Tensor) -> Tensor:
+        """Correlate details without what they have in common."""
+        mine, theirs, common = (
+            rows - rows.mean(dim=1, keepdim=True) for rows in map(self.rows, (mine, theirs, common))
+        )
+        common = _unit(common, of=common)
+        mine, theirs = (
+            _unit(rows - (rows * common).sum(dim=1, keepdim=True) * common, of=rows)
+            for rows in (mine, theirs)
+        )
+        return (mine * theirs).sum(dim=1)
+
+
+def _motions(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Return how an image (1, 1, *size) changes if zoomed or shifted along each axis a little."""
+    axes = len(size)
+    little = _LITTLE * torch.eye(1 + axes).to(image)
+    there, back = (
+        move(image, Transform(little.new_ones(1 + axes, axes), by[:, 0], by[:, 1:]), size)
+        for by in (little, -little)
+    )
+    return there - back
+
+
+def _blur_matrix(length: int, px: float) -> Tensor:
+    """Return a Gaussian filter along an axis as a symmetric matrix: a product is much faster."""
+    return GaussianFilter(1, px)(torch.eye(length)[:, None])[:, 0]
+
+
+def _unit(rest: Tensor, *, of: Tensor) -> Tensor:
+    """Bring what is left of rows to length 1, or to zeros if it is but rounding."""
+    floor = _ROUNDING * of.norm(dim=1, keepdim=True).clamp_min(1)
+    norm = rest.norm(dim=1, keepdim=True)
+    return torch.where(norm > floor, rest / norm.clamp_min(_SMALLEST_NORM), 0)

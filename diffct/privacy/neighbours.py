@@ -1,0 +1,273 @@
+"""The nearest image of a gallery, whatever mirror, zoom and small shift lies between the two.
+
+What all images of a kind have in common makes any two of them alike, so images are compared by what
+is their own. With m the mean image of a cohort and T a transform, on grids of a few dozen pixels,
+
+    similarity(q, g) = max over T of corr(P T(q), P g)
+
+where P takes out a constant and m by least squares, that is brightness, contrast and the common
+anatomy, and a margin is left out because a shifted image lacks it. T is searched in two steps: a
+bank of mirrors, zooms and shifts on a coarse grid, compared with the whole gallery by one matrix
+product, then gradient ascent on a finer grid for the best candidates. No transform of the bank fits
+exactly, and m a little out of place would outweigh what is an image's own, so the coarse grid's P
+takes out small motions of m, too.
+
+A grid of this size sees anatomy and not noise, so a smooth or noisy copy is still near; but so may
+be another patient of the same build. The best candidates are therefore compared once more, at full
+size or nearly so, by their detail of a few pixels: what lies between two Gaussians. There patients
+differ, noise hardly counts, and only copies that keep the detail are near. For this they are moved
+onto the query, P takes out the mean image moved likewise, and T is refined once more.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffct.privacy.alignment import Transform, climb, every_transform, list_mirrors, move
+from diffct.privacy.grids import AnatomyGrid, DetailGrid
+
+_MOVED_AT_ONCE = 8  # at full size
+_SMALLEST_DISTANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How neighbours are searched.
+
+    Args:
+        coarse: Pixels of the longest side on the grid of the bank.
+        fine: Pixels of the longest side on the grid of the ascent.
+        detail: Pixels of the longest side where details are compared.
+        zooms: Magnifications in the bank.
+        shifts: Shifts in the bank along each axis, as fractions of the side.
+        candidates: Images of the gallery, mirrored or not, that go on to the ascent.
+        rounds: Rounds of the ascent: how many candidates are kept after how many steps, and how far
+            a step goes at first, in half a side.
+        detail_rounds: Rounds of the ascent by detail, for the candidates that are kept last.
+    """
+
+    coarse: int
+    fine: int
+    detail: int
+    zooms: tuple[float, ...]
+    shifts: tuple[float, ...]
+    candidates: int = 64
+    rounds: tuple[tuple[int, int, float], ...] = ((12, 10, 0.02), (6, 30, 0.008))
+    detail_rounds: tuple[tuple[int, int, float], ...] = ((3, 4, 0.006), (1, 12, 0.006))
+
+
+PLANAR = SearchSettings(
+    28, 48, 128, (0.9, 0.95, 1.0, 1.05, 1.1), (-0.054, -0.036, -0.018, 0.0, 0.018, 0.036, 0.054)
+)
+"""For images: zooms by up to 13 % and shifts by up to 7 % of the side are found."""
+SPATIAL = SearchSettings(
+    coarse=20,
+    fine=32,
+    detail=96,
+    zooms=(0.9, 0.95, 1.0, 1.05, 1.1),
+    shifts=(-0.06, -0.03, 0.0, 0.03, 0.06),
+    candidates=128,
+    rounds=((32, 8, 0.02), (12, 20, 0.008)),
+)
+"""For volumes: the same."""
+
+
+class Neighbours(NamedTuple):
+    """The nearest images of a gallery, by two comparisons; the two may differ.
+
+    Attributes:
+        anatomy: By all that is seen on a grid of a few dozen pixels.
+        detail: By what is a few pixels large.
+    """
+
+    anatomy: "Neighbour"
+    detail: "Neighbour"
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """The nearest image of a gallery.
+
+    Attributes:
+        index: Its place in the gallery.
+        similarity: Correlation after alignment, at most 1.
+        transform: What was done to the query, for one image.
+    """
+
+    index: int
+    similarity: float
+    transform: Transform
+
+    @property
+    def distance(self) -> float:
+        """1 - similarity, and never quite 0, so that ratios exist."""
+        return max(1 - self.similarity, _SMALLEST_DISTANCE)
+
+
+class NeighbourSearch:
+    """Search of neighbours among images of one cohort.
+
+    Args:
+        references: Images of the cohort, (N, 1, *size), two or three spatial axes; their mean is
+            what images have in common.
+        settings: How to search; None for `PLANAR` or `SPATIAL`.
+        device: Where to search.
+
+    Raises:
+        ValueError: There are fewer than two references, or they are not images.
+    """
+
+    def __init__(
+        self,
+        references: Tensor,
+        *,
+        settings: SearchSettings | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        axes = references.ndim - 2
+        if axes not in (2, 3) or references.shape[1] != 1 or len(references) < 2:
+            raise ValueError(
+                "References must be two images or more, (N, 1, H, W) or (N, 1, D, H, W), not"
+                f" {tuple(references.shape)}."
+            )
+        self.size = tuple(references.shape[2:])
+        self.device = device
+        references = references.to(device)
+        self.settings = settings or (PLANAR if axes == 2 else SPATIAL)
+        self.coarse, self.fine = (
+            AnatomyGrid(self.size, longest, references, roughly_aligned=roughly)
+            for longest, roughly in ((self.settings.coarse, True), (self.settings.fine, False))
+        )
+        self.detail = DetailGrid(self.size, self.settings.detail, references)
+        mirrors = list_mirrors(axes)
+        self.mirrors = len(mirrors)
+        self.bank = every_transform(
+            mirrors, zooms=self.settings.zooms, shifts=self.settings.shifts
+        ).to(device)
+
+    def gallery(self, images: Tensor) -> "Gallery":
+        """Prepare images to be searched.
+
+        Args:
+            images: (N, 1, *size), on any device.
+        """
+        images = images.to(self.device)
+        coarse, fine = (grid.own(grid.shrink(images)) for grid in (self.coarse, self.fine))
+        return Gallery(coarse, fine, self.detail.shrink(images))
+
+    def nearest(
+        self, query: Tensor, gallery: "Gallery", *, excluded: Tensor | None = None
+    ) -> Neighbours:
+        """Find the images of a gallery that are nearest to a query.
+
+        Args:
+            query: (1, *size), on any device.
+            gallery: The images to search.
+            excluded: Booleans (N,): images that do not count, as those of the query's patient.
+
+        Returns:
+            The nearest by anatomy, and by detail among those whose anatomy is near.
+
+        Raises:
+            ValueError: The query has another size, is not finite, or nothing is left to search.
+        """
+        if tuple(query.shape) != (1, *self.size) or not query.isfinite().all():
+            raise ValueError(f"A query must be finite numbers (1, {self.size}).")
+        query = query.to(self.device)
+        candidates = self._on_coarse_grid(query, gallery, excluded)
+        # Many for a few steps, then the best of them to the end: the coarse order is rough.
+        for kept, steps, rate in self.settings.rounds:
+            candidates = self._by_anatomy(query, gallery, candidates, steps, rate).best(kept)
+        anatomy = candidates.nearest()
+        for kept, steps, rate in self.settings.detail_rounds:
+            candidates = self._by_detail(query, gallery, candidates, steps, rate).best(kept)
+        return Neighbours(anatomy, candidates.nearest())
+
+    def align(self, query: Tensor, transform: Transform) -> Tensor:
+        """Apply a neighbour's transform to a query, (1, *size), at its full size."""
+        return move(query[None], transform.to(query.device), self.size)[0]
+
+    def _on_coarse_grid(
+        self, query: Tensor, gallery: "Gallery", excluded: Tensor | None
+    ) -> "_Candidates":
+        """Choose candidates by all transforms of the bank."""
+        shrunk = self.coarse.shrink(query[None])
+        moved = self.coarse.own(move(shrunk, self.bank, self.coarse.size))
+        # The best zoom and shift for each mirror: bodies are nearly their own mirror images, so the
+        # wrong mirror may win on the coarse grid.
+        scores = (gallery.coarse @ moved.T).view(len(gallery.coarse), self.mirrors, -1)
+        best, variant = scores.max(dim=2)
+        if excluded is not None:
+            best = best.masked_fill(excluded[:, None].to(self.device), -torch.inf)
+        left = int(best.isfinite().sum())
+        if not left:
+            raise ValueError("No image is left to search.")
+        similarity, chosen = best.flatten().topk(min(self.settings.candidates, left))
+        index, mirror = chosen // self.mirrors, chosen % self.mirrors
+        transforms = self.bank.of(mirror * scores.shape[2] + variant.flatten()[chosen])
+        return _Candidates(index, transforms, similarity)
+
+    def _by_anatomy(
+        self, query: Tensor, gallery: "Gallery", candidates: "_Candidates", steps: int, rate: float
+    ) -> "_Candidates":
+        """Refine transforms of a query onto candidates on the fine grid.
+
+        In the end it is moved at full size: moving what is shrunk blurs it, so much that the right
+        image of a volume may lose against others.
+        """
+        targets = gallery.fine[candidates.index]
+        similarity = partial(self.fine.similarity, self.fine.shrink(query[None]), targets)
+        transforms, _ = climb(similarity, candidates.transforms, steps=steps, rate=rate)
+        found = []
+        for some in torch.arange(len(targets)).split(_MOVED_AT_ONCE):
+            moved = self.fine.shrink(move(query[None], transforms.of(some), self.size))
+            found.append((self.fine.own(moved) * targets[some]).sum(dim=1))
+        return _Candidates(candidates.index, transforms, torch.cat(found))
+
+    def _by_detail(
+        self, query: Tensor, gallery: "Gallery", candidates: "_Candidates", steps: int, rate: float
+    ) -> "_Candidates":
+        """Refine transforms of candidates onto a query by their detail."""
+        back, similarity = self.detail.align(
+            self.detail.shrink(query[None]),
+            gallery.detail[candidates.index],
+            candidates.transforms.inverse(),
+            steps=steps,
+            rate=rate,
+        )
+        return _Candidates(candidates.index, back.inverse(), similarity)
+
+
+class _Candidates(NamedTuple):
+    """Images of a gallery that may be the nearest, by what transforms, and how alike they are."""
+
+    index: Tensor
+    transforms: Transform
+    similarity: Tensor
+
+    def best(self, number: int) -> "_Candidates":
+        """Return at most so many, the most similar first."""
+        similarity, chosen = self.similarity.topk(min(number, len(self.index)))
+        return _Candidates(self.index[chosen], self.transforms.of(chosen), similarity)
+
+    def nearest(self) -> Neighbour:
+        """Return the most similar."""
+        index, transform, similarity = self.best(1)
+        return Neighbour(int(index), float(similarity), transform)
+
+
+class Gallery(NamedTuple):
+    """Images to be searched.
+
+    Attributes:
+        coarse: What is their own on the coarse grid, (N, pixels).
+        fine: The same on the fine grid.
+        detail: The images where details are compared, (N, 1, *).
+    """
+
+    coarse: Tensor
+    fine: Tensor
+    detail: Tensor

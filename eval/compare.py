@@ -1,0 +1,219 @@
+"""`diffct compare`: two results figure by figure, if their protocols are the same."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from diffct.config import path_argument
+from diffct.eval.directions import direction, is_better, is_under_test
+from diffct.eval.protocol import differences
+from diffct.eval.section import show
+from diffct.metrics.intervals import Estimate
+
+_VALUE, _INTERVAL = "value", "interval"
+_COLUMNS = ("figure", "first", "second", "difference", "the second is", "intervals")
+_HOW_TO_READ = (
+    "Better is higher, lower, or nearer to what real images have, whichever the figure means."
+    " Intervals (95 %) that lie apart tell a difference; overlapping ones do not exclude one."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One figure of two results.
+
+    Attributes:
+        figure: Its place in the results.
+        first: Its value there.
+        second: Its value here.
+        first_interval: 95 %, (low, high); None where it is not known.
+        second_interval: Likewise.
+        difference: Second minus first.
+        better_if: "higher", "lower", "nearer" or "none".
+        nearer_to: What real images have, for "nearer".
+        second_is_better: None if both are equal, or no way is better.
+        intervals_overlap: None if one is not known.
+    """
+
+    figure: str
+    first: float
+    second: float
+    first_interval: tuple[float, float] | None
+    second_interval: tuple[float, float] | None
+    difference: float
+    better_if: str
+    nearer_to: float | None
+    second_is_better: bool | None
+    intervals_overlap: bool | None
+
+
+def add_compare(commands: "argparse._SubParsersAction") -> None:
+    """Describe `diffct compare`."""
+    parser = commands.add_parser(
+        "compare",
+        help="say how two results differ, figure by figure, if their protocols are the same",
+    )
+    parser.add_argument(
+        "first",
+        type=path_argument,
+        help="folder of an evaluation, its metrics.json, or the JSON of one measurement",
+    )
+    parser.add_argument("second", type=path_argument, help="another one")
+    parser.add_argument("--force", action="store_true", help="compare despite other protocols")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    parser.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    """Print how both results differ, or say why they cannot be compared."""
+    first, second = (_read_measurements(path) for path in (options.first, options.second))
+    shared = [name for name in first if name in second]
+    if not shared:
+        raise ValueError("The two files have no measurement in common.")
+    apart = {name: _protocols(name, first, second, force=options.force) for name in shared}
+    found = {
+        name: compare_figures(first[name]["figures"], second[name]["figures"]) for name in shared
+    }
+    alone = sorted(first.keys() ^ second.keys())
+    lonely = f"In one of the two files only: {', '.join(alone)}." if alone else ""
+    if options.json:
+        values = {
+            name: {
+                "protocols_differ": apart[name],
+                "figures": [asdict(comparison) for comparison in found[name]],
+            }
+            for name in shared
+        }
+        print(json.dumps(values, indent=2, allow_nan=False))
+        if lonely:
+            print(lonely, file=sys.stderr)
+        return
+    for name in shared:
+        print(f"\n## {name}" + (" (DIFFERENT PROTOCOLS)" if apart[name] else ""))
+        print("\n" + _table(found[name]))
+    if lonely:
+        print(f"\n{lonely}")
+    print(f"\n{_HOW_TO_READ}")
+
+
+def _protocols(
+    name: str, first: Mapping[str, Any], second: Mapping[str, Any], *, force: bool
+) -> list[str]:
+    """List where the protocols of a measurement differ; refuse it unless forced."""
+    apart = differences(first[name]["protocol"], second[name]["protocol"])
+    if apart and not force:
+        listed = "\n- ".join(apart[:10])
+        raise ValueError(
+            f"The protocols of {name} differ, so its figures do not compare (--force compares"
+            f" them all the same):\n- {listed}"
+        )
+    return apart
+
+
+def _read_measurements(path: Path) -> dict[str, Any]:
+    """Read the measurements of a file, by name, without those that found nothing."""
+    if path.is_dir():  # of an evaluation
+        path = path / "metrics.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: there is no such file. Give the metrics.json of an evaluation, or its folder."
+        )
+    try:
+        # What others wrote as NaN or Infinity is, as in diffct's own files, no value.
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except ValueError as error:
+        raise ValueError(f"{path}: is no JSON.") from error
+    try:
+        results = values["measurements"] if "measurements" in values else {path.stem: values}
+        found = {
+            result["protocol"]["measurement"]: result
+            for result in results.values()
+            if result["figures"]
+        }
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: is no result of diffct's evaluation: it has no protocol."
+        ) from error
+    if not found:
+        raise ValueError(f"{path}: holds no measurement.")
+    return found
+
+
+def compare_figures(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Comparison]:
+    """Compare the figures of two results, as their JSON holds them, that both have.
+
+    Figures of yardsticks are left out: they are those of the same real images.
+    """
+    mine, other = (dict(_leaves(figures)) for figures in (first, second))
+    values = [{place: figure.value for place, figure in side.items()} for side in (mine, other)]
+    found = []
+    for place, figure in mine.items():
+        if place not in other or not is_under_test(place):
+            continue
+        before, after = figure.value, other[place].value
+        intervals = (figure.interval, other[place].interval)
+        # Both results have the same real images, or their comparison was forced.
+        way, target = direction(place, values[1] | values[0])
+        found.append(
+            Comparison(
+                place,
+                before,
+                after,
+                *intervals,
+                difference=after - before,
+                better_if=way,
+                nearer_to=target,
+                second_is_better=is_better(before, after, way, target),
+                intervals_overlap=_overlap(*intervals),
+            )
+        )
+    return found
+
+
+def _overlap(first: tuple[float, float] | None, second: tuple[float, float] | None) -> bool | None:
+    if first is None or second is None:
+        return None
+    return first[0] <= second[1] and second[0] <= first[1]
+
+
+def _leaves(figures: object, place: str = "") -> Iterator[tuple[str, Estimate]]:
+    """List numbers by their places, with their intervals where there are some."""
+    if isinstance(figures, dict) and figures.get(_VALUE) is not None:
+        bounds = figures.get(_INTERVAL)
+        known = bounds and None not in bounds
+        yield place, Estimate(figures[_VALUE], interval=tuple(bounds) if known else None)
+    elif isinstance(figures, dict):
+        for name, inner in figures.items():
+            yield from _leaves(inner, f"{place}, {name}" if place else name)
+    elif isinstance(figures, int | float) and not isinstance(figures, bool):
+        yield place, Estimate(figures)
+
+
+def _table(comparisons: Sequence[Comparison]) -> str:
+    """Write comparisons as a table whose columns stand in line."""
+    words = {None: "–", True: "better", False: "worse"}
+    overlap = {None: "–", True: "overlap", False: "apart"}
+    rows = [_COLUMNS]
+    for found in comparisons:
+        word = "equal" if found.difference == 0 else words[found.second_is_better]
+        rows.append(
+            (
+                found.figure,
+                show(Estimate(found.first, interval=found.first_interval)),
+                show(Estimate(found.second, interval=found.second_interval)),
+                f"{found.difference:+.3g}",
+                word,
+                overlap[found.intervals_overlap],
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    lines = [
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"
+        for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)

@@ -1,0 +1,316 @@
+"""Sets of images that are measured: read when asked for, all of one size and unit.
+
+A set says where each image is from, whose it is, and what its numbers mean, so that sets which
+cannot be compared are refused before anything is computed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from diffct.data.images import cut_centre
+from diffct.data.manifest import Manifest, ManifestRow
+from diffct.imaging.image_folder import FoundImages, find_images
+from diffct.imaging.radiograph import read_radiograph
+from diffct.imaging.transforms import to_hounsfield, to_model_range
+from diffct.imaging.volume import check_hounsfield, read_volume
+
+Unit = Literal["[0, 1]", "HU"]
+SAMPLES = "samples"
+"""Title of the images under test: they are judged, where real images are checked."""
+
+_LOSSY = (".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one kind.
+
+    Attributes:
+        title: What they are: `SAMPLES`, "held-out", "training".
+        files: One file or folder for each image; their names may be private.
+        patients: Whose image each is; private. Samples have a number each.
+        read: Reads a file: float32 (H, W) in [0, 1], or (D, H, W) in HU.
+        unit: What the numbers are.
+        preparation: What was done to the images, for the protocol.
+        window_hu: The HU that are 0 and 1 for what needs [0, 1]; None for images without HU.
+        spacing_mm: Voxel size of volumes; None where it is not known.
+        manifest: Where the images are from, if they are from one.
+        rows: Its rows, one for each image; of translations, the rows of the true images.
+        left_out: How many files of their folder were not read, by reason.
+        notes: Sentences about images that are not as they should be, for the report.
+    """
+
+    title: str
+    files: tuple[Path, ...]
+    patients: tuple[str, ...]
+    read: Callable[[Path], np.ndarray] = field(repr=False)
+    unit: Unit = "[0, 1]"
+    preparation: str = "as stored"
+    window_hu: tuple[float, float] | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    manifest: Manifest | None = None
+    rows: tuple[ManifestRow, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.files or len(self.files) != len(self.patients):
+            raise ValueError(f"The set of {self.title} images is empty.")
+
+    @property
+    def name(self) -> str:
+        """What sentences call the set: "samples", "held-out images"."""
+        return self.title if self.title == SAMPLES else f"{self.title} images"
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Pixels or voxels of the first image; `images` refuses others."""
+        return self.read(self.files[0]).shape
+
+    @property
+    def endings(self) -> dict[str, int]:
+        """How many files of each format there are."""
+        names = ["".join(path.suffixes[-2:]).lower() or "folder" for path in self.files]
+        return {name: names.count(name) for name in sorted(set(names))}
+
+    @property
+    def lossy(self) -> bool:
+        """Whether files of a lossy format are among them."""
+        return any(path.suffix.lower() in _LOSSY for path in self.files)
+
+    def pick(self, number: int | None) -> "ImageSet":
+        """Return an even pick of at most so many images; all for None."""
+        if number is None or number >= len(self):
+            return self
+        return self.of(np.linspace(0, len(self) - 1, number).round().astype(int).tolist())
+
+    def of(self, indices: Sequence[int]) -> "ImageSet":
+        """Return some of the images."""
+        parts = (self.files, self.patients, self.rows)
+        files, patients, rows = (tuple(p[i] for i in indices) if p else () for p in parts)
+        return replace(self, files=files, patients=patients, rows=rows)
+
+    def images(self, *, progress: bool = True) -> Iterator[Tensor]:
+        """Read image by image, float32 (1, *size), in the set's unit.
+
+        Raises:
+            ValueError: An image has another size than the first, or is not finite.
+        """
+        size = None
+        for number, path in enumerate(
+            tqdm(self.files, f"reading {self.title}", unit="image", disable=not progress), 1
+        ):
+            array = self.read(path)
+            size = size or array.shape
+            if array.shape != size or not np.isfinite(array).all():
+                raise ValueError(
+                    f"Image {number} of the {self.name} has the size {array.shape}, the first"
+                    f" {size}, or holds NaN. Bring all to one size."
+                )
+            yield torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
+
+    def unit_images(self, *, progress: bool = True) -> Iterator[Tensor]:
+        """Read image by image in [0, 1], (1, *size): HU by the window."""
+        for image in self.images(progress=progress):
+            if self.window_hu is not None:
+                image = to_model_range(image, self.window_hu) / 2 + 0.5
+            yield image.clamp(0, 1)
+
+    def from_unit(self, image: Tensor) -> Tensor:
+        """Bring an image from [0, 1] back to the set's unit."""
+        return image if self.window_hu is None else to_hounsfield(image * 2 - 1, self.window_hu)
+
+    def cut(self, size: Sequence[int]) -> "ImageSet":
+        """Return the same pictures, cut to (height, width) around their centres as in training.
+
+        Reading one that is smaller raises a ValueError.
+        """
+        height, width = size
+
+        def read(path: Path) -> np.ndarray:
+            picture = self.read(path)
+            if picture.shape[0] < height or picture.shape[1] < width:
+                raise ValueError(too_small(path, picture.shape, size))
+            return cut_centre(torch.from_numpy(picture)[None], (height, width))[0].numpy()
+
+        preparation = f"cut to {height}x{width} pixels around the centre"
+        return replace(self, read=read, preparation=preparation)
+
+    def stacked(self, *, progress: bool = True) -> Tensor:
+        """Read all images in [0, 1] at once, (N, 1, *size)."""
+        return torch.stack(list(self.unit_images(progress=progress)))
+
+    def batches(self, size: int, *, progress: bool = True) -> Iterator[Tensor]:
+        """Read batches in [0, 1], (at most `size`, 1, *size)."""
+        batch = []
+        for image in self.unit_images(progress=progress):
+            batch.append(image)
+            if len(batch) == size:
+                yield torch.stack(batch)
+                batch = []
+        if batch:
+            yield torch.stack(batch)
+
+
+def too_small(path: Path, size: Sequence[int], cut: Sequence[int]) -> str:
+    """Say that a picture is smaller than what is cut out of it."""
+    return (
+        f"{path}: {size[0]}x{size[1]} pixels are too few to cut out {cut[0]}x{cut[1]}, the size"
+        " that the model makes; prepare the images larger."
+    )
+
+
+def check_comparable(first: ImageSet, second: ImageSet) -> None:
+    """Refuse two sets that no figure compares.
+
+    Raises:
+        ValueError: They differ in unit, window, size or spacing, or one is stored lossily.
+    """
+    names = f"the {first.name} and the {second.name}"
+    if first.unit != second.unit:
+        kinds = {"HU": "volumes in HU", "[0, 1]": "pictures"}
+        raise ValueError(
+            f"unit differs between {names}: {kinds[first.unit]} and {kinds[second.unit]}."
+        )
+    for what in ("window_hu", "size"):
+        mine, other = getattr(first, what), getattr(second, what)
+        if mine != other:
+            raise ValueError(f"{what} differs between {names}: {mine} and {other}.")
+    if first.spacing_mm and second.spacing_mm:
+        if not np.allclose(first.spacing_mm, second.spacing_mm, rtol=1e-3):
+            raise ValueError(
+                f"Spacing differs between {names}: {first.spacing_mm} and {second.spacing_mm} mm."
+            )
+    if first.lossy != second.lossy:
+        raise ValueError(
+            f"Of {names}, one is JPEG and the other is not: figures would measure the compression."
+        )
+
+
+def images_of_folder(
+    folder: Path,
+    *,
+    title: str,
+    window_hu: Sequence[float],
+    spacing_mm: Sequence[float] | None = None,
+) -> ImageSet:
+    """Take the volumes of a folder if there are some, or else its pictures; say what is left out.
+
+    See `volumes_of_folder` and `pictures_of_folder`.
+    """
+    found = find_images(folder, empty=title == SAMPLES)
+    for line in found.left_out_lines():
+        print(f"{folder}: {line}")
+    if found.kind == "pictures":
+        return _pictures(found, title)
+    return _volumes(found, title, window_hu=window_hu, spacing_mm=spacing_mm)
+
+
+def pictures_of_folder(folder: Path, *, title: str) -> ImageSet:
+    """Take the pictures of a folder, each for itself; samples may show nothing.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: There is no picture in it.
+    """
+    found = find_images(folder, kind="pictures", empty=title == SAMPLES)
+    return _pictures(found, title)
+
+
+def pictures_of_manifest(manifest: Manifest, split: str, *, title: str) -> ImageSet:
+    """Take the images of one split of a manifest.
+
+    Raises:
+        ValueError: The split has none.
+    """
+    rows = manifest.split(split)
+    if not rows:
+        raise ValueError(f"No row of the manifest has the split {split!r}.")
+    files = tuple(manifest.path(row) for row in rows)
+    patients = tuple(row.patient for row in rows)
+    return ImageSet(title, files, patients, _read_picture, manifest=manifest, rows=tuple(rows))
+
+
+def volumes_of_folder(
+    folder: Path, *, title: str, window_hu: Sequence[float], spacing_mm: Sequence[float] | None
+) -> ImageSet:
+    """Take the CT volumes of a folder as they are, each for itself; samples may show anything.
+
+    Args:
+        folder: NIfTI or NRRD files, or DICOM series.
+        title: What they are.
+        window_hu: The HU that are 0 and 1 for what needs [0, 1]; others are clipped to them.
+        spacing_mm: What the spacing must be; None for that of the first volume.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: A real volume is not CT in HU, or a volume has another spacing.
+    """
+    found = find_images(folder, kind="volumes", empty=title == SAMPLES)
+    return _volumes(found, title, window_hu=window_hu, spacing_mm=spacing_mm)
+
+
+def _pictures(found: FoundImages, title: str) -> ImageSet:
+    return ImageSet(
+        title,
+        found.images,
+        _numbers(found.images, title),
+        _read_sample if title == SAMPLES else _read_picture,
+        left_out=found.reasons(),
+    )
+
+
+def _volumes(
+    found: FoundImages,
+    title: str,
+    *,
+    window_hu: Sequence[float],
+    spacing_mm: Sequence[float] | None,
+) -> ImageSet:
+    low, high = (float(bound) for bound in window_hu)
+    expected = tuple(spacing_mm or read_volume(found.images[0]).spacing_mm)
+
+    def read(path: Path) -> np.ndarray:
+        volume = read_volume(path)
+        if title != SAMPLES:
+            check_hounsfield(volume, path)
+        if not np.allclose(volume.spacing_mm, expected, rtol=1e-3):
+            raise ValueError(f"{path}: the spacing is {volume.spacing_mm} mm, not {expected} mm.")
+        return np.clip(volume.array.astype(np.float32), low, high)
+
+    return ImageSet(
+        title,
+        found.images,
+        _numbers(found.images, title),
+        read,
+        unit="HU",
+        preparation=f"clipped to {low:g} ... {high:g} HU",
+        window_hu=(low, high),
+        spacing_mm=expected,
+        left_out=found.reasons(),
+    )
+
+
+def _numbers(files: Sequence[Path], title: str) -> tuple[str, ...]:
+    """Give each image a patient of its own, of this set alone."""
+    return tuple(f"{title} {number}" for number in range(len(files)))
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    """Read a picture of any size."""
+    return read_radiograph(path, smallest_side=1)
+
+
+def _read_sample(path: Path) -> np.ndarray:
+    """Read a picture of any size and brightness."""
+    return read_radiograph(path, smallest_side=1, dark=True)

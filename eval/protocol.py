@@ -1,0 +1,149 @@
+"""Protocol cards: under which conditions a figure was found, so that only like is compared.
+
+A card names the measurement, every set of images (number, patients, size, unit, range, preparation,
+and a hash of all their bytes), every network with the hash of its weights, the settings, the seed
+and the versions of what computed. It holds no file name and no patient.
+"""
+
+import hashlib
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from diffct import __version__
+from diffct.eval.image_sets import SAMPLES, ImageSet
+from diffct.imaging.volume import source_files
+
+CARD_FORMAT = 1
+UNDER_TEST = ("samples", "pipeline")
+"""What may differ between two cards: the thing that is measured."""
+
+_COMPUTING = ("torch", "numpy", "scipy", "monai", "diffusers", "torchxrayvision")
+
+
+def protocol_card(
+    measurement: str,
+    *,
+    sets: dict[str, ImageSet],
+    settings: dict[str, Any],
+    networks: Iterable[dict[str, Any]] = (),
+    pipeline: dict[str, Any] | None = None,
+    synthetic: bool | None,
+) -> dict[str, Any]:
+    """Write the card of a measurement.
+
+    Args:
+        measurement: Its name.
+        sets: The images that went in, by role; "samples" are those under test.
+        settings: Everything that was chosen, the seed among it, as JSON values.
+        networks: Descriptions of the feature networks.
+        pipeline: What made the samples, and how; None for samples from elsewhere.
+        synthetic: Whether the real images are phantoms; None if nobody knows.
+
+    Returns:
+        JSON values.
+    """
+    return {
+        "format": CARD_FORMAT,
+        "measurement": measurement,
+        "sets": {role: describe_set(images) for role, images in sets.items()},
+        "phantoms": synthetic,
+        "settings": settings,
+        "networks": list(networks),
+        "pipeline": pipeline,
+        "versions": {
+            "diffct": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _COMPUTING},
+        },
+    }
+
+
+def describe_set(images: ImageSet) -> dict[str, Any]:
+    """Describe a set without naming a file or a patient."""
+    low, high, digest = float("inf"), float("-inf"), hashlib.sha256()
+    for image in images.images(progress=False):
+        low, high = min(low, image.min().item()), max(high, image.max().item())
+    # Sorted, so that the order of the files, and with it their names, says nothing.
+    for line in sorted(file_hash(path) for path in images.files):
+        digest.update(line.encode())
+    return {
+        "images": len(images),
+        "patients": len(set(images.patients)) if images.title != SAMPLES else None,
+        "size": list(images.size),
+        "unit": images.unit,
+        "spacing_mm": None if images.spacing_mm is None else list(images.spacing_mm),
+        "range": [low, high],
+        "preparation": images.preparation,
+        "formats": images.endings,
+        "left_out": dict(images.left_out),
+        "files_sha256": digest.hexdigest(),
+    }
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a scan's bytes: one file, or all files of a DICOM series."""
+    digest = hashlib.sha256()
+    for file in source_files(path):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def describe_pipeline(folder: str | Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Describe what made the samples: the hash of its weights, and how it was run.
+
+    Args:
+        folder: A pipeline's folder, or a Hub id, which is then named as it is.
+        settings: Steps, seed, guidance and the like.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return {"name": str(folder), "weights_sha256": None, **settings}
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.safetensors")):
+        digest.update(file_hash(file).encode())
+    return {"name": folder.name, "weights_sha256": digest.hexdigest(), **settings}
+
+
+def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """List where two cards differ, besides what is under test.
+
+    Samples may differ in what they are, not in number, size, unit or preparation.
+
+    Returns:
+        One line for each difference: its place, and both values.
+    """
+    mine, other = (dict(_flatten(_comparable(card))) for card in (first, second))
+    return [
+        f"{place}: {mine.get(place)} and {other.get(place)}"
+        for place in sorted(mine.keys() | other.keys())
+        if mine.get(place) != other.get(place)
+    ]
+
+
+def _comparable(card: dict[str, Any]) -> dict[str, Any]:
+    """Take out what is under test."""
+    kept = {name: part for name, part in card.items() if name not in UNDER_TEST}
+    # Files that were not read change nothing.
+    kept["sets"] = {
+        role: {
+            name: value
+            for name, value in facts.items()
+            if name != "left_out"
+            and (role not in UNDER_TEST or name not in ("range", "files_sha256", "formats"))
+        }
+        for role, facts in card["sets"].items()
+    }
+    return kept
+
+
+def _flatten(value: object, place: str = "") -> Iterable[tuple[str, object]]:
+    """List every leaf of a card with its place."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flatten(inner, f"{place}.{name}" if place else name)
+    else:
+        yield place, value

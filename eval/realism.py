@@ -1,0 +1,133 @@
+"""CT realism of sets, without any network: HU, volumes of tissue, noise, continuity of slices."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from diffct.atomic import atomic_file
+from diffct.eval.image_sets import ImageSet
+from diffct.eval.section import Table, show
+from diffct.metrics.ct_realism import (
+    RealismComparison,
+    VolumeRecord,
+    compare_realism,
+    measure_volume,
+)
+from diffct.metrics.ct_tissue import HISTOGRAM_HU, TISSUE_WINDOWS_HU
+
+_COLOURS = {"samples": "#c2410c", "held-out": "#0f766e", "training": "#6b7280"}
+_BIN_HU = 10
+
+Found = tuple[dict[str, Any], list[Table], list[tuple[Path, str]]]
+
+
+def measure_realism(sets: dict[str, ImageSet], out: Path) -> Found:
+    """Measure volumes one by one and compare the sets.
+
+    Args:
+        sets: "samples", "held_out" and perhaps "train", volumes in HU.
+        out: Where the picture goes.
+
+    Returns:
+        Figures, tables and pictures with captions.
+    """
+    records = {role: _records(images) for role, images in sets.items()}
+    roles = ("samples", "held_out", "train")
+    comparison = compare_realism(
+        records["samples"],
+        records["held_out"],
+        records.get("train"),
+        patients=[sets[role].patients if role in sets else None for role in roles],
+    )
+    path = out / "realism.png"
+    plot(
+        {sets[role].title: found for role, found in records.items()},
+        path,
+        window_hu=sets["samples"].window_hu,
+    )
+    caption = (
+        "Share of voxels by HU (logarithmic), and noise power spectrum of soft tissue, mean over"
+        " volumes."
+    )
+    return {"realism": comparison}, _tables(comparison), [(path, caption)]
+
+
+def _records(images: ImageSet) -> list[VolumeRecord]:
+    volumes = images.images(progress=False)
+    bar = tqdm(volumes, f"measuring {images.title}", len(images), unit="volume")
+    return [measure_volume(volume[0].numpy(), images.spacing_mm) for volume in bar]
+
+
+def _tables(comparison: RealismComparison) -> list[Table]:
+    windows = [
+        (
+            f"{name} ({low:g} to {high:g} HU)",
+            show(comparison.window_distance_hu[name], digits=3),
+            show((comparison.window_yardstick_hu or {}).get(name), digits=3),
+        )
+        for name, (low, high) in TISSUE_WINDOWS_HU.items()
+    ]
+    figures = [
+        (
+            name,
+            *(show(side, digits=3) for side in (row.samples, row.held_out, row.train)),
+            *(show(side, digits=3) for side in (row.distance, row.yardstick)),
+        )
+        for name, row in comparison.figures.items()
+    ]
+    return [
+        Table(
+            "HU histograms: Wasserstein distance in HU",
+            ("tissue window", "samples and held-out", "training and held-out (yardstick)"),
+            windows,
+            note="All voxels of a set together; in each window, of the values inside it.",
+        ),
+        Table(
+            "Tissue, noise and continuity: mean over volumes [95 % interval]",
+            ("", "samples", "held-out", "training", "distance", "yardstick"),
+            figures,
+            note=(
+                "Distance: Wasserstein, of the volumes' figures, samples and held-out; yardstick:"
+                " training and held-out. noise_hu and noise_frequency_per_mm: soft tissue after a"
+                " polynomial trend; slice_difference_hu: mean absolute difference of neighbouring"
+                " slices in the body."
+            ),
+        ),
+    ]
+
+
+def plot(
+    records: dict[str, list[VolumeRecord]], path: Path, *, window_hu: tuple[float, float]
+) -> None:
+    """Draw HU histograms and noise power spectra of sets.
+
+    Args:
+        records: Of each set, by its title.
+        path: The PNG to write.
+        window_hu: The HU shown.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    histogram_axes, noise_axes = figure.subplots(1, 2)
+    edges = np.arange(HISTOGRAM_HU[0], HISTOGRAM_HU[1] + 1, _BIN_HU)
+    for title, found in records.items():
+        counts = sum(record.histogram for record in found).reshape(-1)
+        counts = counts[: len(counts) // _BIN_HU * _BIN_HU].reshape(-1, _BIN_HU).sum(axis=1)
+        shares = counts / counts.sum()
+        colour = _COLOURS.get(title)
+        histogram_axes.step(edges[: len(shares)], shares, label=title, color=colour, linewidth=1)
+        spectra = [r.noise for r in found if r.noise.reason is None]
+        if spectra:
+            power = np.mean([noise.power_hu2_mm2 for noise in spectra], axis=0)
+            noise_axes.plot(spectra[0].frequency_per_mm, power, "o-", label=title, color=colour)
+    histogram_axes.set(xlabel="HU", ylabel="share of voxels", yscale="log", xlim=window_hu)
+    noise_axes.set(xlabel="frequency (1/mm)", ylabel="noise power (HU² mm²)", ylim=(0, None))
+    for axes in (histogram_axes, noise_axes):
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(frameon=False)
+    with atomic_file(path) as partial:
+        figure.savefig(partial, dpi=110)

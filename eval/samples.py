@@ -1,0 +1,279 @@
+"""Samples of a pipeline as files without loss: what is measured is what would be shared."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from diffct.atomic import atomic_folder
+from diffct.cohort_folder import holds_cohort, sign_cohort
+from diffct.config import finite_number
+from diffct.eval.cohorts import Cohort
+from diffct.eval.conditions import read_conditions
+from diffct.eval.image_sets import (
+    SAMPLES,
+    ImageSet,
+    pictures_of_folder,
+    volumes_of_folder,
+)
+from diffct.eval.protocol import describe_pipeline
+from diffct.eval.run_folder import read_settings
+from diffct.eval.screening import Cut, screen
+from diffct.imaging.radiograph import write_png
+from diffct.pipelines import CT3DPipeline, FlairToT1Pipeline, TextToImagePipeline
+from diffct.pipelines.outputs import CT3DPipelineOutput, TextToImagePipelineOutput
+from diffct.pipelines.sampling import batches, generators, sample_images, sample_volumes
+
+_VOLUMES, _IMAGES = 16, 200
+_SENTENCES = 4  # of a held-out report, as the training draws them
+
+
+def make_samples(
+    pipeline: DiffusionPipeline,
+    name: str,
+    folder: Path,
+    *,
+    cohort: Cohort,
+    number: int,
+    seed: int,
+    steps: int,
+    batch_size: int,
+    guidance_scale: float | None = None,
+    empty_prompt: bool = False,
+) -> tuple[ImageSet, dict[str, Any]]:
+    """Sample into a folder, unless exactly these samples are there already.
+
+    Volumes are unconditional; films have the prompts of an even pick of held-out reports (or the
+    empty one); translations are of an even pick of held-out conditions.
+
+    Args:
+        pipeline: Of diffct.
+        name: Its folder or Hub id.
+        folder: Where to write: 16-bit PNG, or NIfTI in HU.
+        cohort: Whose held-out prompts or conditions are used.
+        number: How many.
+        seed: Seed of the first; number i has `seed + i`.
+        steps: Denoising steps.
+        batch_size: How many at once.
+        guidance_scale: None for the pipeline's default.
+        empty_prompt: Whether films have the empty prompt.
+
+    Returns:
+        The samples that can be measured, and a description of the pipeline and of how it was run,
+        for the protocol.
+
+    Raises:
+        ValueError: The pipeline is none of diffct's, `folder` holds something else, or all samples
+            hold NaN.
+    """
+    if not isinstance(pipeline, CT3DPipeline | TextToImagePipeline | FlairToT1Pipeline):
+        raise ValueError(f"A {type(pipeline).__name__} is none of diffct's pipelines.")
+    settings = {
+        "number": number,
+        "seed": seed,
+        "steps": steps,
+        "scheduler": type(pipeline.scheduler).__name__,
+    }
+    if not isinstance(pipeline, CT3DPipeline):
+        if guidance_scale is None:  # the card says which it was
+            guidance_scale = signature(pipeline.__call__).parameters["guidance_scale"].default
+        settings["guidance_scale"] = guidance_scale
+    if isinstance(pipeline, TextToImagePipeline):
+        settings["prompts"] = "empty" if empty_prompt else "held-out"
+    described = describe_pipeline(name, settings)
+    # Through JSON, as it will be read.
+    parameters = json.loads(json.dumps({"kind": "samples", **described}))
+    if not holds_cohort(folder, parameters):
+        with atomic_folder(folder) as partial:
+            _write_samples(
+                pipeline,
+                partial,
+                held_out=cohort.held_out,
+                number=number,
+                guidance_scale=guidance_scale,
+                empty_prompt=empty_prompt,
+                run={"seed": seed, "batch_size": batch_size, "steps": steps},
+            )
+            sign_cohort(partial, parameters)
+    return _read_samples(pipeline, folder, cohort.held_out, number), described
+
+
+def _read_samples(
+    pipeline: DiffusionPipeline, folder: Path, held_out: ImageSet, number: int
+) -> ImageSet:
+    """Read samples as files, as those of anybody are read."""
+    if isinstance(pipeline, CT3DPipeline):
+        config = pipeline.config
+        made = volumes_of_folder(
+            folder, title=SAMPLES, window_hu=config.window_hu, spacing_mm=config.spacing_mm
+        )
+    else:
+        made = pictures_of_folder(folder, title=SAMPLES)
+    if isinstance(pipeline, FlairToT1Pipeline):
+        # A translation is an image of its condition's patient, for intervals and for privacy.
+        places = [_number_of(path) for path in made.files]
+        true = held_out.pick(number).of(places)
+        made = replace(made, patients=true.patients, rows=true.rows)
+    lost = number - len(made)
+    made = screen(made)
+    if lost:
+        note = (
+            f"**{lost} of {number} samples cannot be measured**: the model made NaN or infinity of"
+            " them. All figures are of the others."
+        )
+        made = replace(made, notes=(note, *made.notes))
+    return made
+
+
+def _name(number: int) -> str:
+    """Name a sample's file, without its ending, as the outputs of pipelines do."""
+    return f"sample-{number:04d}"
+
+
+def _number_of(path: Path) -> int:
+    """Return the number of a sample by its file."""
+    return int(path.name.split(".")[0].removeprefix("sample-"))
+
+
+def _write_samples(
+    pipeline: DiffusionPipeline,
+    folder: Path,
+    *,
+    held_out: ImageSet,
+    number: int,
+    guidance_scale: float | None,  # None for volumes only
+    empty_prompt: bool,
+    run: dict[str, int],
+) -> None:
+    """Sample into a folder; `run` holds seed, batch size and steps. What holds NaN has no file."""
+    pipeline.set_progress_bar_config(disable=True)
+    if isinstance(pipeline, CT3DPipeline):
+        for first, output in sample_volumes(pipeline, number, **run):
+            _save_finite(output, "volumes", folder, first)
+    elif isinstance(pipeline, TextToImagePipeline):
+        prompts = _prompts(held_out, number, empty=empty_prompt)
+        rest = {name: value for name, value in run.items() if name != "seed"}
+        seeds = range(run["seed"], run["seed"] + number)
+        made = sample_images(pipeline, prompts, guidance_scale=guidance_scale, seeds=seeds, **rest)
+        for indices, output in made:
+            _save_finite(output, "images", folder, indices[0])
+    else:
+        images = translate(pipeline, held_out.pick(number), guidance_scale=guidance_scale, **run)
+        for index, image in enumerate(images):
+            if image.isfinite().all():
+                write_png(image[0].numpy(), folder / f"{_name(index)}.png")
+    if not any(folder.iterdir()):
+        raise ValueError(
+            f"All {number} samples hold NaN or infinity: the model has diverged, or does not take"
+            " the precision that it runs in."
+        )
+
+
+def _save_finite(
+    output: CT3DPipelineOutput | TextToImagePipelineOutput, name: str, folder: Path, first: int
+) -> None:
+    """Save those samples of a batch that are numbers, each under its own number."""
+    arrays = np.asarray(output[name])
+    for index, array in enumerate(arrays, start=first):
+        if np.isfinite(array).all():
+            replace(output, **{name: array[None]}).save(folder, first_index=index)
+
+
+def translate(
+    pipeline: FlairToT1Pipeline,
+    images: ImageSet,
+    *,
+    seed: int,
+    batch_size: int,
+    steps: int,
+    guidance_scale: float = 1.0,
+    conditioning_scale: float = 1.0,
+) -> Tensor:
+    """Translate the conditions of a set, image i with the seed `seed + i`.
+
+    Returns:
+        (N, 1, H, W) in [0, 1].
+    """
+    conditions = torch.stack(list(read_conditions(images, pipeline.conditions)))
+    made = []
+    for indices in batches(len(conditions), batch_size, description="translating"):
+        output = pipeline(
+            conditions[indices.start : indices.stop],
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            controlnet_conditioning_scale=conditioning_scale,
+            generator=generators([seed + index for index in indices]),
+            output_type="pt",
+        )
+        made.append(output.images.float().cpu())
+    return torch.cat(made)
+
+
+def default_number(pipeline: DiffusionPipeline, cohort: Cohort) -> int:
+    """Return how many samples are drawn if nobody says: all held-out slices are translated."""
+    if isinstance(pipeline, FlairToT1Pipeline):
+        return len(cohort.held_out)
+    return _VOLUMES if isinstance(pipeline, CT3DPipeline) else _IMAGES
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe how a pipeline is sampled."""
+    parser.add_argument(
+        "--num",
+        type=int,
+        help=f"samples ({_VOLUMES} volumes, {_IMAGES} films, all held-out slices)",
+    )
+    parser.add_argument("--steps", type=int, default=50, help="denoising steps (50)")
+    parser.add_argument(
+        "--guidance-scale", type=finite_number, help="of prompts (the pipeline's own)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first sample (0)")
+    parser.add_argument("--batch-size", type=int, default=8, help="samples drawn at once (8)")
+    parser.add_argument(
+        "--empty-prompt", action="store_true", help="films of no prompt, not of held-out reports"
+    )
+
+
+def training_cut(pipeline: DiffusionPipeline | None, source: Path) -> Cut | None:
+    """Return what training cut pictures to, so that evaluation does the same.
+
+    Args:
+        pipeline: What was trained, if it is a whole pipeline.
+        source: The folder of a pipeline or an autoencoder.
+
+    Returns:
+        What the run beside it says, or else the size that the denoiser was made for; None for
+        volumes and if nothing tells.
+    """
+    if isinstance(pipeline, CT3DPipeline):
+        return None
+    settings = read_settings(source.parent) if source.is_dir() else None
+    size = (getattr(pipeline, "config", {}).get("training") or {}).get("size")
+    size = size or (settings.data.get("size") if settings is not None else None)
+    if size is not None and len(size) == 2:
+        return Cut((int(size[0]), int(size[1])))
+    usual = None if pipeline is None else pipeline.unet.config.sample_size
+    if usual is None:
+        return None
+    height, width = usual if isinstance(usual, Sequence) else (usual, usual)
+    factor = pipeline.vae_scale_factor
+    # A ControlNet may have been trained at another size than the model that it controls.
+    return Cut(
+        (height * factor, width * factor), if_large_enough=isinstance(pipeline, FlairToT1Pipeline)
+    )
+
+
+def _prompts(held_out: ImageSet, number: int, *, empty: bool) -> Sequence[str]:
+    """Return the prompts of an even pick of held-out reports, again from the first if too few."""
+    if empty or not held_out.rows:
+        return [""] * number
+    rows = held_out.pick(number).rows
+    return [" ".join(rows[index % len(rows)].sentences[:_SENTENCES]) for index in range(number)]

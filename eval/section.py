@@ -1,0 +1,202 @@
+"""What a measurement found: figures under their protocol, as JSON, as text, and for the report."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from diffct.atomic import atomic_file
+from diffct.metrics.intervals import Estimate
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text cells.
+
+    Attributes:
+        title: A line above it.
+        columns: Their names.
+        rows: Cells, as many in each row as there are columns.
+        note: What a reader must know to read it.
+        aside: Whether readers may skip it, as the figures of a random network: reports fold it
+            away at their end.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    aside: bool = False
+
+    def markdown(self) -> str:
+        """Write it as Markdown."""
+        lines = [f"| {' | '.join(row)} |" for row in (self.columns, *self.rows)]
+        lines.insert(1, "|" + "---|" * len(self.columns))
+        parts = [f"**{self.title}**", "\n".join(lines), self.note]
+        return "\n\n".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and what it shows."""
+
+    path: Path
+    caption: str
+
+
+# The questions that a report opens with, in this order.
+TRUTH, QUALITY = "True to the patient?", "As good as real?"
+VARIETY, PRIVACY = "As varied as real?", "Private?"
+State = Literal["good", "in doubt", "bad", "not measured"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to one question of a reader.
+
+    Attributes:
+        question: In plain words, the same for every section that answers it: "As good as real?".
+        state: The answer in a word; "in doubt" if intervals or numbers do not tell.
+        sentence: One sentence with the figure and its yardstick; the reason if not measured.
+    """
+
+    question: str
+    state: State
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A measurement and all that it found.
+
+    Attributes:
+        name: Of its JSON file: "distribution", "privacy", ...
+        title: For readers.
+        protocol: The card, see `diffct.eval.protocol`.
+        figures: JSON values, dataclasses among them.
+        tables: The figures for readers.
+        pictures: Files beside the JSON.
+        remarks: Sentences that go with the figures: what was found, what limits it.
+        verdicts: Answers to the questions that a report opens with.
+        missing: What could not be measured, a sentence each with its reason. A section without
+            figures is all missing, see `not_measured`.
+    """
+
+    name: str
+    title: str
+    protocol: dict[str, Any]
+    figures: dict[str, Any]
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+    remarks: Sequence[str] = field(default=())
+    verdicts: Sequence[Verdict] = ()
+    missing: Sequence[str] = ()
+
+    def markdown(self) -> str:
+        """Write verdicts, what is missing, remarks and tables as Markdown."""
+        verdicts = [f"{v.question} {v.state.upper()}: {v.sentence}" for v in self.verdicts]
+        missing = [f"Not measured: {reason}" for reason in self.missing]
+        tables = [table.markdown() for table in self.tables]
+        return "\n\n".join([f"## {self.title}", *verdicts, *missing, *self.remarks, *tables])
+
+    def json(self) -> dict[str, Any]:
+        """Return protocol, figures and words as JSON values; NaN becomes null."""
+        return {
+            "protocol": self.protocol,
+            "figures": _plain(self.figures),
+            "remarks": list(self.remarks),
+            "verdicts": _plain(list(self.verdicts)),
+            "missing": list(self.missing),
+        }
+
+
+def anonymous(section: Section, names: Mapping[str, str]) -> Section:
+    """Return a section whose sentences and tables name no file of a patient.
+
+    Errors begin with the file that they are about, which is for the person at the keyboard; reports
+    are shared.
+
+    Args:
+        section: Any.
+        names: What is replaced (paths, file names) and by what.
+    """
+    # Longest first: a path holds its file's name. The end of another name is none: 0.png, s0.png.
+    ordered = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    pattern = re.compile(rf"(?<![\w-])(?:{ordered})") if names else None
+
+    def clean(text: str) -> str:
+        return pattern.sub(lambda found: names[found[0]], text) if pattern else text
+
+    verdicts = [replace(verdict, sentence=clean(verdict.sentence)) for verdict in section.verdicts]
+    remarks, missing = (
+        [clean(text) for text in lines] for lines in (section.remarks, section.missing)
+    )
+    tables = [
+        replace(table, rows=[[clean(cell) for cell in row] for row in table.rows])
+        for table in section.tables
+    ]
+    return replace(section, tables=tables, verdicts=verdicts, remarks=remarks, missing=missing)
+
+
+def not_measured(name: str, title: str, reason: str, *, questions: Sequence[str]) -> Section:
+    """Return the section of a measurement that was not possible, with nothing but the reason.
+
+    Args:
+        name: Of the section.
+        title: For readers.
+        reason: A sentence, without patients and file names.
+        questions: What it would have answered, each now "not measured".
+    """
+    verdicts = [Verdict(question, "not measured", reason) for question in questions]
+    return Section(name, title, {}, {}, verdicts=verdicts, missing=[reason])
+
+
+def write_section(section: Section, folder: Path) -> Path:
+    """Write a section's JSON, atomically, and return its path."""
+    path = folder / f"{section.name}.json"
+    write_json(section.json(), path)
+    return path
+
+
+def write_json(values: dict[str, Any], path: Path) -> None:
+    """Write JSON values, atomically."""
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def show(figure: Estimate | float | None, *, digits: int = 4, percent: bool = False) -> str:
+    """Write a figure with its 95 % interval, or as mean ± sd where only that is known."""
+    if figure is None:
+        return "–"
+    if not isinstance(figure, Estimate):
+        return _number(figure, digits, percent)
+    text = _number(figure.value, digits, percent)
+    if figure.interval is not None:
+        low, high = (_number(bound, digits, percent) for bound in figure.interval)
+        return f"{text} [{low}, {high}]"
+    return text
+
+
+def _number(value: float, digits: int, percent: bool) -> str:
+    """Write a number with so many significant digits."""
+    if not math.isfinite(value):
+        return "–"
+    if percent:
+        return f"{value:.1%}"
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Turn dataclasses into dictionaries, and what JSON does not know into null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

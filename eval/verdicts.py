@@ -1,0 +1,173 @@
+"""Answers to the questions that a report opens with, from figures that a section already has.
+
+An answer is "good" where samples reach their yardstick, which is what real images of other patients
+reach at the same number, "bad" where intervals lie apart, and otherwise "in doubt". Few patients
+have wide intervals, in which much has room: below 20 of them nothing is called good.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from diffct.eval.section import QUALITY, TRUTH, VARIETY, State, Verdict, show
+from diffct.metrics.ct_realism import RealismComparison
+from diffct.metrics.intervals import Estimate
+
+FEWEST_SURE = 20  # of a set: 19 others tell how rare 1 in 20 is
+_DISTANCE = "KID"  # has no bias by the number of images, and an interval
+_SEVERITY: tuple[State, ...] = ("not measured", "good", "in doubt", "bad")
+
+
+def quality(
+    figures: Mapping[str, Any], *, patients: int, random_networks: Sequence[str]
+) -> Verdict:
+    """Answer whether samples are as good as real images.
+
+    Args:
+        figures: Of a distribution section: distances by name, and "realism" for CT.
+        patients: Of the smallest set; every sample is one.
+        random_networks: Names of networks without trained weights. In their features samples may be
+            told apart from real images, but what looks alike there may not be.
+    """
+    found = [_by_realism(figures.get("realism")), _by_distance(figures, random_networks)]
+    answers = [answer for answer in found if answer is not None]
+    if not answers:
+        return Verdict(QUALITY, "not measured", "No distance of sets has its yardstick.")
+    # The worst decides; of two alike the first is told, which needs no network.
+    state, sentence = max(answers, key=lambda answer: _SEVERITY.index(answer[0]))
+    return _unless_few(QUALITY, state, sentence, patients)
+
+
+def _by_distance(
+    figures: Mapping[str, Any], random_networks: Sequence[str]
+) -> tuple[State, str] | None:
+    """Compare each distance with its yardstick, in trained networks if there are some."""
+    named = {
+        name: (found["samples"], found["train"])
+        for name, found in figures.items()
+        if name.startswith(f"{_DISTANCE}[") and found.get("samples") and found.get("train")
+    }
+    is_random = {name: any(f"[{network}]" in name for network in random_networks) for name in named}
+    trained = {name: pair for name, pair in named.items() if not is_random[name]}
+    pairs = trained or named
+    if not pairs:
+        return None
+    states = {name: _near(*pair) for name, pair in pairs.items()}
+    worst = max(pairs, key=lambda name: (_SEVERITY.index(states[name]), pairs[name][0].value))
+    state = states[worst]
+    samples, yardstick = (show(figure, digits=3) for figure in pairs[worst])
+    where = {
+        "good": "no farther from held-out images than",
+        "in doubt": "not clearly as near to held-out images as",
+        "bad": "farther from held-out images than",
+    }[state]
+    sentence = f"Samples are {where} training images are: {worst} {samples}, yardstick {yardstick}"
+    if not trained:
+        state = "in doubt" if state == "good" else state
+        sentence += "; only a network of random weights looked, and it sees little"
+    return state, sentence
+
+
+def _near(samples: Estimate, yardstick: Estimate) -> State:
+    """Compare a distance with what real images of other patients have."""
+    if samples.interval is None or yardstick.interval is None:
+        return "in doubt"
+    if samples.interval[0] > yardstick.interval[1]:
+        return "bad"
+    return "good" if samples.value <= yardstick.interval[1] else "in doubt"
+
+
+def _by_realism(comparison: RealismComparison | None) -> tuple[State, str] | None:
+    """Count the figures of CT that lie apart, of samples and, as the yardstick, of training scans.
+
+    By chance one more of them may.
+    """
+    if comparison is None:
+        return None
+    rows = [
+        (row.samples, row.train, row.held_out)
+        for row in comparison.figures.values()
+        if all(side and side.interval for side in (row.samples, row.train, row.held_out))
+    ]
+    if not rows:
+        return None
+    apart, yardstick = (sum(_apart(row[side], row[2]) for row in rows) for side in (0, 1))
+    excess = apart - yardstick
+    state: State = "good" if excess <= 0 else "in doubt" if excess == 1 else "bad"
+    return state, (
+        f"{apart} of {len(rows)} figures of tissue, noise and continuity lie apart from those of"
+        f" held-out scans; of training scans {yardstick} do"
+    )
+
+
+def variety(diversity: Mapping[str, Estimate | None], *, patients: int) -> Verdict:
+    """Answer whether samples are as varied as held-out images, by the MS-SSIM of pairs.
+
+    Args:
+        diversity: Of "samples" and "held_out"; the lower, the more varied.
+        patients: Of the smallest set; every sample is one.
+    """
+    samples, real = (diversity.get(role) for role in ("samples", "held_out"))
+    if samples is None or real is None:
+        reason = "MS-SSIM of pairs could not be measured: images are too few or too small."
+        return Verdict(VARIETY, "not measured", reason)
+    state: State
+    if samples.interval is None or real.interval is None:
+        state, what = "in doubt", "Too few images to tell whether samples are as varied as"
+    elif not _apart(samples, real):
+        state, what = "good", "Samples are about as varied as"
+    elif samples.value > real.value:
+        state, what = "bad", "Samples are less varied than"
+    else:  # noise is more varied than anything
+        state, what = "in doubt", "Samples are less alike than"
+    sentence = (
+        f"{what} held-out images: mean MS-SSIM of pairs {show(samples, digits=3)}, yardstick"
+        f" {show(real, digits=3)} (lower is more varied)"
+    )
+    return _unless_few(VARIETY, state, sentence, patients)
+
+
+def truth(
+    figures: Mapping[str, Mapping[str, Any]], *, method: str, trivial: Iterable[str], patients: int
+) -> Verdict:
+    """Answer whether translations are nearer to the truth than translations that learn nothing.
+
+    Args:
+        figures: Of each method, by name; "psnr" is compared.
+        method: The one under test.
+        trivial: Those that learn nothing.
+        patients: Of the translations.
+    """
+    own = figures.get(method, {}).get("psnr")
+    others = {name: figures[name]["psnr"] for name in trivial if "psnr" in figures.get(name, {})}
+    if own is None or not others:
+        reason = "Translations that learn nothing, the yardstick, could not be measured."
+        return Verdict(TRUTH, "not measured", reason)
+    best = max(others, key=lambda name: others[name].value)
+    state: State = "in doubt"
+    if own.interval is not None and others[best].interval is not None:
+        if own.interval[0] > others[best].interval[1]:
+            state = "good"
+        elif own.value < others[best].value:
+            state = "bad"
+    what = {
+        "good": "are nearer to the true images",
+        "in doubt": "are not clearly nearer to the true images",
+        "bad": "are no nearer to the true images",
+    }[state]
+    sentence = (
+        f"Translations {what} than the best of those that learn nothing ({best}): PSNR"
+        f" {show(own)} dB, yardstick {show(others[best])} dB"
+    )
+    return _unless_few(TRUTH, state, sentence, patients)
+
+
+def _apart(first: Estimate, second: Estimate) -> bool:
+    """Say whether two intervals have nothing in common."""
+    return first.interval[0] > second.interval[1] or second.interval[0] > first.interval[1]
+
+
+def _unless_few(question: str, state: State, sentence: str, patients: int) -> Verdict:
+    """Call nothing good that few patients say."""
+    if state == "good" and patients < FEWEST_SURE:
+        return Verdict(question, "in doubt", f"{sentence}. But {patients} of each set are few.")
+    return Verdict(question, state, f"{sentence}.")

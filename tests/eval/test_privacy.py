@@ -1,0 +1,96 @@
+"""The audit among few patients: it claims nothing that it cannot tell, and still sees copies."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from diffct.eval import privacy
+from diffct.eval.privacy_findings import weigh
+from diffct.eval.section import PRIVACY
+from diffct.imaging.radiograph import read_radiograph, write_png
+from diffct.privacy.memorisation import NearestDistances, memorisation
+
+
+def draw_person(rng, images):
+    """Images of one person: alike in what is coarse, each with some of its own."""
+    shared = gaussian_filter(rng.standard_normal((48, 40)), 3)
+    own = [gaussian_filter(rng.standard_normal((48, 40)), 2) for _ in range(images)]
+    return [0.5 + 2.5 * shared + 0.6 * image for image in own]
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    """Crops of six persons: two trained on, three held out; samples: a new one's, and a copy."""
+    folder = tmp_path_factory.mktemp("crops") / "of few [persons]"
+    rng = np.random.default_rng(5)
+    for part, counts in {"train": (4, 4), "held out": (3, 3, 2)}.items():
+        for person, count in enumerate(counts):
+            for number, image in enumerate(draw_person(rng, count)):
+                save(image, folder / part / f"{part} {person}" / f"{number}.png")
+    original = read_radiograph(folder / "train" / "train 0" / "0.png", smallest_side=1)
+    copied = original[:, ::-1] + 0.01 * rng.standard_normal(original.shape)
+    for number, image in enumerate([*draw_person(rng, 2), copied]):
+        save(image, folder / "samples" / f"{number}.png")
+    return folder
+
+
+def save(image, path):
+    write_png(np.clip(image, 0, 1).astype(np.float32), path)
+
+
+def test_among_few_patients_a_copy_is_seen_and_nothing_is_called_one(crops, tmp_path, capsys):
+    words = ["--data", str(crops / "held out"), "--train", str(crops / "train")]
+    named = ["--patient-pattern", "^(.+)/", "--out", str(tmp_path), "--device", "cpu"]
+    privacy.main([str(crops / "samples"), *words, *named])
+    printed = capsys.readouterr().out
+    assert "Copies found" not in printed
+    # Strangers may be near, too: that is what three held-out persons cannot tell.
+    assert re.search(r"Near pairs to look at: [123] of 3 samples", printed)
+    assert "3 held-out patients are too few to tell a copy from a relative" in printed
+    assert f"{PRIVACY} IN DOUBT:" in printed
+    found = json.loads((tmp_path / "privacy.json").read_text())["figures"]["nearest neighbours"]
+    assert found["detail"]["real_patients"] == 5
+    smallest, smallest_real = (
+        found["detail"][f"{what}score_quantiles"]["0%"] for what in ("", "real_")
+    )
+    assert smallest < 0.5 * smallest_real
+
+
+def result(train, real):
+    """The result of samples with these distances to training images, and of real images."""
+    samples = NearestDistances(np.array(train), np.ones(len(train)))
+    return memorisation(samples, NearestDistances(np.exp(real), np.ones(len(real))))
+
+
+def test_few_held_out_patients_need_more_near_pairs_than_many():
+    real = np.random.default_rng(0).normal(0, 0.2, 40)
+    one, six = ([result([0.01] * near + [1.0] * 6, real)] * 2 for near in (1, 6))
+    assert weigh(one, sources=1, held_out_patients=19).found
+    assert not weigh(one, sources=1, held_out_patients=18).found
+    # Six copies of six patients are more than one in six strangers explains; of one, they are not.
+    assert weigh(six, sources=6, held_out_patients=8).found
+    assert not weigh(six, sources=1, held_out_patients=8).found
+
+
+def test_many_held_out_patients_name_no_pair_that_is_not_suspicious():
+    found = weigh([result([1.0, 1.1], [0.1, 0.2, 0.3, 0.4])] * 2, sources=0, held_out_patients=30)
+    assert found.nearer_than_real == 2 and found.near == 0 and not found.found
+
+
+def test_a_training_image_among_samples_is_a_copy_however_few_are_held_out(crops, tmp_path, capsys):
+    samples = tmp_path / "samples"
+    shutil.copytree(crops / "samples", samples)
+    original = read_radiograph(crops / "train" / "train 1" / "2.png", smallest_side=1)
+    save(0.9 * original, samples / "darker.png")
+    words = ["--data", str(crops / "held out"), "--train", str(crops / "train")]
+    named = ["--patient-pattern", "^(.+)/", "--out", str(tmp_path), "--device", "cpu"]
+    privacy.main([str(samples), *words, *named])
+    printed = capsys.readouterr().out
+    assert "Copies found: of 4 samples, 1 is a training image under another name" in printed
+    assert f"{PRIVACY} BAD: Of 4 samples, 1 is a training image under another name." in printed
+    row = next(line for line in printed.splitlines() if line.startswith("| darker.png |"))
+    assert row.endswith("| a training image under another name |")

@@ -1,0 +1,33 @@
+"""Films side by side: each in its place, in its own gray."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffct.figures.contact_sheet import save_contact_sheet
+
+
+def test_films_appear_from_left_to_right_and_top_to_bottom(tmp_path):
+    films = [np.full((30, 20), gray, dtype=np.float32) for gray in (0.0, 0.5, 1.0, 0.25)]
+    save_contact_sheet(films, tmp_path / "sheet.png", columns=2)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("L"))
+    height, width = sheet.shape
+    assert height > width
+    middles = [sheet[height * y // 4, width * x // 4] for y in (1, 3) for x in (1, 3)]
+    assert np.allclose(middles, [0, 127, 255, 64], atol=2)
+
+
+def test_long_titles_are_wrapped_and_leave_the_films_as_they_are(tmp_path):
+    films = [np.ones((20, 20), dtype=np.float32)] * 2
+    save_contact_sheet(films, tmp_path / "plain.png")
+    save_contact_sheet(films, tmp_path / "titled.png", titles=["a word " * 30, ""])
+    plain, titled = (Image.open(tmp_path / name) for name in ("plain.png", "titled.png"))
+    assert titled.width == plain.width
+    assert plain.height + 20 < titled.height < plain.height + 80
+
+
+@pytest.mark.parametrize(("films", "titles"), [(0, None), (2, ["one"])])
+def test_nothing_to_draw_and_missing_titles_are_refused(tmp_path, films, titles):
+    with pytest.raises(ValueError, match="films"):
+        save_contact_sheet([np.ones((4, 4))] * films, tmp_path / "sheet.png", titles=titles)
+    assert list(tmp_path.iterdir()) == []

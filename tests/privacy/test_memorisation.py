@@ -1,0 +1,250 @@
+"""Scores of copies, their threshold, and what losses give away."""
+
+import numpy as np
+import pytest
+from scipy.stats import mannwhitneyu
+
+from diffct.privacy.memorisation import (
+    FALSE_ALARMS,
+    SURE,
+    NearestDistances,
+    explained_by_few,
+    membership_attack,
+    memorisation,
+    training_share,
+)
+
+
+def draw(rng, number, shift=0.0):
+    """Distances whose log ratio is normal around `shift`, with deviation 0.3."""
+    held_out = rng.uniform(0.1, 0.3, number)
+    return NearestDistances(held_out * np.exp(rng.normal(shift, 0.3, number)), held_out)
+
+
+def draw_of_few(rng, number, scale=1.0, alike=0.0):
+    """Distances where few are held out: the nearest of them is a matter of luck.
+
+    Args:
+        rng: Source of numbers.
+        number: Of images.
+        scale: Of all distances, as of smooth images.
+        alike: Share of the variance that all images have in common.
+    """
+    common, own = rng.standard_normal((2, 1)), rng.standard_normal((2, number))
+    logs = alike**0.5 * common + (1 - alike) ** 0.5 * own
+    return NearestDistances(scale * np.exp(0.4 * logs[0]), scale * np.exp(0.3 * logs[1]))
+
+
+def test_copies_are_suspicious_and_others_are_not():
+    rng = np.random.default_rng(0)
+    real, fresh, copies = draw(rng, 100), draw(rng, 95), draw(rng, 5, shift=-3)
+    samples = NearestDistances(
+        np.concatenate([fresh.train, copies.train]),
+        np.concatenate([fresh.held_out, copies.held_out]),
+    )
+    found = memorisation(samples, real)
+    assert found.suspicious[95:].all() and found.suspicious[:95].sum() <= 1
+    assert found.chance < 1e-6
+
+
+def test_false_alarms_are_as_rare_as_the_threshold_says():
+    rng = np.random.default_rng(1)
+    alarms = [memorisation(draw(rng, 1000), draw(rng, 30)).suspicious.mean() for _ in range(200)]
+    assert 0.5 * FALSE_ALARMS < np.mean(alarms) < 1.5 * FALSE_ALARMS
+
+
+def test_an_empty_result_is_no_verdict_of_copies():
+    rng = np.random.default_rng(2)
+    found = memorisation(draw(rng, 20), draw(rng, 50))
+    assert found.chance == 1
+
+
+def test_one_certain_copy_among_many_samples_is_a_finding():
+    rng = np.random.default_rng(3)
+    fresh, real = draw(rng, 199), draw(rng, 100)
+    with_copy = NearestDistances(np.append(fresh.train, 0.05), np.append(fresh.held_out, 1.0))
+    assert memorisation(fresh, real).chance > SURE > memorisation(with_copy, real).chance
+
+
+def test_findings_on_no_copies_are_as_rare_as_is_said():
+    rng = np.random.default_rng(4)
+    chances = [memorisation(draw(rng, 100), draw(rng, 50)).chance for _ in range(2000)]
+    assert np.mean(np.array(chances) < SURE) < 1.5 * SURE
+
+
+@pytest.mark.parametrize(
+    ("samples", "alike"), [(1, 0.0), (3, 0.8), (100, 0.0), (100, 0.4), (100, 1.0)]
+)
+def test_few_held_out_images_bring_hardly_more_findings(samples, alike):
+    rng = np.random.default_rng(5)
+    found = [
+        memorisation(draw_of_few(rng, samples, scale=0.5, alike=alike), draw_of_few(rng, 30))
+        for _ in range(800)
+    ]
+    assert np.mean([result.suspicious.mean() for result in found]) < 0.01
+    findings = np.mean([result.chance < SURE for result in found])
+    assert findings < (1.5 if alike in (0, 1) else 4) * SURE
+
+
+def test_a_copy_near_to_one_of_few_held_out_images_is_found():
+    rng = np.random.default_rng(6)
+    fresh, real = draw_of_few(rng, 50), draw_of_few(rng, 30)
+    # Nearer to a training image than others are by six deviations, to a held-out one by two.
+    samples = NearestDistances(
+        np.append(fresh.train, np.exp(-2.4)), np.append(fresh.held_out, np.exp(-0.7))
+    )
+    found = memorisation(samples, real)
+    assert found.suspicious.nonzero()[0].tolist() == [50]
+    plain = np.log(real.scores())
+    assert np.log(samples.scores()[50]) > plain.mean() - 3.6 * plain.std()
+
+
+def test_among_many_held_out_images_the_score_is_the_plain_ratio():
+    rng = np.random.default_rng(7)
+    samples, real = draw(rng, 100), draw(rng, 1000)
+    found = memorisation(samples, real)
+    assert found.own_weight > 0.9
+    assert found.scores == pytest.approx(samples.scores(), rel=0.1)
+
+
+@pytest.mark.parametrize("train", [[0.0, 1.0], [np.nan, 1.0], [1.0]])
+def test_impossible_distances_are_refused(train):
+    with pytest.raises(ValueError, match="Distances must be"):
+        NearestDistances(np.array(train), np.array([1.0, 1.0]))
+
+
+def test_fewer_than_three_patients_tell_no_threshold():
+    rng = np.random.default_rng(3)
+    with pytest.raises(ValueError, match="of 2 patients tell no threshold"):
+        memorisation(draw(rng, 5), draw(rng, 8), patients=[0, 0, 0, 0, 1, 1, 1, 1])
+
+
+def test_images_of_one_patient_count_as_one():
+    rng = np.random.default_rng(9)
+    samples, real = draw(rng, 40), draw(rng, 12)
+    doubled = NearestDistances(
+        *(np.concatenate([x, *[x[:4]] * 30]) for x in (real.train, real.held_out))
+    )
+    patients = [*range(12), *list(range(4)) * 30]
+    one_each = memorisation(samples, real)
+    several = memorisation(samples, doubled, patients=patients)
+    assert several.threshold == pytest.approx(one_each.threshold)
+    assert several.scores == pytest.approx(one_each.scores)
+    assert several.chance == pytest.approx(one_each.chance)
+    assert several.patients == 12
+    assert memorisation(samples, doubled).threshold > 1.2 * one_each.threshold
+
+
+@pytest.mark.parametrize("patients", [3, 5])
+def test_false_alarms_stay_rare_where_images_of_a_patient_are_alike(patients):
+    """Crops of few persons are many images; counted as persons they raise no more alarms."""
+    rng = np.random.default_rng(10)
+
+    def draw_persons(number, images):
+        person = rng.normal(0, 0.3, (number, 1)) + rng.normal(0, 0.05, (number, images))
+        return NearestDistances(np.exp(person.ravel()), np.ones(number * images))
+
+    owners = np.repeat(range(patients), 6)
+    findings, by_images = [], []
+    for _ in range(300):
+        real, sample = draw_persons(patients, 6), draw_persons(1, 1)
+        findings.append(memorisation(sample, real, patients=owners).chance < SURE)
+        by_images.append(memorisation(sample, real).chance < SURE)
+    assert np.mean(findings) < 3 * SURE < np.mean(by_images)
+
+
+def test_few_held_out_patients_explain_few_near_pairs():
+    # Three of three samples are the nearest of four: once in 64.
+    assert explained_by_few(3, 3, held_out_patients=3) == pytest.approx(1 / 64)
+    assert explained_by_few(1, 8, held_out_patients=3) == pytest.approx(1 - 0.75**8)
+    assert (
+        explained_by_few(6, 6, held_out_patients=5)
+        < SURE
+        < explained_by_few(1, 6, held_out_patients=100)
+    )
+
+
+def test_auc_is_that_of_mann_and_whitney():
+    rng = np.random.default_rng(4)
+    train, held_out = rng.normal(0, 1, 60), rng.normal(0.5, 1, 40)
+    statistic = mannwhitneyu(held_out, train).statistic
+    assert membership_attack(train, held_out).auc.value == pytest.approx(statistic / 2400)
+
+
+def test_auc_interval_leaves_out_patients():
+    rng = np.random.default_rng(5)
+    train, held_out = rng.normal(0, 1, 12), rng.normal(1, 1, 9)
+    groups, others = np.repeat(range(4), 3).tolist(), np.repeat(range(3), 3).tolist()
+    without = [
+        [membership_attack(train[np.array(groups) != g], held_out).auc.value for g in range(4)],
+        [membership_attack(train, held_out[np.array(others) != g]).auc.value for g in range(3)],
+    ]
+    expected = sum((len(some) - 1) * np.var(some) for some in without) ** 0.5
+    found = membership_attack(train, held_out, train_groups=groups, held_out_groups=others)
+    assert found.auc.standard_error == pytest.approx(expected)
+
+
+def test_equal_losses_give_nothing_away():
+    assert membership_attack(np.ones(5), np.ones(7)).auc.value == 0.5
+
+
+def test_separated_losses_are_no_chance_and_the_interval_stays_in_range():
+    train, held_out = np.array([1.0, 1.1, 0.9, 1.2]), np.linspace(2, 3, 12)
+    found = membership_attack(train, held_out)
+    # One order of 16 patients in 16! / (4! 12!).
+    assert found.auc.value == 1 and found.chance == pytest.approx(1 / 1820)
+    mixed = membership_attack(np.array([1.0, 2.5, 0.9, 2.6]), np.linspace(2, 3, 5))
+    assert mixed.auc.interval[1] == 1 and not mixed.tells
+
+
+def test_chance_counts_patients_not_images():
+    train, held_out = np.repeat([1.0, 1.1], 15), np.repeat([2.0, 2.1], 15)
+    found = membership_attack(
+        train,
+        held_out,
+        train_groups=["a"] * 15 + ["b"] * 15,
+        held_out_groups=["c"] * 15 + ["d"] * 15,
+    )
+    assert found.chance == pytest.approx(1 / 6) and not found.tells
+
+
+def test_samples_around_all_training_patients_are_over_fitted():
+    train, held_out = list("abcd"), list("efghijklmnop")
+    found = training_share(list("abcd" * 4), train=train, held_out=held_out)
+    # The four of 16 patients that hold all samples: 1 choice in 1820.
+    assert found.share == 1 and found.expected == 0.25
+    assert found.chance == pytest.approx(1 / 1820, abs=5e-4) and found.tells
+
+
+def test_many_samples_around_one_patient_are_one_observation():
+    found = training_share(["a"] * 50, train=list("abcd"), held_out=list("efghijklmnop"))
+    assert found.chance == pytest.approx(0.25, abs=0.02) and not found.tells
+
+
+def test_a_set_that_leans_nowhere_raises_no_alarm():
+    rng = np.random.default_rng(6)
+    patients = list(range(60))
+    alarms = [
+        training_share(
+            rng.choice(patients, 40).tolist(), train=patients[:45], held_out=patients[45:]
+        ).tells
+        for _ in range(30)
+    ]
+    assert sum(alarms) <= 1
+
+
+def test_a_nearest_patient_of_neither_set_is_refused():
+    with pytest.raises(ValueError, match="in one of both sets"):
+        training_share(["z"], train=["a"], held_out=["b"])
+
+
+def test_real_images_below_the_threshold_count_as_false_alarms():
+    rng = np.random.default_rng(7)
+    logs = rng.normal(0, 0.1, 200)
+    logs[:10] = -0.9  # twins among the real images: no normal distribution
+    real = NearestDistances(np.exp(logs), np.ones(200))
+    samples = NearestDistances(np.exp(np.repeat([-0.9, 0.0], [4, 96])), np.ones(100))
+    found = memorisation(samples, real)
+    assert found.suspicious.sum() == 4
+    assert found.false_alarms == pytest.approx(0.05)
+    assert found.chance > SURE  # four of 100 are no more than real images have
