@@ -1,5 +1,6 @@
 """Gray images from text, by latent diffusion."""
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -26,6 +27,8 @@ class TextToImagePipeline(LatentDiffusionPipeline):
         unet: The denoiser of latents.
         scheduler: Any diffusers scheduler of the prediction type the network was trained for.
         prediction_type: What the network predicts; None for what `scheduler` says.
+        prompt: The one prompt of all training images, which a call without a prompt takes; None
+            where each image had a prompt of its own.
         training: Facts for the model card, see `diffct.pipelines.publishing`; its entry "images"
             says what the images show.
 
@@ -45,9 +48,11 @@ class TextToImagePipeline(LatentDiffusionPipeline):
         unet: UNet2DConditionModel,
         scheduler: SchedulerMixin,
         prediction_type: str | None = None,
+        prompt: str | None = None,
         training: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.register_to_config(prompt=prompt)
         components = {
             "vae": vae,
             "text_encoder": text_encoder,
@@ -87,6 +92,7 @@ class TextToImagePipeline(LatentDiffusionPipeline):
 
         Args:
             prompt: What the images show, in the words of the training texts; "" for any image.
+                None for the training prompt, where there was only one.
             negative_prompt: What they shall not show, one text or one for each prompt.
             height: In pixels; None for the training height.
             width: In pixels; None for the training width.
@@ -136,6 +142,7 @@ class TextToImagePipeline(LatentDiffusionPipeline):
         size = self._latent_size(height, width)
 
         # 2. embed the prompts, those of the negative prompt first
+        prompt = self.config.prompt if prompt is None and prompt_embeds is None else prompt
         state, images = self._embed_for_call(
             prompt,
             negative_prompt,
@@ -186,10 +193,11 @@ class TextToImagePipeline(LatentDiffusionPipeline):
 
     def card_usage(self, name: str) -> str:
         """Return how to sample, for the model card."""
+        prompt = json.dumps(self.config.prompt or self.card_example, ensure_ascii=False)
         return (
             "import diffct\n\n"
             f'pipeline = diffct.load_pipeline("{name}")\n'
-            f'output = pipeline("{self.card_example}", output_type="uint16")\n'
+            f'output = pipeline({prompt}, output_type="uint16")\n'
             'output.save("samples")  # 16-bit PNG\n\n'
             "# Without diffct, diffusers alone samples 8-bit pictures:\n"
             f'# diffusers.StableDiffusionPipeline.from_pretrained("{name}", safety_checker=None,\n'

@@ -1,7 +1,10 @@
 """TextToImagePipeline: the sampler of CXRTextToImagePipeline for any gray images."""
 
+import json
+
 import diffusers
 import numpy as np
+import pytest
 import torch
 
 import diffct
@@ -44,3 +47,32 @@ def test_its_card_says_what_the_images_show(make_cxr_pipeline):
     assert "radiograph" not in card
     card = str(TextToImagePipeline(**parts).model_card("me/brains"))
     assert "model of gray images, 32×32 pixels" in card
+
+
+def test_a_prompt_that_all_images_were_learnt_with_need_not_be_told_again(
+    make_cxr_pipeline, tmp_path
+):
+    parts = make_cxr_pipeline().components
+    learnt = TextToImagePipeline(**parts, prompt="Left effusion.")
+    learnt.save_pretrained(tmp_path)
+    loaded = diffct.load_pipeline(tmp_path, device="cpu")
+    loaded.set_progress_bar_config(disable=True)
+    assert loaded.config.prompt == "Left effusion."
+    options = {"num_inference_steps": 2, "output_type": "np"}
+    again = loaded(**options, generator=torch.Generator().manual_seed(0)).images
+    assert np.array_equal(again, sample(loaded).images)
+    embeds, _ = loaded.encode_prompt("")
+    other = loaded(**options, prompt_embeds=embeds, generator=torch.Generator().manual_seed(0))
+    assert not np.array_equal(again, other.images)
+    assert 'pipeline("Left effusion.", ' in (tmp_path / "README.md").read_text()
+
+
+def test_a_pipeline_saved_before_prompts_were_kept_asks_for_one(make_cxr_pipeline, tmp_path):
+    TextToImagePipeline(**make_cxr_pipeline().components).save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    del index["prompt"]
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    loaded = diffct.load_pipeline(tmp_path, device="cpu")
+    assert loaded.config.prompt is None
+    with pytest.raises(ValueError, match="Give a prompt"):
+        loaded(num_inference_steps=1)
