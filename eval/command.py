@@ -8,10 +8,10 @@ from pathlib import Path
 from diffct import __version__
 from diffct.eval.cohorts import Cohort
 from diffct.eval.inputs import Inputs, add_input_arguments, read_inputs
-from diffct.eval.measurements import Measurement, foresee, suiting
+from diffct.eval.measurements import NAMES, Measurement, foresee, suiting
 from diffct.eval.model_index import add_to_model_card
 from diffct.eval.report import write_report
-from diffct.eval.section import Section, anonymous, write_json
+from diffct.eval.section import Section, anonymous, write_json, write_section
 
 _REPORT, _FIGURES = "report.html", "metrics.json"
 _INTERRUPTED = 130  # as shells count a stop by Ctrl-C
@@ -23,6 +23,12 @@ def add_evaluate(commands: "argparse._SubParsersAction") -> None:
         "evaluate", help="measure quality and privacy of a pipeline or of samples: report.html"
     )
     add_input_arguments(parser, out="evaluation")
+    parser.add_argument(
+        "--only",
+        type=_measurements,
+        metavar="NAME,...",
+        help=f"which measurements: {', '.join(NAMES)} (those that suit)",
+    )
     parser.add_argument(
         "--model-card",
         action="store_true",
@@ -36,6 +42,17 @@ def add_evaluate(commands: "argparse._SubParsersAction") -> None:
     parser.set_defaults(run=_evaluate)
 
 
+def _measurements(words: str) -> list[str]:
+    """Read names of measurements."""
+    names = [name.strip() for name in words.split(",")]
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"there is no measurement {unknown[0]!r}; accepted: {', '.join(NAMES)}"
+        )
+    return names
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     """Measure, and write report.html and metrics.json after each measurement."""
     if options.model_card:
@@ -44,10 +61,12 @@ def _evaluate(options: argparse.Namespace) -> None:
             raise ValueError("--model-card needs the folder of a pipeline with its README.md.")
     inputs = read_inputs(options)
     # Missing weights are said now, not when everything is sampled.
-    inputs.networks, inputs.perceptual  # noqa: B018 - loads them
-    for gap in foresee(inputs):
+    if options.feature_network:
+        inputs.networks  # noqa: B018 - loads them
+    inputs.perceptual  # noqa: B018 - loads it
+    planned = suiting(inputs, options.only)
+    for gap in foresee(inputs, {measurement.name for measurement in planned}):
         print(f"Will not be measured: {gap}")
-    planned = suiting(inputs)
     sections: list[Section] = []
     _write(inputs, sections, planned)
     try:
@@ -96,6 +115,9 @@ def _write(inputs: Inputs, sections: Sequence[Section], planned: Sequence[Measur
         "diffct": __version__,
         "Date": today,
     }
+    for section in sections:
+        if section.figures:
+            write_section(section, options.out)
     rest = [m.missing("The evaluation ended before it.") for m in planned[len(sections) :]]
     write_report(
         [*sections, *rest],

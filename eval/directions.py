@@ -18,7 +18,8 @@ _OF_OTHERS = re.compile(
     r"|^(copies|nearest neighbours, [^,]+), samples$|, lesions$"
 )
 _LOWER = re.compile(
-    r"^(FD|KID|MMD²)\[|^realism, (figures, .*, distance$|window_distance_hu, )"
+    r"^(FD|KID|MMD²)\[|^realism, ((figures|tissue), .*, distance$|window_distance_hu, )"
+    r"|^realism, without_body, "
     r"|(^|, )(mae|rmse|mae_hu|rmse_hu|lpips|distance_px|false_per_slice|suspicious"
     r"|nearer_than_real|identical)$"
 )
@@ -28,7 +29,7 @@ _HIGHER = re.compile(
 )
 # What real images have stands beside the figure, under another name.
 _REAL = (
-    (re.compile(r"^(MS-SSIM of pairs|realism, figures, .*), samples$"), r"\1, held_out"),
+    (re.compile(r"^(MS-SSIM of pairs|realism, (?:figures|tissue), .*), samples$"), r"\1, held_out"),
     (re.compile(r"^(manifold\[.*), samples, density$"), r"\1, train, density"),
     (re.compile(r"^(samples nearest to a training patient), share$"), r"\1, expected"),
 )

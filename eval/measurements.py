@@ -1,6 +1,6 @@
 """The measurements of the evaluation commands, each from the same inputs to a section."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from diffct.eval.section import (
     Picture,
     Section,
     not_measured,
-    write_section,
 )
 from diffct.eval.translation import measure_translation
 from diffct.metrics.paired import PairedAccumulator
@@ -148,23 +147,46 @@ class Measurement:
             return self.missing(str(error) or type(error).__name__)
 
 
-def suiting(inputs: Inputs) -> list[Measurement]:
-    """List every measurement that suits the inputs, cheap ones first."""
+_ALL = (
+    Measurement("reconstruction", "Autoencoder", lambda inputs: reconstruction(inputs)),
+    Measurement("fidelity", "Translation", lambda inputs: fidelity(inputs), (TRUTH,)),
+    Measurement(
+        "distribution", "Samples as a set", lambda inputs: distribution(inputs), (QUALITY, VARIETY)
+    ),
+    Measurement("privacy", "Privacy", lambda inputs: privacy(inputs), (PRIVACY,)),
+)
+NAMES = tuple(measurement.name for measurement in _ALL)
+
+
+def suiting(inputs: Inputs, only: Collection[str] | None = None) -> list[Measurement]:
+    """List the measurements that were asked for, or every one that suits the inputs."""
+    if only:
+        return [measurement for measurement in _ALL if measurement.name in only]
     pipeline = inputs.pipeline
-    found = []
-    if getattr(pipeline, "vae", None) is not None:
-        found.append(Measurement("reconstruction", "Autoencoder", reconstruction))
-    if isinstance(pipeline, FlairToT1Pipeline):
-        found.append(Measurement("fidelity", "Translation", fidelity, (TRUTH,)))
-    return [
-        *found,
-        Measurement("distribution", "Samples as a set", distribution, (QUALITY, VARIETY)),
-        Measurement("privacy", "Privacy", privacy, (PRIVACY,)),
-    ]
+    unfit = set()
+    if getattr(pipeline, "vae", None) is None:
+        unfit.add("reconstruction")
+    if not isinstance(pipeline, FlairToT1Pipeline):
+        unfit.add("fidelity")
+    return [measurement for measurement in _ALL if measurement.name not in unfit]
 
 
-def foresee(inputs: Inputs) -> list[str]:
-    """Say, before anything is sampled, what will not be measured and why."""
+def foresee(inputs: Inputs, planned: Collection[str] = NAMES) -> list[str]:
+    """Say, before anything is sampled, what of the planned will not be measured and why."""
+    found = _foresee_distribution(inputs) if "distribution" in planned else []
+    if "privacy" not in planned:
+        return found
+    cohort = inputs.cohort
+    if cohort.train is None:
+        found.append(f"Privacy: {_NO_TRAINING}")
+    elif isinstance(inputs.pipeline, FlairToT1Pipeline) and len(set(cohort.held_out.patients)) < 2:
+        found.append(f"Privacy: {ONE_TRANSLATED}")
+    elif not yardstick(cohort):
+        found.append(f"Privacy: {NO_YARDSTICK}")
+    return found
+
+
+def _foresee_distribution(inputs: Inputs) -> list[str]:
     cohort, options = inputs.cohort, inputs.options
     parts = [cohort.held_out, *([] if cohort.train is None else [cohort.train])]
     samples = len(inputs.samples[0]) if inputs.pipeline is None else inputs.number
@@ -182,21 +204,8 @@ def foresee(inputs: Inputs) -> list[str]:
             f" {NEIGHBOURS} images of each set, and there are {fewest}."
         )
     if cohort.train is None:
-        found.append(f"Privacy: {_NO_TRAINING}")
         found.append("The yardstick of figures: it is the same figure of training images.")
-    elif isinstance(inputs.pipeline, FlairToT1Pipeline) and len(set(cohort.held_out.patients)) < 2:
-        found.append(f"Privacy: {ONE_TRANSLATED}")
-    elif not yardstick(cohort):
-        found.append(f"Privacy: {NO_YARDSTICK}")
     return found
-
-
-def present(section: Section, out: Path) -> None:
-    """Print a section, and write its JSON."""
-    print(section.markdown())
-    path = write_section(section, out)
-    pictures = ", ".join(str(picture.path) for picture in section.pictures)
-    print(f"\nFigures with their protocol: {path}; pictures: {pictures}")
 
 
 def _autoencoder(inputs: Inputs) -> nn.Module:

@@ -10,6 +10,7 @@ from diffct.atomic import atomic_file
 from diffct.eval.image_sets import ImageSet
 from diffct.eval.section import Table, show
 from diffct.metrics.ct_realism import (
+    FigureComparison,
     RealismComparison,
     VolumeRecord,
     compare_realism,
@@ -19,6 +20,7 @@ from diffct.metrics.ct_tissue import HISTOGRAM_HU, TISSUE_WINDOWS_HU
 
 _COLOURS = {"samples": "#c2410c", "held-out": "#0f766e", "training": "#6b7280"}
 _BIN_HU = 10
+_COLUMNS = ("", "samples", "held-out", "training", "distance", "yardstick")
 
 Found = tuple[dict[str, Any], list[Table], list[tuple[Path, str]]]
 
@@ -69,14 +71,6 @@ def _tables(comparison: RealismComparison) -> list[Table]:
         )
         for name, (low, high) in TISSUE_WINDOWS_HU.items()
     ]
-    figures = [
-        (
-            name,
-            *(show(side, digits=3) for side in (row.samples, row.held_out, row.train)),
-            *(show(side, digits=3) for side in (row.distance, row.yardstick)),
-        )
-        for name, row in comparison.figures.items()
-    ]
     return [
         Table(
             "HU histograms: Wasserstein distance in HU",
@@ -86,8 +80,8 @@ def _tables(comparison: RealismComparison) -> list[Table]:
         ),
         Table(
             "Tissue, noise and continuity: mean over volumes [95 % interval]",
-            ("", "samples", "held-out", "training", "distance", "yardstick"),
-            figures,
+            _COLUMNS,
+            _rows(comparison.figures),
             note=(
                 "Distance: Wasserstein, of the volumes' figures, samples and held-out; yardstick:"
                 " training and held-out. noise_hu and noise_frequency_per_mm: soft tissue after a"
@@ -95,7 +89,37 @@ def _tables(comparison: RealismComparison) -> list[Table]:
                 " slices in the body."
             ),
         ),
+        Table(
+            "Density and size of the body: mean over volumes [95 % interval]",
+            _COLUMNS,
+            _rows(comparison.tissue),
+            note=(
+                "Means of HU in the body (gas in it included), in its soft tissue and bone, and in"
+                " the air around it; width and height: its largest extents."
+                f" {_without_body(comparison.without_body)}"
+            ).strip(),
+        ),
     ]
+
+
+def _rows(figures: dict[str, FigureComparison]) -> list[tuple[str, ...]]:
+    return [
+        (
+            name,
+            *(show(side, digits=3) for side in (row.samples, row.held_out, row.train)),
+            *(show(side, digits=3) for side in (row.distance, row.yardstick)),
+        )
+        for name, row in figures.items()
+    ]
+
+
+def _without_body(counts: dict[str, int | None]) -> str:
+    """Say how many volumes show no body, if some do not."""
+    if not any(counts.values()):
+        return ""
+    names = {"samples": "samples", "held_out": "held-out", "train": "training"}
+    listed = ", ".join(f"{n} {names[role]}" for role, n in counts.items() if n is not None)
+    return f"Volumes without a body: {listed}."
 
 
 def plot(

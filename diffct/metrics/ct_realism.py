@@ -5,7 +5,7 @@ real volumes not seen in training say how far apart two real sets are.
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
@@ -16,10 +16,20 @@ from diffct.metrics.ct_tissue import (
     wasserstein_per_window,
     window_shares,
 )
-from diffct.metrics.hounsfield import body_mask
+from diffct.metrics.hounsfield import TissueStatistics, body_mask, tissue_statistics
 from diffct.metrics.intervals import Estimate, bootstrap_mean, number_groups
 from diffct.metrics.noise_power import NoisePower, noise_power
 from diffct.metrics.volumes import slice_to_slice_difference
+
+_SETS = ("samples", "held_out", "train")
+_TISSUE = (
+    "body_mean_hu",
+    "soft_tissue_mean_hu",
+    "bone_mean_hu",
+    "air_mean_hu",
+    "body_width_mm",
+    "body_height_mm",
+)
 
 
 @dataclass(frozen=True)
@@ -32,12 +42,14 @@ class VolumeRecord:
         noise: Magnitude and spectrum of the noise.
         slice_difference_hu: Mean absolute difference of neighbouring slices in the body; NaN if
             no two neighbouring slices show it.
+        tissue: Mean HU of body, bone and air, and the size of the body; None without a body.
     """
 
     histogram: np.ndarray
     volumes_ml: dict[str, float]
     noise: NoisePower
     slice_difference_hu: float
+    tissue: TissueStatistics | None
 
 
 @dataclass(frozen=True)
@@ -68,11 +80,15 @@ class RealismComparison:
         figures: By the names of `realism_figures`.
         window_distance_hu: `wasserstein_per_window` of all samples' voxels from the held-out ones.
         window_yardstick_hu: The same of the training volumes' voxels; None if there are none.
+        tissue: By the names of `tissue_figures`.
+        without_body: How many volumes of each set show no body; None for a set that is not there.
     """
 
     figures: dict[str, FigureComparison]
     window_distance_hu: dict[str, float | None]
     window_yardstick_hu: dict[str, float | None] | None
+    tissue: dict[str, FigureComparison] = field(default_factory=dict)
+    without_body: dict[str, int | None] = field(default_factory=dict)
 
 
 def measure_volume(volume: np.ndarray, spacing_mm: Sequence[float]) -> VolumeRecord:
@@ -100,6 +116,7 @@ def measure_volume(volume: np.ndarray, spacing_mm: Sequence[float]) -> VolumeRec
         slice_difference_hu=(
             slice_to_slice_difference(volume, body) if neighbours else float("nan")
         ),
+        tissue=tissue_statistics(volume, spacing_mm, body=body) if body.any() else None,
     )
 
 
@@ -118,6 +135,14 @@ def realism_figures(record: VolumeRecord) -> dict[str, float]:
         "noise_frequency_per_mm": record.noise.mean_frequency_per_mm,
         "slice_difference_hu": record.slice_difference_hu,
     }
+
+
+def tissue_figures(record: VolumeRecord) -> dict[str, float]:
+    """Return mean HU and the size of the body by name and unit; NaN where there is none.
+
+    Shares of bone and body are left out: `realism_figures` has them in ml.
+    """
+    return {name: getattr(record.tissue, name, float("nan")) for name in _TISSUE}
 
 
 def compare_realism(
@@ -149,18 +174,31 @@ def compare_realism(
         raise ValueError("A set holds no volumes; give one record or more for each.")
     sets = (samples, held_out, train or [])
     owners = [number_groups(p, len(records)) for p, records in zip(patients, sets, strict=True)]
-    figures = [[realism_figures(record) for record in records] for records in sets]
+    figures, tissue = (
+        [[measure(record) for record in records] for records in sets]
+        for measure in (realism_figures, tissue_figures)
+    )
     pooled = [sum(record.histogram for record in records) for records in sets]
     return RealismComparison(
-        figures={
-            name: _compare(
-                *(np.array([row[name] for row in rows]) for rows in figures), owners=owners
-            )
-            for name in figures[0][0]
-        },
+        figures=_compare_all(figures, owners),
         window_distance_hu=wasserstein_per_window(pooled[0], pooled[1]),
         window_yardstick_hu=wasserstein_per_window(pooled[2], pooled[1]) if train else None,
+        tissue=_compare_all(tissue, owners),
+        without_body={
+            name: None if records is None else sum(record.tissue is None for record in records)
+            for name, records in zip(_SETS, (samples, held_out, train), strict=True)
+        },
     )
+
+
+def _compare_all(
+    figures: Sequence[Sequence[dict[str, float]]], owners: Sequence[np.ndarray]
+) -> dict[str, FigureComparison]:
+    """Compare each figure of three sets, by its name."""
+    return {
+        name: _compare(*(np.array([row[name] for row in rows]) for rows in figures), owners=owners)
+        for name in figures[0][0]
+    }
 
 
 def _compare(*sets: np.ndarray, owners: Sequence[np.ndarray]) -> FigureComparison:

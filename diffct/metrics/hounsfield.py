@@ -53,17 +53,20 @@ def body_mask(volume: np.ndarray) -> np.ndarray:
     return np.stack([ndimage.binary_fill_holes(part) for part in parts == largest])
 
 
-def tissue_statistics(volume: np.ndarray, spacing_mm: Sequence[float]) -> TissueStatistics:
+def tissue_statistics(
+    volume: np.ndarray, spacing_mm: Sequence[float], *, body: np.ndarray | None = None
+) -> TissueStatistics:
     """Measure one volume.
 
     Args:
         volume: HU, (depth, height, width), upright ("SPL").
         spacing_mm: Voxel size (depth, height, width).
+        body: What `body_mask` returned for it; None to find it here.
 
     Raises:
         ValueError: No voxel is denser than air.
     """
-    body = body_mask(volume)
+    body = body_mask(volume) if body is None else body
     if not body.any():
         raise ValueError(f"The volume holds no body: no voxel is above {BODY_ABOVE_HU:g} HU.")
     inside = volume[body].astype(np.float64)

@@ -8,7 +8,6 @@ import pytest
 
 from diffct.atomic import atomic_folder
 from diffct.cli import main
-from diffct.eval import distribution, privacy, reconstruction
 from diffct.imaging.radiograph import read_radiograph, write_png
 from diffct.phantoms.chest.cohort import write_chest_cohort
 from diffct.train.train_ct3d import main as train_ct3d
@@ -102,7 +101,7 @@ def test_a_window_that_holds_nothing_is_refused(films, tmp_path, bounds):
         main(["evaluate", *folders, "--window-hu", *bounds])
 
 
-@pytest.mark.parametrize("measure", [distribution.main, privacy.main])
+@pytest.mark.parametrize("measurement", ["distribution", "privacy"])
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -111,11 +110,11 @@ def test_a_window_that_holds_nothing_is_refused(films, tmp_path, bounds):
     ],
 )
 def test_networks_that_cannot_be_loaded_are_said_before_sampling(
-    run, tmp_path, measure, words, reason
+    run, tmp_path, measurement, words, reason
 ):
     source = [str(run / "pipeline"), "--data", str(run), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit, match=reason):
-        measure([*source, "--num", "1", "--steps", "1", *words])
+        main(["evaluate", *source, "--only", measurement, "--num", "1", "--steps", "1", *words])
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
 
 
@@ -184,7 +183,7 @@ def test_results_of_other_protocols_are_compared_only_by_force(evaluated, run, t
 def test_planted_copies_among_films_are_found_and_new_patients_are_not(films, tmp_path, capsys):
     out = tmp_path / "privacy"
     words = ["--data", str(films / "held_out"), "--train", str(films / "train")]
-    privacy.main([str(films / "samples"), *words, "--out", str(out)])
+    main(["evaluate", "--only", "privacy", str(films / "samples"), *words, "--out", str(out)])
     found = json.loads((out / "privacy.json").read_text())
     found_by = [found["figures"]["nearest neighbours"][by] for by in ("anatomy", "detail")]
     assert max(result["suspicious"] for result in found_by) == 3
@@ -208,15 +207,28 @@ def test_sets_of_other_size_or_compression_are_refused(films, tmp_path):
                 else:
                     gray = Image.fromarray((image * 255).astype(np.uint8))
                     gray.save(folder / f"{path.stem}.jpg")
+    only = ["--only", "distribution", "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit, match="size differs"):
-        distribution.main([str(tmp_path / "small"), *words, "--out", str(tmp_path / "out")])
+        main(["evaluate", str(tmp_path / "small"), *words, *only])
     with pytest.raises(SystemExit, match="JPEG"):
-        distribution.main([str(tmp_path / "jpeg"), *words, "--out", str(tmp_path / "out")])
+        main(["evaluate", str(tmp_path / "jpeg"), *words, *only])
 
 
 def test_films_are_measured_as_a_set_at_one_number(films, tmp_path, capsys):
     words = ["--data", str(films / "held_out"), "--train", str(films / "train")]
-    distribution.main([str(films / "samples"), *words, "--most", "7", "--out", str(tmp_path)])
+    main(
+        [
+            "evaluate",
+            str(films / "samples"),
+            *words,
+            "--most",
+            "7",
+            "--only",
+            "distribution",
+            "--out",
+            str(tmp_path),
+        ]
+    )
     found = json.loads((tmp_path / "distribution.json").read_text())
     counts = {role: facts["images"] for role, facts in found["protocol"]["sets"].items()}
     assert counts == {"samples": 7, "held_out": 7, "train": 7}
@@ -227,9 +239,9 @@ def test_films_are_measured_as_a_set_at_one_number(films, tmp_path, capsys):
 def test_what_cannot_be_measured_ends_in_one_line(run, films, tmp_path):
     words = ["--data", str(run), "--out", str(tmp_path)]
     with pytest.raises(SystemExit, match="has no autoencoder"):
-        reconstruction.main([str(run / "pipeline"), *words])
+        main(["evaluate", "--only", "reconstruction", str(run / "pipeline"), *words])
     with pytest.raises(SystemExit, match="is no training run of CT"):
         main(["evaluate", str(run / "pipeline"), "--data", str(films), "--out", str(tmp_path)])
     unweighted = ["--num", "6", "--steps", "2", "--feature-network", "medicalnet-resnet10=no.pth"]
     with pytest.raises(SystemExit, match="needs its weights"):
-        distribution.main([str(run / "pipeline"), *words, *unweighted])
+        main(["evaluate", "--only", "distribution", str(run / "pipeline"), *words, *unweighted])

@@ -13,7 +13,7 @@ from diffct.config import save_config
 from diffct.data.manifest import ManifestRow, write_manifest
 from diffct.data.splits import save_split
 from diffct.data.volumes import CTDataConfig, prepare_cohort
-from diffct.eval import fidelity, measurements
+from diffct.eval import measurements
 from diffct.eval.cohorts import load_cohort
 from diffct.eval.section import Section
 from diffct.imaging.radiograph import write_png
@@ -143,7 +143,7 @@ def test_samples_are_paired_with_the_images_of_their_names_alone(tmp_path, capsy
         if number < 3:
             write_png(film, tmp_path / "made" / f"{number} (a).png")
     words = ["--data", str(tmp_path / "true"), "--out", str(tmp_path / "out")]
-    fidelity.main([str(tmp_path / "made"), *words])
+    main(["evaluate", str(tmp_path / "made"), *words, "--only", "fidelity"])
     found = json.loads((tmp_path / "out" / "fidelity.json").read_text())
     assert found["figures"]["mae"]["value"] == 0
     assert found["protocol"]["sets"]["held_out"]["images"] == 3

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from diffct.eval import privacy
+from diffct.cli import main
 from diffct.eval.privacy_findings import weigh
 from diffct.eval.section import PRIVACY
 from diffct.imaging.radiograph import read_radiograph, write_png
@@ -45,7 +45,7 @@ def save(image, path):
 def test_among_few_patients_a_copy_is_seen_and_nothing_is_called_one(crops, tmp_path, capsys):
     words = ["--data", str(crops / "held out"), "--train", str(crops / "train")]
     named = ["--patient-pattern", "^(.+)/", "--out", str(tmp_path), "--device", "cpu"]
-    privacy.main([str(crops / "samples"), *words, *named])
+    main(["evaluate", "--only", "privacy", str(crops / "samples"), *words, *named])
     printed = capsys.readouterr().out
     assert "Copies found" not in printed
     # Strangers may be near, too: that is what three held-out persons cannot tell.
@@ -88,7 +88,7 @@ def test_a_training_image_among_samples_is_a_copy_however_few_are_held_out(crops
     save(0.9 * original, samples / "darker.png")
     words = ["--data", str(crops / "held out"), "--train", str(crops / "train")]
     named = ["--patient-pattern", "^(.+)/", "--out", str(tmp_path), "--device", "cpu"]
-    privacy.main([str(samples), *words, *named])
+    main(["evaluate", "--only", "privacy", str(samples), *words, *named])
     printed = capsys.readouterr().out
     assert "Copies found: of 4 samples, 1 is a training image under another name" in printed
     assert f"{PRIVACY} BAD: Of 4 samples, 1 is a training image under another name." in printed

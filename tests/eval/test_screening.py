@@ -7,7 +7,6 @@ from diffusers import DDIMScheduler
 
 from diffct.data.images import ImageDataset
 from diffct.data.manifest import ManifestRow, read_manifest, write_manifest
-from diffct.eval import hounsfield
 from diffct.eval.cohorts import load_cohort
 from diffct.eval.distribution import measure_distribution
 from diffct.eval.image_sets import (
@@ -16,6 +15,7 @@ from diffct.eval.image_sets import (
     pictures_of_folder,
     volumes_of_folder,
 )
+from diffct.eval.realism import measure_realism
 from diffct.eval.samples import make_samples, training_cut
 from diffct.eval.screening import Cut, screen
 from diffct.hub import load_pipeline
@@ -153,18 +153,19 @@ def test_samples_tell_the_cut_only_of_films_prepared_to_their_shorter_side(tmp_p
         screen(films, cut=Cut((32, 32), longer_side_only=True))
 
 
-def test_hounsfield_figures_count_volumes_without_a_body(tmp_path, capsys):
+def test_hounsfield_figures_count_volumes_without_a_body(tmp_path):
     body = np.full((4, 9, 9), -1000.0)
     write_volume(tmp_path / "samples" / "air.nii.gz", body)
     body[:, 2:7, 2:7] = 40
     for part in ("samples", "real"):
         write_volume(tmp_path / part / "body.nii.gz", body)
-    hounsfield.main([str(tmp_path / "samples"), str(tmp_path / "real")])
-    printed = capsys.readouterr().out
-    rows = {line.split("  ")[0]: line.split()[-2:] for line in printed.splitlines()}
-    assert rows["volumes"] == ["1", "1"] and rows["without a body"] == ["1", "0"]
-    with pytest.raises(SystemExit, match="no such folder"):
-        hounsfield.main([str(tmp_path / "gone"), str(tmp_path / "real")])
+    cohort = load_cohort(tmp_path / "real", None, cache_dir=tmp_path)
+    sets = {"samples": screen(volumes(tmp_path / "samples")), "held_out": cohort.held_out}
+    figures, tables, _ = measure_realism(sets, tmp_path)
+    realism = figures["realism"]
+    assert realism.without_body == {"samples": 1, "held_out": 0, "train": None}
+    assert realism.tissue["body_mean_hu"].samples.value == 40
+    assert "Volumes without a body: 1 samples, 0 held-out." in tables[-1].note
 
 
 def test_a_pipeline_that_makes_nan_of_some_samples_is_measured_by_the_others(tmp_path):

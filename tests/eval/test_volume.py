@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from diffct.eval import fidelity, translated_volume
+from diffct.cli import main
+from diffct.eval import volume as translated_volume
 from diffct.eval.inputs import parse_inputs, read_inputs
 from diffct.eval.measurements import foresee
 from diffct.imaging.volume import write_nifti
@@ -43,7 +44,8 @@ def trained(tmp_path_factory):
 def test_table_names_the_better_one(trained, tmp_path, capsys):
     slices, pipeline = trained
     out = tmp_path / "fidelity"
-    fidelity.main([str(pipeline), "--data", str(slices), "--steps", "2", "--out", str(out)])
+    words = [str(pipeline), "--data", str(slices), "--steps", "2", "--out", str(out)]
+    main(["evaluate", *words, "--only", "fidelity"])
     printed = capsys.readouterr().out
     report = json.loads((out / "fidelity.json").read_text())
     figures, protocol = report["figures"], report["protocol"]

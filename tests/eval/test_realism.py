@@ -1,8 +1,10 @@
-"""The comparison of samples with a cohort."""
+"""What the realism of samples says beside a cohort."""
+
+import json
 
 import numpy as np
 
-from diffct.eval.hounsfield import main
+from diffct.cli import main
 from diffct.imaging.volume import Volume, read_volume, write_nifti
 from diffct.phantoms.pelvis.cohort import write_pelvis_cohort
 
@@ -18,10 +20,12 @@ def test_samples_that_are_20_hu_too_dense_are_reported_so(tmp_path, capsys):
         shifted = np.where(soft, scan.array + 20, scan.array)
         write_nifti(Volume(shifted, scan.affine), tmp_path / "samples" / path.name)
 
-    main([str(tmp_path / "samples"), str(cohort)])
-    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
-    samples, reference, difference = map(float, rows["soft_tissue_mean_hu"])
-    assert abs(samples - reference - difference) < 0.1
-    assert 17 < difference <= 20.1
-    assert float(rows["body_width_mm"][2]) == 0
-    assert rows["volumes"] == ["2", "2"]
+    words = ["--data", str(cohort), "--out", str(tmp_path / "out"), "--only", "distribution"]
+    main(["evaluate", str(tmp_path / "samples"), *words])
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    found = metrics["measurements"]["distribution"]["figures"]["realism"]["tissue"]
+    soft = found["soft_tissue_mean_hu"]
+    assert 17 < soft["samples"]["value"] - soft["held_out"]["value"] <= 20.1
+    assert 17 < soft["distance"] <= 20.1
+    assert found["body_width_mm"]["distance"] == 0
+    assert "| soft_tissue_mean_hu |" in capsys.readouterr().out
