@@ -21,8 +21,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from diffct.models.latent_space import LatentSpace
 from diffct.models.text_conditioned import TextConditionedUNet
 from diffct.models.text_encoding import embed
+from diffct.training.denoising import Denoising, by_prompt
 from diffct.training.objectives import DiffusionObjective
-from diffct.training.text_to_image import TextToImageLosses
 
 CONFIGS = Path(__file__).parents[1] / "train" / "configs"
 SMALL_TEXT = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -60,12 +60,11 @@ def main() -> None:
     )
     model = TextConditionedUNet(network).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-    losses = TextToImageLosses(
+    losses = Denoising(
         DiffusionObjective(DDIMScheduler(prediction_type="v_prediction")),
-        space=space,
-        model=model,
-        text_encoder=encoder,
-        autocast=lambda: torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"),
+        space.encode,
+        by_prompt(model, encoder),
+        lambda: torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"),
     )
 
     images = torch.rand(options.batch_size, 1, options.size, options.size, device=device) * 2 - 1

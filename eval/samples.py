@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from diffusers import DiffusionPipeline
-from torch import Tensor
 
 from diffct.atomic import atomic_folder
 from diffct.cohort_folder import holds_cohort, sign_cohort
@@ -27,10 +25,8 @@ from diffct.eval.image_sets import (
 from diffct.eval.protocol import describe_pipeline
 from diffct.eval.run_folder import read_settings
 from diffct.eval.screening import Cut, screen
-from diffct.imaging.radiograph import write_png
 from diffct.pipelines import CT3DPipeline, FlairToT1Pipeline, TextToImagePipeline
 from diffct.pipelines.outputs import CT3DPipelineOutput, TextToImagePipelineOutput
-from diffct.pipelines.sampling import batches, generators, sample_images, sample_volumes
 
 _VOLUMES, _IMAGES = 16, 200
 _SENTENCES = 4  # of a held-out report, as the training draws them
@@ -155,21 +151,18 @@ def _write_samples(
 ) -> None:
     """Sample into a folder; `run` holds seed, batch size and steps. What holds NaN has no file."""
     pipeline.set_progress_bar_config(disable=True)
-    if isinstance(pipeline, CT3DPipeline):
-        for first, output in sample_volumes(pipeline, number, **run):
-            _save_finite(output, "volumes", folder, first)
-    elif isinstance(pipeline, TextToImagePipeline):
-        prompts = _prompts(held_out, number, empty=empty_prompt)
-        rest = {name: value for name, value in run.items() if name != "seed"}
-        seeds = range(run["seed"], run["seed"] + number)
-        made = sample_images(pipeline, prompts, guidance_scale=guidance_scale, seeds=seeds, **rest)
-        for indices, output in made:
-            _save_finite(output, "images", folder, indices[0])
-    else:
-        images = translate(pipeline, held_out.pick(number), guidance_scale=guidance_scale, **run)
-        for index, image in enumerate(images):
-            if image.isfinite().all():
-                write_png(image[0].numpy(), folder / f"{_name(index)}.png")
+    options = {"batch_size": run["batch_size"], "steps": run["steps"]}
+    if pipeline.guided_by is not None:
+        options["guidance_scale"] = guidance_scale
+    if pipeline.guided_by == "prompt":
+        options["conditions"] = _prompts(held_out, number, empty=empty_prompt)
+    elif pipeline.guided_by == "image":
+        shown = read_conditions(held_out.pick(number), pipeline.conditions)
+        options["conditions"] = list(shown)
+    seeds = range(run["seed"], run["seed"] + number)
+    name = "volumes" if pipeline.modality == "volume" else "images"
+    for indices, output in pipeline.sample_many(seeds, **options):
+        _save_finite(output, name, folder, indices[0])
     if not any(folder.iterdir()):
         raise ValueError(
             f"All {number} samples hold NaN or infinity: the model has diverged, or does not take"
@@ -185,36 +178,6 @@ def _save_finite(
     for index, array in enumerate(arrays, start=first):
         if np.isfinite(array).all():
             replace(output, **{name: array[None]}).save(folder, first_index=index)
-
-
-def translate(
-    pipeline: FlairToT1Pipeline,
-    images: ImageSet,
-    *,
-    seed: int,
-    batch_size: int,
-    steps: int,
-    guidance_scale: float = 1.0,
-    conditioning_scale: float = 1.0,
-) -> Tensor:
-    """Translate the conditions of a set, image i with the seed `seed + i`.
-
-    Returns:
-        (N, 1, H, W) in [0, 1].
-    """
-    conditions = torch.stack(list(read_conditions(images, pipeline.conditions)))
-    made = []
-    for indices in batches(len(conditions), batch_size, description="translating"):
-        output = pipeline(
-            conditions[indices.start : indices.stop],
-            num_inference_steps=steps,
-            guidance_scale=guidance_scale,
-            controlnet_conditioning_scale=conditioning_scale,
-            generator=generators([seed + index for index in indices]),
-            output_type="pt",
-        )
-        made.append(output.images.float().cpu())
-    return torch.cat(made)
 
 
 def default_number(pipeline: DiffusionPipeline, cohort: Cohort) -> int:

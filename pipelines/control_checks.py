@@ -7,6 +7,9 @@ from typing import NamedTuple
 from diffusers import ControlNetModel, UNet2DConditionModel
 from diffusers.models import MultiControlNetModel
 from diffusers.utils.torch_utils import is_compiled_module
+from torch import Tensor
+
+from diffct.pipelines.checks import as_texts
 
 # What a ControlNet takes over from its UNet, and what its outputs are added to.
 _SHARED = (
@@ -187,3 +190,13 @@ def results_per_image(num_images_per_prompt: int, num_samples: int, output_type:
     if num_samples > 1 and output_type == "latent":
         raise ValueError("num_samples averages images; latents have no mean image.")
     return num_images_per_prompt * num_samples
+
+
+def images_per_prompt(
+    images: int, prompt: str | Sequence[str] | None, prompt_embeds: Tensor | None
+) -> int:
+    """Return how many condition images each prompt is for."""
+    prompts = len(as_texts(prompt) if prompt_embeds is None else prompt_embeds)
+    if images != prompts and 1 not in (images, prompts):
+        raise ValueError(f"{prompts} prompts for {images} images; give one for each.")
+    return images if prompts == 1 else 1

@@ -1,7 +1,7 @@
 """Unconditional or class-conditional 3D CT by diffusion."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -12,9 +12,11 @@ from torch import Tensor
 from diffct.imaging.transforms import to_hounsfield
 from diffct.imaging.volume import canonical_affine, check_spacing_mm
 from diffct.models import UNet3DModel
-from diffct.pipelines.denoising import DenoisingPipeline, Generators, State
+from diffct.models.latent_space import LatentSpace
+from diffct.pipelines.denoising import DenoisingPipeline, Generators, State, batches, seeded
 from diffct.pipelines.outputs import CT3DPipelineOutput
 from diffct.pipelines.schedulers import PREDICTIONS, Steps, accepted_options, step_options
+from diffct.training.denoising import Denoising, unconditional, voxels
 
 OutputType = Literal["np", "pt", "latent"]
 
@@ -38,6 +40,7 @@ class CT3DPipeline(DenoisingPipeline):
         rule left to the scheduler.
     """
 
+    modality = "volume"
     model_cpu_offload_seq = "unet->vae"
     # Lists, since diffusers adds lists to them.
     _optional_components: ClassVar[list[str]] = ["vae"]
@@ -185,6 +188,41 @@ class CT3DPipeline(DenoisingPipeline):
         return CT3DPipelineOutput(
             volumes=volumes, affine=canonical_affine(size, spacing_mm), spacing_mm=spacing_mm
         )
+
+    def sample_many(
+        self,
+        seeds: Sequence[int],
+        *,
+        conditions: None = None,
+        batch_size: int = 1,
+        steps: int = 50,
+        size: Sequence[int] | None = None,
+        class_label: int | None = None,
+    ) -> Iterator[tuple[range, CT3DPipelineOutput]]:
+        """Sample a volume for each seed, see `DenoisingPipeline.sample_many`.
+
+        Args:
+            seeds: One for each volume.
+            conditions: None: nothing guides volumes.
+            batch_size: How many at once.
+            steps: Denoising steps.
+            size: Voxels (D, H, W); None for the training size.
+            class_label: Of all volumes, for a class-conditional network.
+        """
+        for indices in batches(len(seeds), batch_size):
+            output = self(
+                len(indices),
+                size=size,
+                num_inference_steps=steps,
+                class_labels=class_label,
+                generator=seeded(seeds, indices),
+            )
+            yield indices, output
+
+    def denoising(self) -> Denoising:
+        """Return what the pipeline has learnt to denoise: voxels, or latents."""
+        clean = voxels if self.vae is None else LatentSpace(self.vae).encode
+        return Denoising(self._training_objective(), clean, unconditional(self.unet))
 
     def card_summary(self) -> str:
         """Return what the pipeline makes, for the model card."""

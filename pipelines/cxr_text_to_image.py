@@ -10,6 +10,7 @@ class CXRTextToImagePipeline(TextToImagePipeline):
     right. Components, arguments and errors are those of `TextToImagePipeline`.
     """
 
+    modality = "film"
     card_example = "Small left pleural effusion."
 
     def card_subject(self) -> tuple[str, str]:

@@ -1,13 +1,16 @@
 """What every pipeline that runs a scheduler shares: its checks, noise, steps and callbacks."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
-from diffusers import SchedulerMixin
+from diffusers import DDPMScheduler, SchedulerMixin
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from diffct.pipelines.checks import check_count
 from diffct.pipelines.publishing import PublishedPipeline
@@ -19,22 +22,71 @@ from diffct.pipelines.scheduler_check import (
     read_schedule,
 )
 from diffct.pipelines.schedulers import Steps, copy_scheduler
+from diffct.training.denoising import Denoising
+from diffct.training.objectives import DiffusionObjective
+from diffct.training.steps import Batch
 
 Generators = torch.Generator | list[torch.Generator] | None
 State = dict[str, Any]
 """What changes from step to step, by the names that callbacks know: "latents", "prompt_embeds"
 (with guidance, those of the negative prompts before them), "negative_prompt_embeds", ..."""
 Callback = Callable[..., State]
+Modality = Literal["volume", "film", "image", "slice"]
+"""What a pipeline makes: CT volumes, radiographs, other images, slices of another contrast."""
 
 
 class DenoisingPipeline(PublishedPipeline):
-    """The parts of a pipeline that denoises by a scheduler; subclasses have the call."""
+    """The parts of a pipeline that denoises by a scheduler; subclasses have the call.
+
+    Attributes:
+        modality: What it makes.
+        guided_by: What each sample needs to be told: a prompt, an image, or nothing.
+    """
+
+    modality: ClassVar[Modality]
+    guided_by: ClassVar[Literal["prompt", "image"] | None] = None
 
     # Lists, since diffusers adds lists to them.
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
     _callback_aliases: ClassVar[Mapping[str, str]] = {}
     """Further names of what callbacks get."""
     _output_types: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def sample_many(
+        self,
+        seeds: Sequence[int],
+        *,
+        conditions: Sequence[str] | Sequence[Tensor] | None = None,
+        batch_size: int = 1,
+        steps: int = 50,
+    ) -> Iterator[tuple[range, BaseOutput]]:
+        """Sample one image or volume for each seed, the same whatever the batch size.
+
+        Subclasses have further options; results are arrays in float32.
+
+        Args:
+            seeds: One for each sample.
+            conditions: What guides each sample, see `guided_by`; None where nothing does.
+            batch_size: How many at once.
+            steps: Denoising steps.
+
+        Yields:
+            The places of a batch's seeds, and its samples.
+        """
+
+    @abstractmethod
+    def denoising(self) -> Denoising:
+        """Return what the pipeline has learnt to denoise, and under which condition."""
+
+    def condition_batch(self, condition: str | Tensor | None) -> Batch:
+        """Return the condition of one sample as an entry of a batch, for `denoising`.
+
+        Args:
+            condition: A prompt, or a condition image (C, H, W) in [0, 1]; None where nothing
+                guides.
+        """
+        return {}
 
     def _own_scheduler(
         self, scheduler: SchedulerMixin | None, prediction_type: str | None, **settings: bool | int
@@ -188,3 +240,18 @@ class DenoisingPipeline(PublishedPipeline):
         # Of two names for one tensor, the one that was changed counts.
         changed = {name: value for name, value in returned.items() if value is not asked.get(name)}
         state |= {self._callback_aliases.get(name, name): changed[name] for name in changed}
+
+    def _training_objective(self) -> DiffusionObjective:
+        """Return the plain loss that the network was trained for."""
+        return DiffusionObjective(DDPMScheduler.from_config(self.scheduler.config))
+
+
+def batches(number: int, size: int, *, description: str = "sampling") -> Iterator[range]:
+    """Split indices 0 ... number - 1 into batches, with a progress bar."""
+    for start in tqdm(range(0, number, size), desc=description, unit="batch"):
+        yield range(start, min(start + size, number))
+
+
+def seeded(seeds: Sequence[int], indices: range) -> list[torch.Generator]:
+    """Return a generator for each index, on the CPU: the same noise whatever the device."""
+    return [torch.Generator().manual_seed(seeds[index]) for index in indices]

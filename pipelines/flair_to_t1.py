@@ -1,7 +1,7 @@
 """One MR contrast translated into another, by a ControlNet on a latent diffusion model."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from diffct.imaging.volume import check_spacing_mm
 from diffct.models.fingerprint import is_base_unet
-from diffct.pipelines.checks import as_texts
+from diffct.models.latent_space import LatentSpace
 from diffct.pipelines.condition_images import (
     ConditionImage,
     crop_images,
@@ -27,12 +27,16 @@ from diffct.pipelines.control_checks import (
     condition_channels,
     control_spans,
     controlnets_of,
+    images_per_prompt,
     results_per_image,
 )
+from diffct.pipelines.denoising import batches, seeded
 from diffct.pipelines.latent_diffusion import LatentDiffusionPipeline, OutputType, State
 from diffct.pipelines.outputs import FlairToT1PipelineOutput
 from diffct.pipelines.schedulers import PREDICTIONS, Steps, step_options
 from diffct.pipelines.volume_translation import translate_volume
+from diffct.training.denoising import Denoising, by_image
+from diffct.training.steps import Batch
 
 logger = logging.get_logger(__name__)
 
@@ -67,6 +71,8 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
         Zhang et al. 2023, "Adding Conditional Control to Text-to-Image Diffusion Models".
     """
 
+    modality = "slice"
+    guided_by = "image"
     card_task = "image-to-image"
     # Lists, since diffusers adds lists to them.
     _callback_tensor_inputs: ClassVar[list[str]] = [
@@ -243,7 +249,7 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
             negative_prompt,
             prompt_embeds,
             negative_prompt_embeds,
-            repeats=each * _images_per_prompt(len(images), prompt, prompt_embeds),
+            repeats=each * images_per_prompt(len(images), prompt, prompt_embeds),
         )
         images = images.repeat_interleave(results // len(images), dim=0)
         state["image"] = images.to(device=self._execution_device, dtype=self.controlnet.dtype)
@@ -272,6 +278,59 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
 
     # Its first argument is the pipeline.
     translate_volume = translate_volume
+
+    def sample_many(
+        self,
+        seeds: Sequence[int],
+        *,
+        conditions: Sequence[Tensor] | None = None,
+        batch_size: int = 1,
+        steps: int = 50,
+        guidance_scale: float = 1.0,
+        conditioning_scale: float = 1.0,
+    ) -> Iterator[tuple[range, FlairToT1PipelineOutput]]:
+        """Translate a slice for each seed, see `DenoisingPipeline.sample_many`.
+
+        Args:
+            seeds: One for each slice.
+            conditions: The condition images of each, (C, H, W) in [0, 1], all of one size.
+            batch_size: How many at once.
+            steps: Denoising steps.
+            guidance_scale: How much to follow the prompt.
+            conditioning_scale: How much to follow the condition images.
+        """
+        if conditions is None:
+            raise ValueError("A translation needs conditions: the images to be translated.")
+        for indices in batches(len(seeds), batch_size, description="translating"):
+            output = self(
+                torch.stack([conditions[index] for index in indices]),
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                controlnet_conditioning_scale=conditioning_scale,
+                generator=seeded(seeds, indices),
+                output_type="np",
+            )
+            yield indices, output
+
+    @torch.no_grad()
+    def denoising(self) -> Denoising:
+        """Return what the pipeline has learnt to denoise: latents, by condition images."""
+        embeds = [
+            self.encode_prompt(prompt, do_classifier_free_guidance=False)[0]
+            for prompt in ("", self.config.prompt)
+        ]
+        return Denoising(
+            self._training_objective(),
+            LatentSpace(self.vae).encode,
+            by_image(self.unet, self.controlnet, torch.cat(embeds)),
+        )
+
+    @torch.no_grad()
+    def condition_batch(self, condition: str | Tensor | None) -> Batch:
+        """Return the condition images of one slice, (C, H, W) in [0, 1], as a batch."""
+        if not isinstance(condition, Tensor):
+            raise ValueError("A translation needs the images to be translated.")
+        return {"condition": condition[None].to(self._execution_device)}
 
     def window(self) -> tuple[tuple[int, int] | None, int]:
         """Return the training size (H, W) in pixels, None if unknown, and what sizes divide by."""
@@ -381,13 +440,3 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
             std = std.permute(0, 2, 3, 1).cpu().numpy()
         mean = self._as_output(samples.mean(dim=1), output_type)
         return FlairToT1PipelineOutput(images=mean, std=std)
-
-
-def _images_per_prompt(
-    images: int, prompt: str | Sequence[str] | None, prompt_embeds: Tensor | None
-) -> int:
-    """Return how many condition images each prompt is for."""
-    prompts = len(as_texts(prompt) if prompt_embeds is None else prompt_embeds)
-    if images != prompts and 1 not in (images, prompts):
-        raise ValueError(f"{prompts} prompts for {images} images; give one for each.")
-    return images if prompts == 1 else 1

@@ -1,7 +1,7 @@
 """Gray images from text, by latent diffusion."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -9,9 +9,14 @@ from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from diffct.models.latent_space import LatentSpace
+from diffct.models.text_conditioned import TextConditionedUNet
+from diffct.pipelines.denoising import batches, seeded
 from diffct.pipelines.latent_diffusion import LatentDiffusionPipeline, OutputType
 from diffct.pipelines.outputs import TextToImagePipelineOutput
 from diffct.pipelines.schedulers import PREDICTIONS, Steps, step_options
+from diffct.training.denoising import Denoising, by_prompt
+from diffct.training.steps import Batch
 
 
 class TextToImagePipeline(LatentDiffusionPipeline):
@@ -36,6 +41,8 @@ class TextToImagePipeline(LatentDiffusionPipeline):
         ValueError: The components do not fit each other.
     """
 
+    modality = "image"
+    guided_by = "prompt"
     card_task = "text-to-image"
     card_example: ClassVar[str] = ""
     """A prompt for the model card."""
@@ -171,6 +178,60 @@ class TextToImagePipeline(LatentDiffusionPipeline):
         self.maybe_free_model_hooks()
         output = TextToImagePipelineOutput(images=sampled)
         return output if return_dict else output.to_tuple()
+
+    def sample_many(
+        self,
+        seeds: Sequence[int],
+        *,
+        conditions: Sequence[str] | None = None,
+        batch_size: int = 1,
+        steps: int = 50,
+        guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> Iterator[tuple[range, TextToImagePipelineOutput]]:
+        """Sample an image for each seed, see `DenoisingPipeline.sample_many`.
+
+        Args:
+            seeds: One for each image.
+            conditions: The prompt of each; None for the empty one.
+            batch_size: How many at once.
+            steps: Denoising steps.
+            guidance_scale: How much to follow the prompts; None for the call's default.
+            negative_prompt: What the images shall not show.
+            height: In pixels; None for the training height.
+            width: In pixels; None for the training width.
+        """
+        prompts = [""] * len(seeds) if conditions is None else conditions
+        scale = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
+        for indices in batches(len(seeds), batch_size):
+            output = self(
+                [prompts[index] for index in indices],
+                negative_prompt=negative_prompt,
+                height=height,
+                width=width,
+                num_inference_steps=steps,
+                generator=seeded(seeds, indices),
+                output_type="np",
+                **scale,
+            )
+            yield indices, output
+
+    @torch.no_grad()
+    def denoising(self) -> Denoising:
+        """Return what the pipeline has learnt to denoise: latents, by prompts."""
+        return Denoising(
+            self._training_objective(),
+            LatentSpace(self.vae).encode,
+            by_prompt(TextConditionedUNet(self.unet)),
+        )
+
+    @torch.no_grad()
+    def condition_batch(self, condition: str | Tensor | None) -> Batch:
+        """Return the embedded prompt of one image; None for the empty prompt."""
+        embeds, _ = self.encode_prompt(condition or "", do_classifier_free_guidance=False)
+        return {"prompt_embeds": embeds}
 
     def card_subject(self) -> tuple[str, str]:
         """Return what the images show and what the prompts are, for the model card."""

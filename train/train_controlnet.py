@@ -47,7 +47,7 @@ from diffct.pipelines import FlairToT1Pipeline
 from diffct.pipelines.scheduler_check import replace_scheduler
 from diffct.pipelines.schedulers import find_scheduler
 from diffct.training.conflicts import cached_and_augmented, check_conflicts
-from diffct.training.control import ControlLosses
+from diffct.training.denoising import Denoising, by_image
 from diffct.training.loop import Events, fit
 from diffct.training.objectives import DiffusionObjective, ObjectiveConfig
 from diffct.training.run import (
@@ -165,16 +165,14 @@ def train(config: ControlTrainingConfig, *, resume: bool) -> None:
     # 3. the step
     loader = make_loader(config, pairs["train"], accelerator=accelerator)
     model, loader = accelerator.prepare(controlnet, loader)
-    losses = ControlLosses(
+    prompts = embed(parts.text_encoder, tokenize(parts.tokenizer, ["", config.prompt.constant]))
+    denoising = Denoising(
         DiffusionObjective(parts.scheduler, **vars(config.objective)),
-        space=space,
-        unet=parts.unet,
-        controlnet=model,
-        prompts=embed(parts.text_encoder, tokenize(parts.tokenizer, ["", config.prompt.constant])),
-        empty_probability=config.prompt.empty_probability,
-        autocast=accelerator.autocast,
+        space.encode,
+        by_image(parts.unet, model, prompts, empty_probability=config.prompt.empty_probability),
+        accelerator.autocast,
     )
-    step = make_gradient_step(config, accelerator=accelerator, model=model, losses=losses)
+    step = make_gradient_step(config, accelerator=accelerator, model=model, losses=denoising)
     progress, checkpoints = restore_run(config, accelerator=accelerator, step=step)
     splits = [Split.count(name, manifest.split(name)) for name in pairs]
     announce(
@@ -195,7 +193,7 @@ def train(config: ControlTrainingConfig, *, resume: bool) -> None:
             parts=parts,
             controlnet=controlnet,
             validation=pairs["validation"],
-            losses=losses,
+            denoising=denoising,
             step=step,
         ),
         folder=folder,
@@ -290,7 +288,7 @@ def make_events(
     parts: LatentDiffusionParts,
     controlnet: ControlNetModel,
     validation: PairedDataset,
-    losses: ControlLosses,
+    denoising: Denoising,
     step: GradientStep,
 ) -> Events:
     """Say how this system validates, draws previews and saves; all by the moving average."""
@@ -308,7 +306,7 @@ def make_events(
 
     return Events(
         validate=make_validation(
-            config, accelerator=accelerator, step=step, losses=losses, samples=validation
+            config, accelerator=accelerator, step=step, denoising=denoising, samples=validation
         ),
         preview=preview,
         save=save,

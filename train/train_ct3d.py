@@ -36,13 +36,9 @@ from diffct.pipelines import CT3DPipeline
 from diffct.pipelines.scheduler_check import make_scheduler, replace_scheduler
 from diffct.sections import check_arguments, section_named
 from diffct.training.checkpoints import Progress
+from diffct.training.denoising import Denoising, unconditional, voxels
 from diffct.training.loop import Events, fit
-from diffct.training.objectives import (
-    Denoiser,
-    DiffusionObjective,
-    ObjectiveConfig,
-    validation_loss,
-)
+from diffct.training.objectives import DiffusionObjective, ObjectiveConfig
 from diffct.training.run import (
     averaged_weights,
     make_gradient_step,
@@ -55,6 +51,7 @@ from diffct.training.run import (
 from diffct.training.settings import RunConfig
 from diffct.training.steps import GradientStep
 from diffct.training.summary import Split, announce
+from diffct.training.validation import make_validation
 
 CONFIGS = Path(__file__).parent / "configs"
 PHANTOM_FIELD_MM = (128.0, 384.0, 416.0)
@@ -128,15 +125,10 @@ def train(config: CT3DConfig, *, resume: bool) -> None:
     layout = torch.channels_last_3d if config.train.channels_last else torch.contiguous_format
     model, loader = accelerator.prepare(unet.to(memory_format=layout), loader)
 
-    def denoise(noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        return model(noisy.to(memory_format=layout), timesteps).sample
-
-    step = make_gradient_step(
-        config,
-        accelerator=accelerator,
-        model=model,
-        losses=lambda batch, generator: objective(denoise, batch["image"], generator=generator),
+    denoising = Denoising(
+        objective, voxels, unconditional(model, layout=layout), accelerator.autocast
     )
+    step = make_gradient_step(config, accelerator=accelerator, model=model, losses=denoising)
     progress, checkpoints = restore_run(config, accelerator=accelerator, step=step)
     splits = count_scans(cohort)
     announce(
@@ -148,8 +140,7 @@ def train(config: CT3DConfig, *, resume: bool) -> None:
         config,
         accelerator=accelerator,
         cohort=cohort,
-        denoise=denoise,
-        objective=objective,
+        denoising=denoising,
         step=step,
         progress=progress,
     )
@@ -176,27 +167,11 @@ def make_events(
     *,
     accelerator: Accelerator,
     cohort: CTCohort,
-    denoise: Denoiser,
-    objective: DiffusionObjective,
+    denoising: Denoising,
     step: GradientStep,
     progress: Progress,
 ) -> Events:
     """Say how this system validates, draws previews and saves; all by the moving average."""
-
-    def validate() -> float:
-        ranks = range(accelerator.process_index, len(cohort.validation), accelerator.num_processes)
-        images = [cohort.validation[i]["image"][None].to(accelerator.device) for i in ranks]
-        with averaged_weights(step), accelerator.autocast():
-            total = validation_loss(
-                objective,
-                denoise,
-                images,
-                indices=ranks,
-                draws=config.train.validation_draws,
-                seed=config.seed,
-            )
-        total = accelerator.reduce(total.to(accelerator.device))
-        return (total[0] / total[1]).item()
 
     def pipeline(facts: dict[str, Any] | None = None) -> CT3DPipeline:
         return CT3DPipeline(
@@ -220,6 +195,13 @@ def make_events(
                 draw_preview(pipeline(), config, path)
         accelerator.wait_for_everyone()
 
+    validate = make_validation(
+        config,
+        accelerator=accelerator,
+        step=step,
+        denoising=denoising,
+        samples=cohort.validation,
+    )
     return Events(validate=validate, preview=preview, save=save)
 
 

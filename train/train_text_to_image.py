@@ -57,6 +57,7 @@ from diffct.pipelines.schedulers import find_scheduler
 from diffct.sections import check_arguments, section_named
 from diffct.training.checkpoints import Progress
 from diffct.training.conflicts import check_text_to_image
+from diffct.training.denoising import Denoising, by_prompt
 from diffct.training.loop import Events, fit
 from diffct.training.lora import LoRAConfig, add_lora, save_lora
 from diffct.training.objectives import DiffusionObjective, ObjectiveConfig
@@ -74,7 +75,6 @@ from diffct.training.settings import RunConfig
 from diffct.training.steps import GradientStep
 from diffct.training.summary import Split, announce
 from diffct.training.text_alignment import align_text_encoder
-from diffct.training.text_to_image import TextToImageLosses
 from diffct.training.validation import make_validation
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -170,14 +170,13 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
 
     # 2. the step
     model, loader = accelerator.prepare(network, loader)
-    losses = TextToImageLosses(
+    denoising = Denoising(
         DiffusionObjective(parts.scheduler, **vars(config.objective)),
-        space=space,
-        model=model,
-        text_encoder=None if config.text_encoder.train else parts.text_encoder,
-        autocast=accelerator.autocast,
+        space.encode,
+        by_prompt(model, None if config.text_encoder.train else parts.text_encoder),
+        accelerator.autocast,
     )
-    step = make_gradient_step(config, accelerator=accelerator, model=model, losses=losses)
+    step = make_gradient_step(config, accelerator=accelerator, model=model, losses=denoising)
     progress, checkpoints = restore_run(config, accelerator=accelerator, step=step)
     splits = [Split.count(name, manifest.split(name)) for name in pairs]
     announce(
@@ -191,7 +190,7 @@ def train(config: TextToImageConfig, *, resume: bool) -> None:
         manifest=manifest,
         parts=parts,
         validation=pairs["validation"],
-        losses=losses,
+        denoising=denoising,
         step=step,
         progress=progress,
     )
@@ -328,7 +327,7 @@ def make_events(
     manifest: Manifest,
     parts: LatentDiffusionParts,
     validation: PairedDataset,
-    losses: TextToImageLosses,
+    denoising: Denoising,
     step: GradientStep,
     progress: Progress,
 ) -> Events:
@@ -355,7 +354,7 @@ def make_events(
 
     return Events(
         validate=make_validation(
-            config, accelerator=accelerator, step=step, losses=losses, samples=validation
+            config, accelerator=accelerator, step=step, denoising=denoising, samples=validation
         ),
         preview=preview,
         save=save,

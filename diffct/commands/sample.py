@@ -19,7 +19,6 @@ from diffct.pipelines import (
     FlairToT1Pipeline,
     TextToImagePipeline,
 )
-from diffct.pipelines.sampling import sample_images, sample_volumes
 
 _MOST_SHOWN = 64  # films on a contact sheet
 # Options that mean something to one kind of pipeline only.
@@ -118,17 +117,15 @@ def _sample_volumes(
     pipeline: CT3DPipeline, options: argparse.Namespace, window_hu: tuple[float, float] | None
 ) -> None:
     """Sample volumes: number i has the seed `seed + i`, whatever `num` and the batch size are."""
-    made = sample_volumes(
-        pipeline,
-        options.num,
-        seed=options.seed,
+    made = pipeline.sample_many(
+        range(options.seed, options.seed + options.num),
         batch_size=options.batch_size,
         steps=options.steps,
         size=options.size,
         class_label=options.class_label,
     )
-    for first_index, output in replace_samples(made, options.out):
-        paths = output.save(options.out, first_index=first_index, window_hu=window_hu)
+    for indices, output in replace_samples(made, options.out):
+        paths = output.save(options.out, first_index=indices[0], window_hu=window_hu)
         if options.dicom:
             for path, array in zip(paths, output.volumes, strict=True):
                 folder = path.with_name(path.name.removesuffix(".nii.gz"))
@@ -142,10 +139,9 @@ def _sample_images(pipeline: TextToImagePipeline, options: argparse.Namespace) -
     if options.prompt is None:
         raise ValueError('Say what the images show by --prompt "..."; --prompt "" for any.')
     wanted = [(prompt, index) for prompt in options.prompt for index in range(options.num)]
-    made = sample_images(
-        pipeline,
-        [prompt for prompt, _ in wanted],
-        seeds=[options.seed + index for _, index in wanted],
+    made = pipeline.sample_many(
+        [options.seed + index for _, index in wanted],
+        conditions=[prompt for prompt, _ in wanted],
         batch_size=options.batch_size,
         steps=options.steps,
         guidance_scale=options.guidance_scale,

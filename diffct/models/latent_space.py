@@ -34,32 +34,30 @@ class LatentSpace:
         """Return mean and standard deviation of the posterior of images.
 
         Args:
-            images: (B, 1, H, W) in [-1, 1]; repeated if the autoencoder reads colours.
+            images: (B, 1, H, W) or (B, 1, D, H, W) in [-1, 1]; repeated if the autoencoder reads
+                colours.
 
         Returns:
-            Two tensors (B, C, H / factor, W / factor), unscaled, float32.
+            Two tensors (B, C, H / factor, W / factor), likewise with depth, unscaled, float32.
         """
-        images = images.expand(-1, self.autoencoder.config.in_channels, -1, -1)
+        images = images.expand(-1, self.autoencoder.config.in_channels, *images.shape[2:])
         posterior = self.autoencoder.encode(images).latent_dist
         return posterior.mean.float(), posterior.std.float()
 
-    def draw(self, batch: dict[str, Tensor], *, generator: torch.Generator) -> Tensor:
-        """Draw scaled latents of a batch.
+    def encode(self, batch: dict[str, Tensor], generator: torch.Generator | None) -> Tensor:
+        """Return scaled latents of a batch: drawn from their posterior, or its mean.
 
         Args:
             batch: `image`, or its cached `latent_mean` and `latent_std`.
-            generator: Source of the draw.
+            generator: Source of the draw; None for the mean.
 
         Returns:
-            (B, C, h, w).
+            (B, C, h, w), or (B, C, d, h, w) of volumes.
         """
         mean, std = self._moments_of(batch)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return (mean + std * noise) * self.scaling_factor
-
-    def mode(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return the scaled means of a batch, (B, C, h, w)."""
-        return self._moments_of(batch)[0] * self.scaling_factor
+        if generator is not None:
+            mean = mean + std * torch.randn(mean.shape, generator=generator, device=mean.device)
+        return mean * self.scaling_factor
 
     def _moments_of(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         if "latent_mean" in batch:

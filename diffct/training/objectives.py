@@ -11,7 +11,7 @@ The target follows the scheduler's `prediction_type`:
     sample         x_0
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,7 +20,6 @@ from diffusers.training_utils import compute_snr
 from torch import Tensor
 
 from diffct.config import POSITIVE
-from diffct.training.randomness import derive_seed
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """Maps noisy samples x_t (B, ...) and timesteps (B,) to a prediction of x_t's shape."""
@@ -183,44 +182,3 @@ def _preserves_variance(scheduler: NoiseScheduler) -> bool:
     clean, noise = torch.ones(3, 1), torch.full((3, 1), 2.0)
     noisy = scheduler.add_noise(clean, noise, timesteps)[:, 0].float()
     return torch.allclose(noisy, kept.sqrt() + 2 * (1 - kept).sqrt(), atol=1e-3)
-
-
-@torch.no_grad()
-def validation_loss(
-    objective: DiffusionObjective,
-    denoise: Denoiser,
-    clean: Sequence[Tensor],
-    *,
-    indices: Sequence[int],
-    draws: int,
-    seed: int,
-) -> Tensor:
-    """Sum the loss over fixed noises and timesteps, so that evaluations can be compared.
-
-    Each sample is seen at `draws` timesteps, one in each of as many equal parts of the schedule.
-    Noise and timesteps depend on `seed` and the sample's index alone: they are the same at every
-    evaluation, and for any number of processes.
-
-    Args:
-        objective: The loss.
-        denoise: The network.
-        clean: Samples x_0, each (1, ...).
-        indices: The samples' indices in the validation set.
-        draws: Timesteps per sample.
-        seed: Seed of the run.
-
-    Returns:
-        (2,): the sum of the losses and their number, to be added up over processes.
-    """
-    total = torch.zeros(2)
-    part = objective.num_timesteps / draws
-    for sample, index in zip(clean, indices, strict=True):
-        # One stream per sample, on the CPU: the same numbers whatever the device.
-        generator = torch.Generator().manual_seed(derive_seed(seed, index))
-        for draw in range(draws):
-            noise = torch.randn(sample.shape, generator=generator).to(sample.device)
-            place = torch.rand(1, generator=generator)
-            timesteps = ((draw + place) * part).long().to(sample.device)
-            loss = objective.losses(denoise, sample, noise, timesteps)
-            total += torch.tensor([loss.item(), 1.0])
-    return total

@@ -86,7 +86,7 @@ def _coarse_latents(films: Dataset, space: LatentSpace) -> Tensor:
     loader = DataLoader(films, batch_size=16)
     coarse = []
     for batch in tqdm(loader, desc="coarse latents", leave=False):
-        latents = space.mode({name: values.to(device) for name, values in batch.items()})
+        latents = space.encode({name: values.to(device) for name, values in batch.items()}, None)
         coarse.append(adaptive_avg_pool2d(latents, GRID).flatten(1).cpu())
     centred = torch.cat(coarse) - torch.cat(coarse).mean(dim=0)
     variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))

@@ -1,23 +1,15 @@
-"""How well the moving average does on held-out samples, in latent diffusion."""
+"""The validation loss: how well the moving average denoises held-out samples."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from diffct.training.denoising import Denoising
 from diffct.training.run import averaged_weights
 from diffct.training.settings import RunConfig
-from diffct.training.steps import Batch, Learner
-
-
-class ValidationLosses(Protocol):
-    """What validates one sample at a time."""
-
-    def validate(self, batch: Batch, index: int, *, draws: int, seed: int) -> Tensor:
-        """Return the sum of a sample's losses and their number, (2,)."""
+from diffct.training.steps import Learner
 
 
 def make_validation(
@@ -25,7 +17,7 @@ def make_validation(
     *,
     accelerator: Accelerator,
     step: Learner,
-    losses: ValidationLosses,
+    denoising: Denoising,
     samples: Dataset,
 ) -> Callable[[], float] | None:
     """Return what computes the mean loss of held-out samples, the same for any number of processes.
@@ -34,7 +26,7 @@ def make_validation(
         config: The run's configuration.
         accelerator: The run's accelerator.
         step: Whose moving average is validated.
-        losses: The losses.
+        denoising: The system.
         samples: The held-out samples.
 
     Returns:
@@ -47,8 +39,10 @@ def make_validation(
             for index in range(accelerator.process_index, len(samples), accelerator.num_processes):
                 batch = default_collate([samples[index]])
                 batch = {name: values.to(accelerator.device) for name, values in batch.items()}
-                draws = config.train.validation_draws
-                total += losses.validate(batch, index, draws=draws, seed=config.seed)
+                losses = denoising.losses_of(
+                    batch, index, draws=config.train.validation_draws, seed=config.seed
+                )
+                total += torch.tensor([losses.sum().item(), len(losses)])
         total = accelerator.reduce(total.to(accelerator.device))
         return (total[0] / total[1]).item()
 

@@ -57,15 +57,12 @@ def test_latents_are_drawn_from_the_posterior_and_scaled():
     image = torch.rand(1, 1, 32, 48) * 2 - 1
     posterior = space.autoencoder.encode(image).latent_dist
     draws = torch.cat(
-        [
-            space.draw({"image": image}, generator=torch.Generator().manual_seed(seed))
-            for seed in range(400)
-        ]
+        [space.encode({"image": image}, torch.Generator().manual_seed(seed)) for seed in range(400)]
     )
     assert draws.shape == (400, 3, 16, 24)
     assert torch.allclose(draws.mean(0), posterior.mean[0] * 0.5, atol=0.3)
     assert torch.allclose(draws.std(0).mean(), posterior.std.mean() * 0.5, rtol=0.05)
-    assert torch.equal(space.mode({"image": image}), posterior.mean * 0.5)
+    assert torch.equal(space.encode({"image": image}, None), posterior.mean * 0.5)
 
 
 def test_cached_moments_give_the_draws_that_images_give():
@@ -73,7 +70,7 @@ def test_cached_moments_give_the_draws_that_images_give():
     image = torch.rand(2, 1, 32, 32) * 2 - 1
     mean, std = space.moments(image)
     draws = [
-        space.draw(batch, generator=torch.Generator().manual_seed(1))
+        space.encode(batch, torch.Generator().manual_seed(1))
         for batch in ({"image": image}, {"latent_mean": mean, "latent_std": std})
     ]
     assert torch.equal(*draws)
