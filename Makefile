@@ -10,7 +10,7 @@ BRAIN := outputs/brain
 PYTEST_ARGS ?=
 READY := $(VENV)/diffct-is-installed
 
-.PHONY: demo demo-cxr demo-brain test check clean
+.PHONY: demo demo-cxr demo-brain test check docs clean
 .ONESHELL:
 
 demo: $(READY)
@@ -60,6 +60,13 @@ check: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+# The pages of docs/ as a website in site/; a broken link is an error, and nothing is fetched.
+docs: $(READY)
+	@set -e
+	$(VENV)/bin/python -m pip install --quiet --editable ".[docs]"
+	$(VENV)/bin/python docs/write_configuration.py
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
 $(READY): setup.cfg pyproject.toml requirements-data.txt
 	@set -e
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -69,4 +76,4 @@ $(READY): setup.cfg pyproject.toml requirements-data.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) outputs
+	rm -rf $(VENV) outputs site .cache

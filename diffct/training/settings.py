@@ -54,7 +54,12 @@ class OptimConfig:
 
 @dataclass
 class EMAConfig:
-    """Moving average of the weights: decay min(decay, 1 − (1 + update)^−power)."""
+    """Moving average of the weights, with a decay of min(decay, 1 − (1 + update)^−power).
+
+    Args:
+        decay: Largest decay.
+        power: How fast the decay grows at the beginning.
+    """
 
     decay: float = field(default=0.9999, metadata=within(0, 1))
     power: float = field(default=0.75, metadata=within(0))
