@@ -1,6 +1,8 @@
 """diffct: generative medical imaging on Hugging Face diffusers."""
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
 # OpenMP reads these once, when torch is loaded. Threads that spin for long while they wait take the
 # cores from whoever has work to do: beside other programs, training was several times slower. Five
@@ -10,20 +12,22 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
+from diffct.registration import register_with_diffusers
+
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin
+
+    from diffct.hub import load_pipeline
+    from diffct.imaging.volume import Volume, read_volume
+    from diffct.models import UNet3DModel
+    from diffct.pipelines import (
+        CT3DPipeline,
+        CXRTextToImagePipeline,
+        FlairToT1Pipeline,
+        TextToImagePipeline,
+    )
+
 __version__ = "0.1.0"
-
-# diffusers' loader looks for the model classes and their base, ModelMixin, here.
-from diffusers.models.modeling_utils import ModelMixin
-
-from diffct.hub import load_pipeline, register
-from diffct.imaging.volume import Volume, read_volume
-from diffct.models import UNet3DModel
-from diffct.pipelines import (
-    CT3DPipeline,
-    CXRTextToImagePipeline,
-    FlairToT1Pipeline,
-    TextToImagePipeline,
-)
 
 __all__ = [
     "CT3DPipeline",
@@ -38,4 +42,31 @@ __all__ = [
     "read_volume",
 ]
 
-register(CT3DPipeline, CXRTextToImagePipeline, FlairToT1Pipeline, TextToImagePipeline, UNet3DModel)
+# torch, diffusers and transformers take seconds to import: a name is looked up when it is used.
+_HOMES = {
+    "CT3DPipeline": "diffct.pipelines",
+    "CXRTextToImagePipeline": "diffct.pipelines",
+    "FlairToT1Pipeline": "diffct.pipelines",
+    "TextToImagePipeline": "diffct.pipelines",
+    "UNet3DModel": "diffct.models",
+    # diffusers' loader looks for the model classes and their base, ModelMixin, here.
+    "ModelMixin": "diffusers.models.modeling_utils",
+    "Volume": "diffct.imaging.volume",
+    "read_volume": "diffct.imaging.volume",
+    "load_pipeline": "diffct.hub",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever has this name
+    if name not in _HOMES:
+        raise AttributeError(f"module 'diffct' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_with_diffusers(*(name for name in _HOMES if name.endswith(("Pipeline", "3DModel"))))

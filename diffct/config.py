@@ -26,6 +26,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
+from diffct.arguments import expand_path, path_argument
+from diffct.arguments import finite_number as finite_number
+from diffct.arguments import folder_or_id as folder_or_id
+
 Schema = TypeVar("Schema")
 
 PATH = {"path": True}
@@ -209,27 +213,6 @@ def _without_interpolation(text: str) -> str:
     return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", text)
 
 
-def path_argument(text: str) -> Path:
-    """Read a path from a command line: the `type` of an argument; see `expand_path`."""
-    return Path(folder_or_id(text))
-
-
-def finite_number(text: str) -> float:
-    """Read a number from a command line: the `type` of an argument. NaN is none."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text} is no finite number")
-    return number
-
-
-def folder_or_id(text: str) -> str:
-    """Read a folder or Hub id from a command line: the `type` of an argument."""
-    try:
-        return expand_path(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 def _expand_paths(config: object, prefix: str = "") -> None:
     """Expand ~ and environment variables in paths, and name what exists by its full path."""
     for field in dataclasses.fields(config):
@@ -246,26 +229,6 @@ def _expand_paths(config: object, prefix: str = "") -> None:
             if field.name != "output_dir" and Path(path).exists():
                 path = str(Path(path).absolute())
             setattr(config, field.name, path)
-
-
-def expand_path(text: str) -> str:
-    """Expand ~ and environment variables in a path, as a shell does where it is not quoted.
-
-    Args:
-        text: The path; what exists under just this name is left alone.
-
-    Raises:
-        ValueError: The path is empty, or a variable is not set.
-    """
-    if not text:
-        raise ValueError("the path is empty; write . for the current folder.")
-    if Path(text).exists():
-        return text
-    expanded = os.path.expandvars(os.path.expanduser(text))
-    unset = re.search(r"\$(\w+|\{\w+\})", expanded)
-    if unset:
-        raise ValueError(f"{text}: the environment variable {unset[1].strip('{}')} is not set.")
-    return expanded
 
 
 def save_config(config: object, path: Path) -> None:

@@ -5,8 +5,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment variables by which a user says how many threads torch takes."""
 
@@ -72,5 +70,7 @@ def share_cores(
     """
     if any(environment.get(name) for name in THREAD_SETTINGS):
         return
+    import torch  # seconds, which counting cores need not wait for
+
     share = max(1, count_cores() // processes)
     torch.set_num_threads(share if pinned else min(share, torch.get_num_threads()))

@@ -1,4 +1,4 @@
-"""diffct models in diffusers' loader and on the Hugging Face Hub."""
+"""Pipelines from a folder or from the Hugging Face Hub."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import diffusers
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, LOADABLE_CLASSES
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import RemoteEntryNotFoundError
 
@@ -18,30 +17,6 @@ if TYPE_CHECKING:
 
 _INDEX = "model_index.json"
 _MOST_SUGGESTED = 5
-
-
-def register(*classes: type) -> None:
-    """Let diffusers save and load diffct's classes; `import diffct` calls it.
-
-    Models are then recorded by their name instead of by the path of their module, so files can move
-    without breaking published models, and loading from the Hub works. The loader looks a recorded
-    class and its base `ModelMixin` up in the library it is recorded under. None of this is
-    documented by diffusers, hence its pinned minor version.
-
-    Args:
-        classes: Pipelines that `DiffusionPipeline.from_pretrained` shall find, and models that
-            `AutoModel.from_pretrained` shall.
-    """
-    methods = {"ModelMixin": ["save_pretrained", "from_pretrained"]}
-    LOADABLE_CLASSES["diffct"] = methods
-    ALL_IMPORTABLE_CLASSES.update(methods)
-    for registered in classes:
-        setattr(diffusers, registered.__name__, registered)
-        if issubclass(registered, DiffusionPipeline):
-            # diffusers' tools for pipelines, and its tests, look here.
-            setattr(diffusers.pipelines, registered.__name__, registered)
-            # The name in model_index.json, which the loader looks up in diffusers.
-            setattr(diffusers, registered.recorded_name(), registered)
 
 
 def load_pipeline(

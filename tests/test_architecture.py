@@ -7,6 +7,8 @@ ROOT = Path(__file__).parents[1]
 
 # Rooms by module prefix; the longest prefix that fits counts. A room imports from lower floors.
 FLOORS = {
+    "diffct.arguments": 0,
+    "diffct.registration": 0,
     "diffct.atomic": 1,
     "diffct.config": 1,
     "diffct.cores": 1,
@@ -40,7 +42,6 @@ NEIGHBOURS = {
     "diffct.models": {"diffct.model_source"},
     "diffct.imaging": {"diffct.atomic", "diffct.cores"},
     "diffct.training": {"diffct.figures"},
-    "diffct.prepare": {"diffct.phantoms"},
 }
 NEVER_IMPORTED = {"diffct.train", "diffct.cli"}
 

@@ -7,15 +7,17 @@ Chance enters in one place, `draw_augmentation`; what it draws is applied by `au
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from scipy import ndimage
 
 from diffct.imaging.volume import Volume
 
-ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, torch.Tensor)
+if TYPE_CHECKING:
+    import torch
+
+ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, "torch.Tensor")
 
 
 def clip_window(volume: Volume, window_hu: Sequence[float]) -> Volume:
@@ -232,7 +234,8 @@ def augment(array: np.ndarray, augmentation: Augmentation, fill: float) -> np.nd
     Returns:
         The changed scan, float32, with the same shape.
     """
-    # monai.transforms takes seconds to import, which reading a scan need not wait for.
+    # Both take seconds to import, which reading a scan need not wait for.
+    import torch
     from monai.transforms import Flip, Zoom
 
     channel = torch.from_numpy(array.astype(np.float32))[None]
