@@ -8,33 +8,19 @@ import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
-
-import torch
 
 from diffct import __version__
 from diffct.commands.inspect import add_inspect
+from diffct.commands.parsing import CommandParser
+from diffct.commands.phantom import add_phantom
+from diffct.commands.prepare import add_prepare
 from diffct.commands.sample import add_sample
+from diffct.commands.train import add_train
 from diffct.commands.translate import add_translate
-from diffct.cores import share_cores
 from diffct.eval.command import add_evaluate
 from diffct.eval.compare import add_compare
-from diffct.prepare.command import add_arguments
 
 _INTERRUPTED, _NO_READER = 130, 141  # as shells count an end by SIGINT and by SIGPIPE
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that takes --debug, and whose subcommands do."""
-
-    def __init__(self, *words: Any, **options: Any) -> None:  # noqa: ANN401 - argparse's
-        super().__init__(*words, **options)
-        self.add_argument(
-            "--debug",
-            action="store_true",
-            default=argparse.SUPPRESS,  # a subcommand's default would hide what stands before it
-            help="show where an error comes from",
-        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,10 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: The subcommand failed, or was interrupted.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = _make_parser().parse_args(arguments)
-    options.command = shlex.join(["diffct", *arguments])  # for reports
-    share_cores()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _make_parser().read(words)
+    options.command = shlex.join(["diffct", *words])  # for reports
     # Files may have names that a terminal's encoding lacks, or that are in none.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -69,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"diffct: {_one_line(error)}")
 
 
-def _make_parser() -> argparse.ArgumentParser:
-    """Describe the command and its subcommands."""
-    parser = _Parser(
+def _make_parser() -> CommandParser:
+    """Describe the command and its subcommands, without importing what takes seconds."""
+    parser = CommandParser(
         prog="diffct",
         description="Generative medical imaging.",
         formatter_class=argparse.RawDescriptionHelpFormatter,  # the version stays one line
@@ -85,19 +70,23 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(debug=False, run=lambda options: parser.print_help())
     commands = parser.add_subparsers(metavar="COMMAND")
+    add_phantom(commands)
+    add_prepare(commands)
+    add_inspect(commands)
+    add_train(commands)
     add_sample(commands)
     add_translate(commands)
-    add_inspect(commands)
     add_evaluate(commands)
     add_compare(commands)
-    add_arguments(commands.add_parser("prepare", help="make a data set ready for training"))
     return parser
 
 
 def _one_line(error: Exception) -> str:
     """Say what went wrong, to somebody who can mend it or report it."""
     message = str(error).strip()
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in message:
+    # torch's own error of that name is no MemoryError, and torch may not even be imported.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate" in message:
         return "out of memory. Take a smaller --batch-size or size, or --dtype bfloat16 on a GPU."
     if message and isinstance(error, OSError):
         return " ".join(message.split())  # the Hub's answers have blank lines

@@ -260,7 +260,7 @@ def test_a_scan_is_translated_onto_its_own_grid(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "SYNTHETIC" in printed and str(out) in printed
     assert alone.shape == (20, 14, 6) and np.allclose(nibabel.load(out).affine, affine, atol=1e-5)
-    words = ["--condition", f"T2w={t2w}", "--num-samples", "2", "--batch-size", "3"]
+    words = ["--condition", f"T2w={t2w}", "--number", "2", "--batch-size", "3"]
     both = translate(folder, flair, out, *words)
     assert np.abs(both - alone).max() > 1e-3
     assert nibabel.load(tmp_path / "t1_std.nii.gz").shape == alone.shape
@@ -270,7 +270,7 @@ def test_a_scan_is_translated_onto_its_own_grid(tmp_path, capsys):
         (["--condition", "T2w"], "give NAME=PATH"),
         (["--condition", f"FLAIR={t2w}"], "each name once"),
         (["--condition", f"PD={t2w}"], "PD"),
-        (["--num-samples", "0"], "--num-samples must be at least 1"),
+        (["--number", "0"], "--number must be at least 1"),
     ):
         with pytest.raises(SystemExit, match=f"diffct: .*{message}"):
             translate(folder, flair, out, *words)
@@ -283,7 +283,7 @@ def test_a_translation_overwrites_only_what_it_is_told_to(tmp_path):
     make_flair_pipeline().save_pretrained(folder)
     flair = write_head(tmp_path / "flair.nii.gz", head_affine("LPS"), (20, 14, 4))
     before, out = flair.read_bytes(), tmp_path / "new" / "t1.nii.gz"
-    translate(folder, flair, out, "--num-samples", "2")
+    translate(folder, flair, out, "--number", "2")
     words = ["translate", str(folder), str(flair), "--steps", "2", "--device", "cpu", "--out"]
     with pytest.raises(SystemExit, match=r"t1\.nii\.gz is there already.*--overwrite"):
         main([*words, str(out)])
@@ -349,7 +349,7 @@ def test_inspect_refuses_options_that_would_do_nothing(tmp_path, words):
 
 def test_phantom_brains_are_written_and_sliced(tmp_path, capsys):
     tree, slices = tmp_path / "bids", tmp_path / "slices"
-    main(["prepare", "phantom-brain", "--subjects", "3", "--spacing", "4", "--out", str(tree)])
+    main(["phantom", "brain", "--number", "3", "--spacing", "4", "--out", str(tree)])
     words = ["prepare", "brain", "--bids", str(tree), "--size", "56", "40", "--slices", "2"]
     main([*words, "--workers", "1", "--out", str(slices)])
     assert "3 synthetic brains" in capsys.readouterr().out
@@ -357,12 +357,20 @@ def test_phantom_brains_are_written_and_sliced(tmp_path, capsys):
     assert len(rows) == 6 and all(row.facts["synthetic"] for row in rows)
 
 
-@pytest.mark.parametrize("words", [[], ["prepare"]])
-def test_a_command_without_its_subcommand_shows_help(words, capsys):
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "translate"),
+        (["prepare"], "mimic-cxr"),
+        (["phantom"], "pelvis"),
+        (["train"], "ct3d, autoencoder, diffusion or controlnet"),
+    ],
+)
+def test_a_command_without_its_subcommand_shows_help(words, named, capsys):
     main(words)
     shown = capsys.readouterr().out
-    assert shown.startswith("usage: diffct") and "--debug" in shown
-    assert ("phantom-cxr" if words else "translate") in shown
+    assert shown.startswith(" ".join(["usage: diffct", *words])) and "--debug" in shown
+    assert named in shown
 
 
 def test_the_version_names_the_libraries_too(capsys):

@@ -4,9 +4,7 @@ import argparse
 import json
 import sys
 
-from diffct.config import path_argument
-from diffct.data.manifest import MANIFEST_NAME
-from diffct.inspection.overview import format_reports, inspect_manifest, inspect_scans
+from diffct.arguments import path_argument
 
 _MODALITIES = {"ct": "CT", "mr": "MR", "film": "film"}
 
@@ -44,6 +42,9 @@ def add_inspect(commands: "argparse._SubParsersAction") -> None:
 
 def _inspect(options: argparse.Namespace) -> None:
     """Print a report and exit with 1 if any image has a problem."""
+    from diffct.data.manifest import MANIFEST_NAME
+    from diffct.inspection.overview import format_reports, inspect_manifest, inspect_scans
+
     path = options.path
     is_manifest = path.suffix == ".jsonl" or (path / MANIFEST_NAME).is_file()
     for name in ("include", "exclude", *(["kind"] if is_manifest else [])):

@@ -2,14 +2,15 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from diffusers import DiffusionPipeline
+from diffct.arguments import check_counts, folder_or_id
+from diffct.cores import share_cores
 
-from diffct.config import folder_or_id
-from diffct.hub import load_pipeline
-from diffct.pipelines.scheduler_check import replace_scheduler
-from diffct.pipelines.schedulers import SCHEDULERS, find_scheduler
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+_SCHEDULERS = ("ddpm", "ddim", "dpm++", "unipc", "deis", "euler", "heun")
 
 
 def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +21,7 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=50, help="denoising steps (50)")
     parser.add_argument(
         "--scheduler",
-        help=f"{', '.join(SCHEDULERS)}, or a diffusers class (default: the pipeline's own)",
+        help=f"{', '.join(_SCHEDULERS)}, or a diffusers class (default: the pipeline's own)",
     )
     parser.add_argument("--device", help="cuda, cpu, ... (a GPU if there is one)")
     parser.add_argument(
@@ -28,11 +29,17 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_chosen(options: argparse.Namespace, counts: Sequence[str]) -> DiffusionPipeline:
+def load_chosen(options: argparse.Namespace, counts: Sequence[str]) -> "DiffusionPipeline":
     """Check what can be checked before, load the pipeline, and give it the chosen scheduler."""
-    for name in ("steps", "batch_size", *counts):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1.")
+    check_counts(options, "steps", "batch_size", *counts)
+
+    import torch
+
+    from diffct.hub import load_pipeline
+    from diffct.pipelines.scheduler_check import replace_scheduler
+    from diffct.pipelines.schedulers import find_scheduler
+
+    share_cores()
     if options.scheduler is not None:
         find_scheduler(options.scheduler)  # a wrong name is said before minutes of loading
     pipeline = load_pipeline(

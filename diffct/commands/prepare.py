@@ -1,27 +1,45 @@
 """`diffct prepare`: a data set, as it is downloaded, made ready for training."""
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from diffct.config import path_argument
-from diffct.phantoms.command import add_phantoms
-from diffct.prepare.brain.command import add_brain
-from diffct.prepare.mimic_cxr import prepare_mimic_cxr
-from diffct.prepare.radiographs import prepare_radiographs
-from diffct.prepare.run_arguments import add_run_arguments
+from diffct.arguments import path_argument
+from diffct.cores import count_cores
+
+if TYPE_CHECKING:
+    from diffct.prepare.brain.pairs import FoundPairs
+
+_PLANES = ("axial", "coronal", "sagittal")
+_CONDITIONS = ("FLAIR",)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the data sets that `diffct prepare` knows.
-
-    Args:
-        parser: The parser of `diffct prepare`.
-    """
+def add_prepare(commands: "argparse._SubParsersAction") -> None:
+    """Describe `diffct prepare`."""
+    parser = commands.add_parser("prepare", help="make a data set ready for training")
     parser.set_defaults(run=lambda options: parser.print_help())
     data_sets = parser.add_subparsers(metavar="DATA_SET")
     _add_mimic_cxr(data_sets)
     _add_radiographs(data_sets)
-    add_brain(data_sets)
-    add_phantoms(data_sets)
+    _add_brain(data_sets)
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe what all data sets have in common."""
+    parser.add_argument(
+        "--out",
+        type=path_argument,
+        required=True,
+        metavar="DATA",
+        help="folder to write; the same command goes on there",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of a drawn split (0)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=min(count_cores(), 8),
+        help="processes (one per core, at most 8), each of which needs about 1 GB of memory",
+    )
 
 
 def _add_mimic_cxr(data_sets: "argparse._SubParsersAction") -> None:
@@ -77,11 +95,56 @@ def _add_radiographs(data_sets: "argparse._SubParsersAction") -> None:
 def _add_film_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe what data sets of real films have in common."""
     parser.add_argument("--size", type=int, default=512, help="pixels of the shorter side (512)")
-    add_run_arguments(parser)
+    _add_run_arguments(parser)
+
+
+def _add_brain(data_sets: "argparse._SubParsersAction") -> None:
+    """Describe `diffct prepare brain`."""
+    parser = data_sets.add_parser("brain", help="slices of brains, T1w beside FLAIR and others")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--bids", type=path_argument, metavar="FOLDER", help="root of a BIDS tree")
+    source.add_argument(
+        "--brats", type=path_argument, metavar="FOLDER", help="folder of BraTS (2018 or later)"
+    )
+    source.add_argument(
+        "--target",
+        metavar="PATTERN",
+        help='other T1w files, e.g. "DATA/*/T1.nii.gz"; the first * names the subject',
+    )
+    parser.add_argument(
+        "--condition",
+        action="extend",
+        nargs="+",
+        metavar="NAME",
+        help="the contrasts beside the T1w, e.g. FLAIR T2w (FLAIR); with --target"
+        ' NAME=PATTERN, e.g. FLAIR="DATA/*/FLAIR.nii.gz"',
+    )
+    parser.add_argument(
+        "--plane", choices=_PLANES, default="axial", help="how to slice the volumes (axial)"
+    )
+    parser.add_argument(
+        "--slices",
+        type=_number_of_slices,
+        default=5,
+        metavar="N|all",
+        help="how many, from the middle of those that hold tissue (5)",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        default=(224, 160),
+        help="rows and columns of the window around the tissue, in voxels (224 160)",
+    )
+    _add_run_arguments(parser)
+    parser.set_defaults(run=_brain)
 
 
 def _mimic_cxr(options: argparse.Namespace) -> None:
     """Prepare MIMIC-CXR and print what became of every row."""
+    from diffct.prepare.mimic_cxr import prepare_mimic_cxr
+
     report = prepare_mimic_cxr(
         options.images,
         options.reports,
@@ -96,6 +159,8 @@ def _mimic_cxr(options: argparse.Namespace) -> None:
 
 def _radiographs(options: argparse.Namespace) -> None:
     """Prepare any radiographs and print what became of every row."""
+    from diffct.prepare.radiographs import prepare_radiographs
+
     report = prepare_radiographs(
         options.images,
         options.csv,
@@ -107,3 +172,60 @@ def _radiographs(options: argparse.Namespace) -> None:
         workers=options.workers,
     )
     print(report.format())
+
+
+def _brain(options: argparse.Namespace) -> None:
+    """Prepare brains and print what became of every pair."""
+    from diffct.prepare.brain.preparation import prepare_brain
+
+    report = prepare_brain(
+        _find_pairs(options),
+        options.out,
+        plane=options.plane,
+        slices=options.slices,
+        size=options.size,
+        seed=options.seed,
+        workers=options.workers,
+    )
+    print(report.format())
+
+
+def _find_pairs(options: argparse.Namespace) -> "FoundPairs":
+    """Find the pairs of brains in the layout asked for."""
+    from diffct.prepare.brain.discovery import find_bids, find_brats, find_by_patterns
+
+    if options.target is not None:
+        return find_by_patterns(options.target, _patterns(options.condition or ()))
+    conditions = options.condition or _CONDITIONS
+    for name in conditions:
+        if "=" in name:
+            raise ValueError(
+                f"--condition {name}: a pattern has no meaning without --target; give the name."
+            )
+    if options.bids is not None:
+        return find_bids(options.bids, conditions)
+    return find_brats(options.brats, conditions)
+
+
+def _patterns(words: Sequence[str]) -> dict[str, str]:
+    """Read NAME=PATTERN words."""
+    patterns = {}
+    for word in words:
+        name, equals, pattern = word.partition("=")
+        if not (equals and pattern) or name in patterns:
+            raise ValueError(
+                f"--condition {word}: give NAME=PATTERN, e.g. FLAIR='DATA/*/FLAIR.nii.gz', with "
+                "another name each time."
+            )
+        patterns[name] = pattern
+    if not patterns:
+        raise ValueError("--target needs --condition, e.g. FLAIR='DATA/*/FLAIR.nii.gz'.")
+    return patterns
+
+
+def _number_of_slices(word: str) -> int | None:
+    """Read a number, or "all" as None."""
+    try:
+        return None if word == "all" else int(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{word!r} is neither a number nor 'all'") from error

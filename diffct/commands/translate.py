@@ -4,11 +4,9 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from diffct.arguments import expand_path, finite_number, path_argument
 from diffct.commands.loading import add_pipeline_arguments, load_chosen
-from diffct.config import expand_path, finite_number, path_argument
 from diffct.destination import prove_writable
-from diffct.pipelines import FlairToT1Pipeline
-from diffct.pipelines.volume_translation import translation_files
 
 
 def add_translate(commands: "argparse._SubParsersAction") -> None:
@@ -37,7 +35,7 @@ def add_translate(commands: "argparse._SubParsersAction") -> None:
         "--guidance-scale", type=finite_number, default=1.0, help="for the prompt (1)"
     )
     parser.add_argument(
-        "--num-samples",
+        "--number",
         type=int,
         default=1,
         help="2 and more: their mean, and their standard deviation in a second file (1)",
@@ -49,11 +47,14 @@ def add_translate(commands: "argparse._SubParsersAction") -> None:
 
 def _translate(options: argparse.Namespace) -> None:
     """Translate a scan into a file on the same grid."""
+    from diffct.pipelines import FlairToT1Pipeline
+    from diffct.pipelines.volume_translation import translation_files
+
     further = dict(_condition(words) for words in options.condition)
     if len(further) < len(options.condition):
         raise ValueError("--condition: give each name once.")
     _check_out(options, [options.scan, *further.values()])
-    pipeline = load_chosen(options, counts=["num_samples"])
+    pipeline = load_chosen(options, counts=["number"])
     if not isinstance(pipeline, FlairToT1Pipeline):
         raise ValueError(f"{options.pipeline} is a {type(pipeline).__name__}, not a translation.")
     first = pipeline.conditions[0]
@@ -62,16 +63,16 @@ def _translate(options: argparse.Namespace) -> None:
     pipeline.translate_volume(
         {first: options.scan} | further,
         out=options.out,
-        num_samples=options.num_samples,
+        num_samples=options.number,
         batch_size=options.batch_size,
         num_inference_steps=options.steps,
         guidance_scale=options.guidance_scale,
         seed=options.seed,
     )
-    if options.num_samples == 1:
+    if options.number == 1:
         # That of an earlier translation, which --overwrite gave up.
         translation_files(options.out)[1].unlink(missing_ok=True)
-    also = ", with the standard deviation beside it" if options.num_samples > 1 else ""
+    also = ", with the standard deviation beside it" if options.number > 1 else ""
     print(f"SYNTHETIC scan, not for diagnosis, on the grid of {options.scan}: {options.out}{also}")
 
 
@@ -85,6 +86,8 @@ def _condition(words: str) -> tuple[str, Path]:
 
 def _check_out(options: argparse.Namespace, scans: Iterable[Path]) -> None:
     """Make sure that the translation can be written, over nothing that is still needed."""
+    from diffct.pipelines.volume_translation import translation_files
+
     files = translation_files(options.out)
     for path in files:
         if path.is_dir():

@@ -366,13 +366,13 @@ def test_the_command_prints_the_counts_and_names_mistakes(small, tmp_path, capsy
     for words, message in (
         (target, "--target needs --condition"),
         ([*target, *flair, *flair], "another name each time"),
-        ([*target, *flair, "--conditions", "FLAIR"], "--conditions has no meaning"),
-        (["--bids", str(small), *flair], "--condition has no meaning"),
+        ([*target, *flair, "T2w"], "--condition T2w: give NAME=PATTERN"),
+        (["--bids", str(small), *flair], "a pattern has no meaning without --target"),
         (["--bids", str(tmp_path / "nowhere")], "nowhere: there is no such folder"),
         (["--bids", str(small / "sub-1")], "Give the root of a BIDS tree"),
         (["--brats", str(small)], "as BraTS does"),
-        (["--bids", str(small), "--conditions", "T2w"], "no pair is left(.|\n)*3  T2w missing"),
-        (["--bids", str(small), "--conditions", "T1w"], "'T1w' has no proper name"),
+        (["--bids", str(small), "--condition", "T2w"], "no pair is left(.|\n)*3  T2w missing"),
+        (["--bids", str(small), "--condition", "T1w"], "'T1w' has no proper name"),
     ):
         with pytest.raises(SystemExit, match=f"diffct: .*{message}"):
             main(["prepare", "brain", *words, "--out", str(tmp_path / "none")])

@@ -254,8 +254,8 @@ def test_the_command_prints_the_counts_and_names_mistakes(films, tmp_path, capsy
     assert report["settings"]["size"] == 75 and report["rows"] == 4
 
 
-def test_phantom_films_are_written_by_the_same_command(tmp_path, capsys):
-    words = ["prepare", "phantom-cxr", "--out", str(tmp_path / "out"), "--films", "10"]
+def test_phantom_films_are_written_by_a_command(tmp_path, capsys):
+    words = ["phantom", "chest", "--out", str(tmp_path / "out"), "--number", "10"]
     main([*words, "--size", "64", "64"])
     manifest = read_manifest(tmp_path / "out")
     assert [len(manifest.split(name)) for name in SPLITS] == [8, 1, 1]

@@ -1,0 +1,119 @@
+"""`diffct train`: a training script, started by accelerate's launcher."""
+
+import argparse
+import importlib.util
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from diffct.arguments import path_argument
+from diffct.commands.parsing import CommandParser
+
+_SCRIPTS = {
+    "ct3d": "diffct.train.train_ct3d",
+    "autoencoder": "diffct.train.train_autoencoder",
+    "diffusion": "diffct.train.train_text_to_image",
+    "controlnet": "diffct.train.train_controlnet",
+}
+
+
+def add_train(commands: "argparse._SubParsersAction") -> None:
+    """Describe `diffct train`."""
+    parser = commands.add_parser(
+        "train",
+        help="train a model",
+        description="Run a training script by `accelerate launch`. `diffct train STAGE --help`"
+        " says what it takes.",
+    )
+    parser.add_argument("stage", nargs="?", choices=_SCRIPTS, metavar="STAGE", help=_listed())
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="for the script")
+    parser.set_defaults(
+        run=lambda options: _train(options) if options.stage else parser.print_help()
+    )
+
+
+def _listed() -> str:
+    *first, last = _SCRIPTS
+    return f"{', '.join(first)} or {last}"
+
+
+def _train(options: argparse.Namespace) -> None:
+    """Run a training script until it ends, and end with its exit status."""
+    words = _read_words(options.stage, options.words)
+    hardware = [] if words.config_file is None else ["--config_file", str(words.config_file)]
+    experiment = [] if words.config is None else ["--config", str(_choose_config(words.config))]
+    resume = ["--resume"] if words.resume else []
+
+    from accelerate.commands.launch import launch_command, launch_command_parser
+
+    # accelerate lists each default that it takes.
+    logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)
+    # Ctrl-C reaches the script as well, which writes a checkpoint: this process waits for it.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, frame: None)
+    script = ["--module", _SCRIPTS[options.stage], *experiment, *resume, *words.overrides]
+    os.environ["DIFFCT_COMMAND"] = shlex.join(["diffct", "train", options.stage, *hardware])
+    try:
+        launch_command(launch_command_parser().parse_args([*hardware, *script]))
+    except subprocess.CalledProcessError as error:
+        # A process that a signal ended has its negative number here.
+        sys.exit(error.returncode if error.returncode > 0 else 128 - error.returncode)
+
+
+def _read_words(stage: str, words: list[str]) -> argparse.Namespace:
+    """Read what follows the stage on the command line."""
+    parser = CommandParser(
+        prog=f"diffct train {stage}",
+        description=f"Run {_SCRIPTS[stage]} by `accelerate launch`, whose further options it takes"
+        f" when it is called itself: accelerate launch OPTIONS -m {_SCRIPTS[stage]} ...",
+    )
+    parser.add_argument(
+        "--config",
+        type=path_argument,
+        metavar="FILE|NAME",
+        help="the experiment: a YAML file, or one that comes with diffct:"
+        f" {', '.join(_find_configs())}",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint in output_dir, with the settings saved there",
+    )
+    parser.add_argument(
+        "--config_file",
+        type=path_argument,
+        metavar="FILE",
+        help="the hardware: a configuration of accelerate, e.g. accelerate_config.yaml",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="a setting, e.g. optim.lr=2e-4"
+    )
+    return parser.parse_intermixed_args(words)
+
+
+def _choose_config(named: Path) -> Path:
+    """Return the file of an experiment: as it is named, or one that comes with diffct.
+
+    Raises:
+        FileNotFoundError: There is neither.
+    """
+    if named.exists():
+        return named
+    own = _find_configs()
+    if str(named) not in own:
+        raise FileNotFoundError(
+            f"--config {named}: there is no such file. With diffct come {', '.join(own)}."
+        )
+    return own[str(named)]
+
+
+def _find_configs() -> dict[str, Path]:
+    """Return the experiments that come with diffct, by name."""
+    package = importlib.util.find_spec("diffct.train")
+    folder = Path(package.submodule_search_locations[0], "configs")
+    files = sorted(folder.rglob("*.yaml"))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
