@@ -90,7 +90,7 @@ def read_condition(scan: Scan, name: str) -> Volume:
 def to_unit(volume: Volume, scan: Scan, name: str) -> Volume:
     """Normalise a scan by the robust range of the whole volume; see `read_unit`."""
     intensities = robust_range(volume.array, name if isinstance(scan, Volume) else scan)
-    return replace(volume, array=to_unit_range(volume.array, intensities))
+    return replace(volume, array=to_unit_range(volume.array, intensities), unit="[0, 1]")
 
 
 def warn_of_other_size(

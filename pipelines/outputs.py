@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffct.figures.montage import save_montage
 from diffct.imaging.radiograph import write_png
-from diffct.imaging.volume import Volume, write_nifti
+from diffct.imaging.volume import Volume, reorient, write_volume
 
 SYNTHETIC = "Synthetic: made by a diffusion model"
 """What every NIfTI file says in its header."""
@@ -66,7 +66,9 @@ class CT3DPipelineOutput(BaseOutput):
         paths = []
         for index, volume in enumerate(volumes, start=first_index):
             path = Path(folder) / f"sample-{index:04d}.nii.gz"
-            write_nifti(Volume(volume, self.affine), path, description=SYNTHETIC)
+            # Columns, rows, slices: the order in which scanners' files lie.
+            stored = reorient(Volume(volume, self.affine), "LPS")
+            write_volume(stored, path, description=SYNTHETIC)
             picture = path.with_name(f"sample-{index:04d}.png")
             save_montage([volume], picture, spacing_mm=self.spacing_mm, window_hu=window_hu)
             paths.append(path)

@@ -16,7 +16,7 @@ from diffct.imaging.image_folder import SPREAD_DESCRIPTION
 from diffct.imaging.intensity import foreground, removed_background
 from diffct.imaging.slices import cut_slice, put_slice, tissue_window
 from diffct.imaging.transforms import resample, resample_onto
-from diffct.imaging.volume import NIFTI_ENDINGS, Volume, reorient, write_nifti
+from diffct.imaging.volume import NIFTI_ENDINGS, Volume, reorient, write_volume
 from diffct.pipelines.coherent_noise import coherent_noise
 from diffct.pipelines.condition_volumes import (
     Scan,
@@ -67,7 +67,7 @@ class VolumeTranslation:
         paths = translation_files(path)[: len(volumes)]
         descriptions = (SYNTHETIC, SPREAD_DESCRIPTION)[: len(volumes)]
         for volume, file, description in zip(volumes, paths, descriptions, strict=True):
-            _write(volume, file, description)
+            write_volume(volume, file, description=description)
         return paths
 
 
@@ -280,10 +280,10 @@ def _put_back(
     slices: np.ndarray, frame: Volume, indices: Sequence[int], start: Sequence[int]
 ) -> Volume:
     """Put slices (n, H, W) to their places in a volume of 0 with the grid of another one."""
-    whole = Volume(np.zeros_like(frame.array), frame.affine)
+    whole = replace(frame, array=np.zeros_like(frame.array))
     for index, values in zip(indices, slices, strict=True):
         place = cut_slice(whole, index, start=start, size=values.shape)
-        put_slice(Volume(values[None], place.affine), whole)
+        put_slice(replace(place, array=values[None]), whole)
     return whole
 
 
@@ -301,7 +301,7 @@ def _as_stored(volume: Volume, grid: Volume, stored: Volume) -> Volume:
     array = turned.array.astype(np.float32)
     array[removed_background(stored.array)] = 0
     # The same numbers, without the rounding of turning there and back.
-    return replace(stored, array=array)
+    return replace(stored, array=array, unit="[0, 1]")
 
 
 @contextmanager
@@ -323,11 +323,3 @@ def _progress(
             yield counted
     finally:
         pipeline.set_progress_bar_config(**own)
-
-
-def _write(volume: Volume, path: Path, description: str) -> None:
-    """Write a volume with the axes of its array as those of the file, which NIfTI reverses."""
-    reversed_axes = replace(
-        volume, array=volume.array.transpose(2, 1, 0), affine=volume.affine[:, [2, 1, 0, 3]]
-    )
-    write_nifti(reversed_axes, path, stored_as="float32", description=description)

@@ -19,7 +19,7 @@ import diffct
 from diffct.cli import main
 from diffct.data.manifest import read_manifest
 from diffct.imaging.image_folder import find_images
-from diffct.imaging.volume import write_nifti
+from diffct.imaging.volume import write_volume
 from diffct.phantoms.pelvis.cohort import pelvis_phantom
 from diffct.pipelines.schedulers import SCHEDULERS
 from tests.pipelines.tiny_flair import head_affine, make_flair_pipeline, write_head
@@ -311,7 +311,7 @@ def test_a_missing_pipeline_is_named(tmp_path):
 
 
 def test_names_that_no_terminal_can_write_are_written_all_the_same(tmp_path, monkeypatch):
-    write_nifti(pelvis_phantom(0, size=(4, 16, 16)).volume, tmp_path / "é日.nii.gz")
+    write_volume(pelvis_phantom(0, size=(4, 16, 16)).volume, tmp_path / "é日.nii.gz")
     os.rename(tmp_path / "é日.nii.gz", os.fsencode(tmp_path) + b"/caf\xe9 \xe6\x97\xa5.nii.gz")
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
@@ -324,7 +324,7 @@ def test_names_that_no_terminal_can_write_are_written_all_the_same(tmp_path, mon
 
 
 def test_inspect_shows_what_would_be_read_and_what_is_wrong(tmp_path, capsys):
-    write_nifti(pelvis_phantom(0, size=(4, 16, 16)).volume, tmp_path / "good.nii.gz")
+    write_volume(pelvis_phantom(0, size=(4, 16, 16)).volume, tmp_path / "good.nii.gz")
     main(["inspect", str(tmp_path)])
     assert "4x16x16" in capsys.readouterr().out
     (tmp_path / "bad.nii").write_bytes(b"nothing")
@@ -423,7 +423,7 @@ def test_an_interrupted_command_ends_without_a_word(monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_reader_that_leaves_ends_the_command_without_a_word(tmp_path):
-    write_nifti(pelvis_phantom(0, size=(4, 16, 16)).volume, tmp_path / "good.nii.gz")
+    write_volume(pelvis_phantom(0, size=(4, 16, 16)).volume, tmp_path / "good.nii.gz")
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "diffct", "inspect", str(tmp_path)]

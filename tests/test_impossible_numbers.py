@@ -11,7 +11,7 @@ from diffusers import DDPMScheduler
 
 from diffct.config import POSITIVE, finite_number, load_config, within
 from diffct.data.volume_dataset import CTDataConfig, check_settings
-from diffct.imaging.volume import Volume, canonical_affine, read_volume, write_nifti
+from diffct.imaging.volume import Volume, canonical_affine, read_volume, write_volume
 from diffct.models import UNet3DModel
 from diffct.pipelines import CT3DPipeline
 from diffct.train import train_ct3d, train_text_to_image
@@ -118,11 +118,11 @@ def test_what_could_not_be_read_is_not_written(tmp_path, length):
     array = np.zeros((12, 12, 12), dtype=np.float32)
     affine = np.diag([length, 2.0, 2.0, 1.0])
     with pytest.raises(ValueError, match=r"a\.nii: its (affine|spacing|field of view)"):
-        write_nifti(Volume(array, affine), tmp_path / "a.nii")
+        write_volume(Volume(array, affine), tmp_path / "a.nii")
     assert not list(tmp_path.iterdir())
     nibabel.save(nibabel.Nifti1Image(array, np.diag([2.0, 2.0, 2.0, 1.0])), tmp_path / "b.nii")
-    write_nifti(read_volume(tmp_path / "b.nii"), tmp_path / "c.nii")
-    write_nifti(Volume(array, canonical_affine((12, 12, 12), (2, 2, 2))), tmp_path / "d.nii")
+    write_volume(read_volume(tmp_path / "b.nii"), tmp_path / "c.nii")
+    write_volume(Volume(array, canonical_affine((12, 12, 12), (2, 2, 2))), tmp_path / "d.nii")
 
 
 @pytest.mark.parametrize("length", [0.0, -1.0, NAN, 1e-3, 3000.0])

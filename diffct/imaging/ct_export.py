@@ -29,20 +29,22 @@ def write_ct_series(
 ) -> None:
     """Write a sampled volume as a folder of DICOM CT images, whole or not at all.
 
-    The voxels are those that `write_nifti` writes, at the same places in the world.
+    The voxels are those that `write_volume` writes, at the same places in the world.
 
     Args:
         volume: Hounsfield units, rounded and clipped to what 16 bits hold.
-        folder: Gets a file for each slice, `0001.dcm` the first of the depth; missing parents are
-            created, and an older series in it is replaced.
+        folder: Gets a file for each slice along the first axis, from `0001.dcm`; missing parents
+            are created, and an older series in it is replaced.
         window_hu: The HU that viewers show black and white; None for those of `fitting_window`.
 
     Raises:
-        ValueError: The volume holds NaN or infinity or its axes are not at right angles, or the
-            folder holds something else than DICOM files.
+        ValueError: The volume is not in HU, holds NaN or infinity, or its axes are not at right
+            angles; or the folder holds something else than DICOM files.
         OSError: The disk is full.
     """
     folder = Path(folder)
+    if volume.unit != "HU":
+        raise ValueError(f"{folder}: a DICOM CT holds HU, but the volume's unit is {volume.unit}.")
     if not np.isfinite(volume.array).all():
         raise ValueError(f"{folder}: not written, since the volume holds NaN or infinity.")
     with np.errstate(invalid="ignore"):  # of a spacing of 0

@@ -31,7 +31,9 @@ _SAME_PLACE_MM = 0.01
 _NAMED_AT_MOST = 4
 
 
-def read_series(path: Path, *, modality: Modality | None = None) -> tuple[np.ndarray, np.ndarray]:
+def read_series(
+    path: Path, *, modality: Modality | None = None
+) -> tuple[np.ndarray, np.ndarray, Modality]:
     """Read the one series of a folder, or a multi-frame file.
 
     Structure sets, reports, scouts and other modalities beside it are left out; of copies of a
@@ -43,8 +45,8 @@ def read_series(path: Path, *, modality: Modality | None = None) -> tuple[np.nda
         modality: What is wanted; None for CT or MR.
 
     Returns:
-        HU, or intensities of MR, as float32 with shape (columns, rows, slices), and the affine
-        that takes these indices to RAS+ millimetres, with shape (4, 4).
+        HU, or intensities of MR, as float32 with shape (columns, rows, slices); the affine that
+        takes these indices to RAS+ millimetres, with shape (4, 4); and which of the two it is.
 
     Raises:
         ValueError: There is no such series or more than one, a file is damaged or lacks a tag, or
@@ -60,7 +62,7 @@ def read_series(path: Path, *, modality: Modality | None = None) -> tuple[np.nda
         found = headers[0].get("Modality")
         raise ValueError(f"{path}: is a 2D image: its {found} series has 1 slice. Add the others.")
     affine = _affine(frames, path)
-    return read_values(frames).transpose(2, 1, 0), affine
+    return read_values(frames).transpose(2, 1, 0), affine, headers[0].Modality
 
 
 def _one_series(path: Path, modality: Modality | None) -> list[pydicom.FileDataset]:

@@ -6,6 +6,7 @@ left.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -91,10 +92,10 @@ def cut_slice(
     """
     affine = volume.affine.copy()
     affine[:, 3] = volume.affine @ [index, *start, 1]
-    piece = Volume(np.full((1, *size), fill, dtype=volume.array.dtype), affine)
-    inside, outside = _overlap(volume.size[1:], start, size)
-    piece.array[0][inside] = volume.array[index][outside]
-    return piece
+    array = np.full((1, *size), fill, dtype=volume.array.dtype)
+    in_window, in_frame = _overlap(volume.size[1:], start, size)
+    array[0][in_window] = volume.array[index][in_frame]
+    return replace(volume, array=array, affine=affine)
 
 
 def put_slice(piece: Volume, volume: Volume) -> None:
@@ -113,17 +114,17 @@ def put_slice(piece: Volume, volume: Volume) -> None:
     on_grid[:3, 3] = (index, *start)
     if not np.allclose(steps, on_grid, atol=_GRID_TOLERANCE) or not 0 <= index < volume.size[0]:
         raise ValueError("The slice does not lie on the grid of the volume.")
-    inside, outside = _overlap(volume.size[1:], start, piece.size[1:])
-    volume.array[index][outside] = piece.array[0][inside]
+    in_window, in_frame = _overlap(volume.size[1:], start, piece.size[1:])
+    volume.array[index][in_frame] = piece.array[0][in_window]
 
 
 def _overlap(
     frame: Sequence[int], start: Sequence[int], size: Sequence[int]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Return what a window and a frame share: within the window, and within the frame."""
-    inside, outside = [], []
+    in_window, in_frame = [], []
     for length, first, wanted in zip(frame, start, size, strict=True):
         low, high = max(0, first), max(0, min(length, first + wanted))
-        outside.append(slice(low, max(low, high)))
-        inside.append(slice(low - first, max(low, high) - first))
-    return (inside[0], inside[1]), (outside[0], outside[1])
+        in_window.append(slice(low - first, max(low, high) - first))
+        in_frame.append(slice(low, max(low, high)))
+    return (in_window[0], in_window[1]), (in_frame[0], in_frame[1])

@@ -1,4 +1,4 @@
-"""Changes of a scan: deterministic functions that keep its affine true.
+"""Changes of a scan: deterministic functions that keep its affine true, and its unit.
 
 A voxel is a box, and every change of the grid is aligned at the outer faces of the boxes, not at
 their centres: resizing maps the whole field of view onto the new one, as skimage's `resize` does.
@@ -6,7 +6,7 @@ Chance enters in one place, `draw_augmentation`; what it draws is applied by `au
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -37,7 +37,7 @@ def clip_window(volume: Volume, window_hu: Sequence[float]) -> Volume:
         ValueError: The window is not two numbers, low before high.
     """
     low, high = _checked_window(window_hu)
-    return Volume(np.clip(volume.array, low, high), volume.affine)
+    return replace(volume, array=np.clip(volume.array, low, high))
 
 
 def resample(volume: Volume, spacing_mm: Sequence[float]) -> Volume:
@@ -45,36 +45,36 @@ def resample(volume: Volume, spacing_mm: Sequence[float]) -> Volume:
 
     Args:
         volume: The scan; clip it to the window first.
-        spacing_mm: New spacing along (depth, height, width), reached exactly. The field of view
-            grows or shrinks at its far end by at most half a new voxel.
+        spacing_mm: New spacing along the scan's axes, reached exactly. The field of view grows or
+            shrinks at its far end by at most half a new voxel.
 
     Returns:
         The scan with the outer face of its first voxel where it was.
 
     Raises:
-        ValueError: `spacing_mm` is not three positive numbers.
+        ValueError: `spacing_mm` is not three positive numbers, or these are labels.
     """
     spacing = np.asarray(spacing_mm, dtype=np.float64)
     if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
-        raise ValueError(f"spacing_mm is {spacing_mm}; give three positive numbers (d, h, w).")
+        raise ValueError(f"spacing_mm is {spacing_mm}; give three positive numbers.")
     factors = spacing / volume.spacing_mm
     size = np.maximum(1, np.rint(volume.size / factors)).astype(int)
     return _sample_boxes(volume, size.tolist(), factors)
 
 
-def resample_onto(volume: Volume, grid: Volume, *, nearest: bool = False) -> Volume:
+def resample_onto(volume: Volume, grid: Volume) -> Volume:
     """Sample a scan anew on the grid of another one, wherever the two lie in the world.
 
     Args:
-        volume: The scan. Smoothed against aliasing along axes on which the grid is coarser.
+        volume: The scan, or labels.
         grid: Its size and affine are taken.
-        nearest: For labels: take the nearest voxel, without smoothing.
 
     Returns:
-        The scan on the grid, 0 where it has no voxels; interpolated linearly.
+        The scan on the grid, 0 where it has no voxels. It is interpolated linearly, after smoothing
+        against aliasing along axes on which the grid is coarser; of labels, the nearest is taken.
     """
     back = np.linalg.inv(volume.affine) @ grid.affine
-    array = volume.array
+    array, nearest = volume.array, volume.unit == "labels"
     if not nearest:
         array = np.asarray(array, dtype=np.float32)
         # How far one step of the grid reaches along each axis of the scan, in its voxels.
@@ -83,7 +83,7 @@ def resample_onto(volume: Volume, grid: Volume, *, nearest: bool = False) -> Vol
     array = ndimage.affine_transform(
         array, back[:3, :3], back[:3, 3], grid.size, order=0 if nearest else 1, mode="constant"
     )
-    return Volume(array, grid.affine)
+    return replace(volume, array=array, affine=grid.affine)
 
 
 def resize(volume: Volume, size: Sequence[int]) -> Volume:
@@ -91,25 +91,25 @@ def resize(volume: Volume, size: Sequence[int]) -> Volume:
 
     Args:
         volume: The scan; clip it to the window first.
-        size: New number of voxels along (depth, height, width).
+        size: New number of voxels along the scan's axes.
 
     Returns:
         The scan with its outer faces where they were.
 
     Raises:
-        ValueError: `size` is not three positive integers.
+        ValueError: `size` is not three positive integers, or these are labels.
     """
     size = _checked_size(size)
     return _sample_boxes(volume, size, np.divide(volume.size, size))
 
 
-def crop_or_pad(volume: Volume, size: Sequence[int], fill_hu: float) -> Volume:
+def crop_or_pad(volume: Volume, size: Sequence[int], fill: float) -> Volume:
     """Cut off or add voxels on both ends of each axis so that the centre stays.
 
     Args:
         volume: The scan.
-        size: Wanted number of voxels along (depth, height, width).
-        fill_hu: Value of the added voxels.
+        size: Wanted number of voxels along the scan's axes.
+        fill: Value of the added voxels, in the scan's unit.
 
     Returns:
         The scan with the wanted size. An odd voxel is cut off or added at the far end, so that
@@ -122,8 +122,9 @@ def crop_or_pad(volume: Volume, size: Sequence[int], fill_hu: float) -> Volume:
     surplus = np.subtract(volume.size, size)
     start = np.trunc(surplus / 2).astype(int)
     padding = [(max(0, -s), max(0, s - m)) for s, m in zip(start, surplus, strict=True)]
-    array = np.pad(volume.array, padding, constant_values=fill_hu)
-    padded = Volume(array, _moved(volume.affine, [-before for before, _ in padding]))
+    array = np.pad(volume.array, padding, constant_values=fill)
+    affine = _moved(volume.affine, [-before for before, _ in padding])
+    padded = replace(volume, array=array, affine=affine)
     return crop(padded, np.maximum(start, 0).tolist(), size)
 
 
@@ -132,7 +133,7 @@ def crop(volume: Volume, start: Sequence[int], size: Sequence[int]) -> Volume:
 
     Args:
         volume: The scan.
-        start: First voxel kept along (depth, height, width).
+        start: First voxel kept along the scan's axes.
         size: Number of voxels kept.
 
     Returns:
@@ -145,7 +146,7 @@ def crop(volume: Volume, start: Sequence[int], size: Sequence[int]) -> Volume:
     if any(s < 0 or s + n > m for s, n, m in zip(start, size, volume.size, strict=True)):
         raise ValueError(f"A box of {size} at {tuple(start)} reaches beyond the {volume.size}.")
     box = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
-    return Volume(volume.array[box], _moved(volume.affine, start))
+    return replace(volume, array=volume.array[box], affine=_moved(volume.affine, start))
 
 
 def to_model_range(hu: ArrayOrTensor, window_hu: Sequence[float]) -> ArrayOrTensor:
@@ -255,6 +256,8 @@ def _sample_boxes(volume: Volume, size: Sequence[int], factors: np.ndarray) -> V
 
     Source: scikit-image, `skimage.transform.resize` (the same result, without its float64 copy).
     """
+    if volume.unit == "labels":
+        raise ValueError("Labels cannot be averaged: bring them onto a grid by resample_onto.")
     # Centre of the first new box, in old indices: 0 when the factor is 1.
     offset = (factors - 1) / 2
     array = np.asarray(volume.array, dtype=np.float32)
@@ -266,7 +269,7 @@ def _sample_boxes(volume: Volume, size: Sequence[int], factors: np.ndarray) -> V
         )
     affine = _moved(volume.affine, offset)
     affine[:3, :3] *= factors
-    return Volume(array, affine)
+    return replace(volume, array=array, affine=affine)
 
 
 def _moved(affine: np.ndarray, start: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -279,7 +282,7 @@ def _moved(affine: np.ndarray, start: Sequence[float] | np.ndarray) -> np.ndarra
 def _checked_size(size: Sequence[int]) -> tuple[int, ...]:
     """Pass three positive whole numbers."""
     if len(size) != 3 or any(n != int(n) or n < 1 for n in size):
-        raise ValueError(f"size is {size}; give three positive whole numbers (d, h, w).")
+        raise ValueError(f"size is {size}; give three positive whole numbers.")
     return tuple(int(n) for n in size)
 
 

@@ -1,11 +1,15 @@
 """Scans as arrays with physical meaning: every medical image file is read and written here.
 
-A `Volume` holds Hounsfield units (HU) in the order (depth, height, width) and an affine matrix
-that takes array indices (d, h, w, 1) to millimetres in the RAS+ world of NIfTI (x to the patient's
-Right, y to Anterior, z to Superior). `read_volume` turns every scan into the one orientation
-"SPL": d grows towards Superior, h towards Posterior, w towards Left, so that `array[d]` is a
-radiological display (anterior up, the patient's right on the viewer's left). Scans are turned by
-swapping and flipping axes only; what remains of an oblique position stays in the affine.
+A `Volume` says what its numbers are (`unit`) and where they lie: its affine takes array indices
+(i, j, k, 1) to millimetres in the RAS+ world of NIfTI (x to the patient's Right, y to Anterior, z
+to Superior), whatever the order and direction of the axes. `read_stored` keeps those of the file,
+and `write_volume` writes the axes as they are: reading and writing are inverses.
+
+Where code needs to know the axes, it turns them. `upright` makes the one orientation "SPL": the
+first axis (depth) grows towards Superior, the second (height) towards Posterior, the third (width)
+towards Left, so that `array[d]` is a radiological display (anterior up, the patient's right on the
+viewer's left). `read_volume` reads a CT so. Scans are turned by swapping and flipping axes only;
+what remains of an oblique position stays in the affine.
 
 Every error starts with the path of the file, and no error quotes anything else that could name a
 patient.
@@ -14,7 +18,7 @@ patient.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import nibabel
 import numpy as np
@@ -46,23 +50,42 @@ _SHEAR_TOLERANCE = 2e-3  # cosine between two axes; 0.1 degrees
 SPACING_BOUNDS_MM = (0.05, 20.0)
 _FIELD_OF_VIEW_BOUNDS_MM = (10.0, 3000.0)
 
+Unit = Literal["HU", "a.u.", "[0, 1]", "labels"]
+"""What the numbers of a volume are: Hounsfield units; arbitrary units, as the intensities of
+magnetic resonance and whatever a file holds that does not say; intensities normalised to [0, 1]; or
+the numbers of labels."""
+UNITS: tuple[Unit, ...] = get_args(Unit)
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A scan and where each of its voxels lies in the patient.
+    """A scan: its voxels, where each of them lies in the patient, and what its number means.
 
     Attributes:
-        array: HU as float32 with shape (depth, height, width), or uint8 labels.
-        affine: Takes indices (d, h, w, 1) to RAS+ millimetres, float64 with shape (4, 4).
+        array: Real numbers with three axes, of which the affine says where they point to; labels
+            are uint8.
+        affine: Takes indices (i, j, k, 1) to RAS+ millimetres, float64 with shape (4, 4).
+        unit: What the numbers are, one of `UNITS`. A volume is a CT unless it says otherwise.
         space: Which worlds these millimetres are of: the scanner's, or a template's. Reading,
             turning and writing keep it.
     """
 
     array: np.ndarray
     affine: np.ndarray
+    unit: Unit = "HU"
     space: WorldSpace = field(default_factory=WorldSpace)
 
     def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ValueError(f"There is no unit {self.unit!r}; the units are {', '.join(UNITS)}.")
+        dtype = self.array.dtype
+        if self.unit == "labels" and dtype != np.uint8:
+            raise ValueError(f"Labels are uint8, not {dtype}: convert them by astype.")
+        if self.unit == "HU" and dtype.kind not in "if":
+            raise ValueError(
+                f"Hounsfield units have a sign, which {dtype} has not. Say what the numbers are:"
+                ' Volume(array, affine, unit="labels"), or "a.u." for intensities without a unit.'
+            )
         if self.array.ndim != 3:
             raise ValueError(f"A volume has 3 axes, not the {self.array.ndim} of {self.size}.")
         if np.shape(self.affine) != (4, 4):
@@ -71,15 +94,15 @@ class Volume:
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Number of voxels along (depth, height, width)."""
+        """Number of voxels along each axis of the array."""
         return self.array.shape
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance between neighbouring voxels along (depth, height, width), in mm."""
+        """Distance between neighbouring voxels along each axis of the array, in mm."""
         # The diagonal would be wrong for every scan that is not parallel to the world's axes.
-        depth, height, width = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
-        return depth, height, width
+        first, second, third = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return first, second, third
 
     @property
     def orientation(self) -> str:
@@ -107,7 +130,7 @@ def canonical_affine(size: Sequence[int], spacing_mm: Sequence[float]) -> np.nda
 
 
 def read_volume(path: str | Path, *, modality: Modality | None = "CT") -> Volume:
-    """Read one scan upright.
+    """Read one scan upright, a CT unless you say otherwise.
 
     Args:
         path: A `.nii`, `.nii.gz`, `.img` with `.hdr`, `.nrrd`, `.nhdr`, `.mha` or `.mhd` file; a
@@ -116,8 +139,8 @@ def read_volume(path: str | Path, *, modality: Modality | None = "CT") -> Volume
             formats do not say what they hold.
 
     Returns:
-        The scan in orientation "SPL" with its stored values scaled by slope and intercept. Whether
-        they are HU is for `check_hounsfield` to say.
+        The scan in orientation "SPL", with its stored values scaled by slope and intercept. Its
+        unit is as `read_stored` says.
 
     Raises:
         FileNotFoundError: There is nothing at `path`.
@@ -128,7 +151,7 @@ def read_volume(path: str | Path, *, modality: Modality | None = "CT") -> Volume
 
 
 def read_stored(path: str | Path, *, modality: Modality | None = None) -> Volume:
-    """Read one scan with its axes as they are stored, for inspection.
+    """Read one scan with its axes as they are stored.
 
     Args:
         path: As for `read_volume`.
@@ -136,7 +159,9 @@ def read_stored(path: str | Path, *, modality: Modality | None = None) -> Volume
 
     Returns:
         The scan with its axes in the order of the file (for DICOM: column, row, slice), so that
-        `orientation` tells how it was stored.
+        `orientation` tells how it was stored, and `write_volume` writes it so again. Its unit is
+        "HU" of a DICOM series that says CT, and where you asked for a CT, which `check_hounsfield`
+        can check; otherwise "a.u.".
 
     Raises:
         FileNotFoundError: There is nothing at `path`.
@@ -145,15 +170,15 @@ def read_stored(path: str | Path, *, modality: Modality | None = None) -> Volume
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file or folder. Give {ACCEPTED}.")
-    space = WorldSpace()
+    space, found = WorldSpace(), modality
     if path.name.lower().endswith(SCAN_ENDINGS) and path.is_file():
         array, affine, space = read_scan_file(path)
     elif path.is_dir() or dicom.is_dicom(path):
-        array, affine = read_series(path, modality=modality)
+        array, affine, found = read_series(path, modality=modality)
     else:
         raise ValueError(f"{path}: not a known kind of scan. Give {ACCEPTED}.")
     _check_grid(array, affine, path)
-    return Volume(array, affine, space)
+    return Volume(array, affine, "HU" if found == "CT" else "a.u.", space)
 
 
 def upright(volume: Volume) -> Volume:
@@ -166,8 +191,7 @@ def reorient(volume: Volume, codes: str) -> Volume:
 
     Args:
         volume: A volume in any orientation.
-        codes: Where (depth, height, width) shall grow to, as nearly as its position allows, e.g.
-            "SPL".
+        codes: Where the three axes shall grow to, as nearly as its position allows, e.g. "SPL".
 
     Returns:
         The same voxels at the same places in the world. Turning back by the volume's own
@@ -225,41 +249,39 @@ def check_hounsfield(volume: Volume, path: str | Path) -> None:
     )
 
 
-def write_nifti(
+def write_volume(
     volume: Volume,
     path: str | Path,
     *,
-    stored_as: Literal["int16", "float32"] = "int16",
+    stored_as: Literal["int16", "float32"] | None = None,
     description: str = "",
 ) -> None:
-    """Write a volume as NIfTI, whole or not at all.
+    """Write a volume as NIfTI, whole or not at all; `read_stored` reads it as it was.
 
     Args:
-        volume: HU or other intensities, or uint8 labels, which are stored as they are.
+        volume: The volume; the axes of the array become those of the file.
         path: The file to write, ending in `.nii` or `.nii.gz`.
-        stored_as: "int16" for HU (rounded, and clipped to what 16 bits hold), "float32" for
-            intensities of magnetic resonance, which have no unit.
+        stored_as: The type of the stored numbers; None for int16 of HU, uint8 of labels, and
+            float32 of intensities. For int16, numbers are rounded, and clipped to what it holds.
         description: Kept in the header, at most 79 ASCII letters; no identifiers, please.
 
     Raises:
         ValueError: The ending is another one, the volume holds NaN or infinity, or its affine is
-            one that `read_volume` refuses. (A piece of a scan may be as small as you like.)
+            one that `read_stored` refuses. (A piece of a scan may be as small as you like.)
         OSError: The disk is full.
     """
     path = Path(path)
     if not path.name.lower().endswith(NIFTI_ENDINGS):
         raise ValueError(f"{path}: a NIfTI file ends in .nii or .nii.gz.")
     _check_affine(volume.affine, path)
+    if not np.isfinite(volume.array).all():
+        raise ValueError(f"{path}: not written, since the volume holds NaN or infinity.")
+    dtype = np.dtype(stored_as or {"HU": "int16", "labels": "uint8"}.get(volume.unit, "float32"))
     stored = volume.array
-    if stored.dtype != np.uint8:
-        if not np.isfinite(stored).all():
-            raise ValueError(f"{path}: not written, since the volume holds NaN or infinity.")
-        bounds = np.iinfo(np.int16)
-        if stored_as == "int16":
-            stored = np.rint(stored.clip(bounds.min, bounds.max))
-        stored = stored.astype(stored_as)
-    # NIfTI counts the fastest axis first: (w, h, d).
-    image = nibabel.Nifti1Image(stored.transpose(2, 1, 0), volume.affine[:, [2, 1, 0, 3]])
+    if dtype.kind in "iu" and stored.dtype != dtype:
+        bounds = np.iinfo(dtype)
+        stored = np.rint(stored.clip(bounds.min, bounds.max))
+    image = nibabel.Nifti1Image(stored.astype(dtype), volume.affine)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = description.encode("ascii")
     # The qform mostly holds the same matrix, for readers that look only there.

@@ -12,7 +12,7 @@ from diffct.data.splits import Split, save_split
 from diffct.data.volumes import prepare_cohort
 from diffct.imaging.copies import hash_voxels
 from diffct.imaging.transforms import clip_window
-from diffct.imaging.volume import Volume, read_volume, write_nifti
+from diffct.imaging.volume import Volume, read_volume, write_volume
 from tests.data.test_volumes import AFFINE, PLAIN, prepare, scan, write_dicom_series
 
 WINDOW = (-1000.0, 1000.0)
@@ -26,7 +26,7 @@ def write_series_with_conversions(scans: Path) -> None:
     """Three DICOM series of one patient each, and a conversion of each in another folder."""
     for seed in range(3):
         write_dicom_series(scans / f"raw [{seed}]", f"P{seed}", seed)
-        write_nifti(read_volume(scans / f"raw [{seed}]"), scans / "nifti out" / f"{seed}.nii.gz")
+        write_volume(read_volume(scans / f"raw [{seed}]"), scans / "nifti out" / f"{seed}.nii.gz")
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -73,7 +73,7 @@ def test_copies_differ_as_converters_make_them_differ():
 
 def test_a_copy_in_another_format_and_orientation_is_found_in_a_folder(tmp_path):
     for seed in range(3):
-        write_nifti(scan(seed), tmp_path / "scans" / f"{seed}.nii")
+        write_volume(scan(seed), tmp_path / "scans" / f"{seed}.nii")
     stored = scan(1).array[:, ::-1].transpose(2, 1, 0).astype(np.float64)
     nibabel.save(nibabel.Nifti1Image(stored, np.eye(4)), tmp_path / "scans" / "lost.nii.gz")
     header = {
@@ -111,7 +111,7 @@ def test_patients_who_share_a_scan_are_one_with_all_their_scans(tmp_path):
 def test_a_conversion_named_like_its_series_does_not_hide_whose_it_is(tmp_path):
     for name, patient, seed in (("s0", "A", 0), ("s1", "A", 1), ("s2", "B", 2), ("s3", "C", 3)):
         write_dicom_series(tmp_path / "scans" / name, patient, seed)
-        write_nifti(scan(seed), tmp_path / "scans" / f"{name}.nii.gz")
+        write_volume(scan(seed), tmp_path / "scans" / f"{name}.nii.gz")
     cohort = prepare(tmp_path)
     assert cohort.patients["s0"] == cohort.patients["s1"]
     assert len(set(cohort.patients.values())) == 3
@@ -146,13 +146,13 @@ def test_an_earlier_split_chooses_among_copies(tmp_path):
 
 def test_a_cohort_of_one_patient_says_why(tmp_path):
     scans = tmp_path / "scans"
-    write_nifti(scan(0), scans / "a.nii")
+    write_volume(scan(0), scans / "a.nii")
     with pytest.raises(ValueError, match=r"scans: holds 1 scan, .* Add scans of other patients"):
         prepare(tmp_path)
-    write_nifti(scan(0), scans / "b.nii")
+    write_volume(scan(0), scans / "b.nii")
     with pytest.raises(ValueError, match=r"same voxels under two names.*b\.nii \(= a\.nii\)"):
         prepare(tmp_path)
-    write_nifti(scan(1), scans / "c.nii")
+    write_volume(scan(1), scans / "c.nii")
     prepare(tmp_path)
     with pytest.raises(ValueError, match=r"'\(nii\)' finds the same patient in 3 paths"):
         prepare(tmp_path, replace(PLAIN, patient_pattern="(nii)"))
@@ -180,11 +180,11 @@ def test_one_patient_id_for_all_is_named_and_the_way_out_works(tmp_path):
 
 def write_masked_cohort(folder: Path) -> None:
     for seed in range(3):
-        write_nifti(scan(seed), folder / f"s{seed}" / "ct.nii.gz")
-        write_nifti(scan(seed + 9), folder / f"s{seed}" / "pet.nii.gz")
-        mask = Volume((scan(seed).array > 0).astype(np.uint8), AFFINE)
+        write_volume(scan(seed), folder / f"s{seed}" / "ct.nii.gz")
+        write_volume(scan(seed + 9), folder / f"s{seed}" / "pet.nii.gz")
+        mask = Volume((scan(seed).array > 0).astype(np.uint8), AFFINE, "labels")
         mask.array[:, :12] = 1
-        write_nifti(mask, folder / f"s{seed}" / "segmentations" / "liver.nii.gz")
+        write_volume(mask, folder / f"s{seed}" / "segmentations" / "liver.nii.gz")
 
 
 @pytest.mark.parametrize("choice", [{"include": ["ct.nii.gz"]}, {"exclude": ["s?/pet*"]}])
@@ -201,10 +201,10 @@ def test_masks_and_chosen_files_are_left_out_and_said_so(tmp_path, choice):
 @pytest.mark.parametrize("fit", ["crop", "resize"])
 def test_the_pipeline_gets_the_training_scans_spacing_and_others_are_named(tmp_path, fit):
     for seed in range(5):
-        write_nifti(scan(seed), tmp_path / "scans" / f"{seed}.nii")
+        write_volume(scan(seed), tmp_path / "scans" / f"{seed}.nii")
     thick = Volume(scan(7).array, AFFINE @ np.diag([4.0, 1, 1, 1]))
     for name in ("far 1.nii", "far 2.nii", "far 3.nii", "far 4.nii"):
-        write_nifti(Volume(thick.array + len(name), thick.affine), tmp_path / "scans" / name)
+        write_volume(Volume(thick.array + len(name), thick.affine), tmp_path / "scans" / name)
         thick.array[0, 0, 0] += 1
     train = [f"{seed}.nii" for seed in range(5)]
     held_out = [f"far {n}.nii" for n in range(1, 5)]
@@ -222,7 +222,7 @@ def test_the_pipeline_gets_the_training_scans_spacing_and_others_are_named(tmp_p
 def test_similar_spacings_pass_without_a_word(tmp_path):
     for seed, depth in enumerate((0.8, 1.0, 1.3)):
         volume = Volume(scan(seed).array, AFFINE @ np.diag([depth, 1, 1, 1]))
-        write_nifti(volume, tmp_path / "scans" / f"{seed}.nii")
+        write_volume(volume, tmp_path / "scans" / f"{seed}.nii")
     assert prepare(tmp_path).notes == ()
 
 
@@ -231,7 +231,7 @@ def test_scans_without_anything_to_see_once_prepared_are_refused(tmp_path):
     ring.array[:, :2] = np.random.default_rng(0).integers(0, 200, (10, 2, 24))
     bone = Volume(scan(1).array.clip(-900, -200), AFFINE)
     for name, volume in (("ring", ring), ("fat", bone), ("0", scan(0)), ("1", scan(1))):
-        write_nifti(volume, tmp_path / "scans" / f"{name}.nii")
+        write_volume(volume, tmp_path / "scans" / f"{name}.nii")
     with pytest.raises(ValueError, match="2 of 4 scans cannot be used") as caught:
         prepare(tmp_path, replace(PLAIN, window_hu=[-160, 240]))
     fat, ring = str(caught.value).split("\n- ")[1:]

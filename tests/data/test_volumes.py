@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from diffct.data.splits import Split, save_split
 from diffct.data.volumes import CTCohort, CTDataConfig, prepare_cohort
 from diffct.imaging.transforms import clip_window, crop_or_pad, resample, resize, to_hounsfield
-from diffct.imaging.volume import Volume, read_volume, write_nifti
+from diffct.imaging.volume import Volume, read_volume, write_volume
 
 AFFINE = np.array([[0, 0, -2.0, 30], [0, -2.0, 0, 30], [4.0, 0, 0, 0], [0, 0, 0, 1]])
 PLAIN = CTDataConfig(size=[8, 16, 16], flip_probability=0.0, zoom_probability=0.0)
@@ -37,7 +37,7 @@ def scan(seed: int, size=(10, 20, 24)) -> Volume:
 
 def write_cohort(folder: Path, number: int = 6, **options: tuple[int, ...]) -> Path:
     for index in range(number):
-        write_nifti(scan(index, **options), folder / f"patient{index // 2}" / f"{index}.nii.gz")
+        write_volume(scan(index, **options), folder / f"patient{index // 2}" / f"{index}.nii.gz")
     return folder
 
 
@@ -85,8 +85,8 @@ def test_window_and_padding_follow_the_config(tmp_path):
 
 
 def test_resampling_and_resizing_reach_the_asked_grid(tmp_path):
-    write_nifti(scan(0), tmp_path / "scans" / "0.nii")
-    write_nifti(scan(1), tmp_path / "scans" / "1.nii")
+    write_volume(scan(0), tmp_path / "scans" / "0.nii")
+    write_volume(scan(1), tmp_path / "scans" / "1.nii")
     for settings, bring in (
         ({"spacing_mm": [5.0, 2.5, 2.5]}, lambda original: resample(original, (5, 2.5, 2.5))),
         ({"fit": "resize"}, lambda original: resize(original, (8, 16, 16))),
@@ -205,7 +205,7 @@ def test_prepared_scans_are_used_again_until_something_changes(tmp_path):
     assert len(times) == 12  # six scans, HU and facts
     prepare(tmp_path, replace(AUGMENTED, validation_fraction=0.5), seed=5)
     assert cache_times(tmp_path) == times
-    write_nifti(scan(77), tmp_path / "scans" / "patient0" / "0.nii.gz")
+    write_volume(scan(77), tmp_path / "scans" / "patient0" / "0.nii.gz")
     cohort = prepare(tmp_path)
     assert len(cache_times(tmp_path)) == 14
     key = "patient0/0.nii.gz"
@@ -251,7 +251,7 @@ def test_all_unusable_scans_are_reported_at_once(tmp_path):
     (folder / "garbage.nii").write_bytes(b"nothing" * 100)
     grey = np.random.default_rng(0).integers(0, 255, (8, 8, 8)).astype(np.uint8)
     for index in range(12):
-        write_nifti(Volume(grey, AFFINE), folder / f"grey{index:02d}.nii")
+        write_volume(Volume(grey, AFFINE, "a.u."), folder / f"grey{index:02d}.nii")
     with pytest.raises(ValueError, match="13 of 19 scans cannot be used") as caught:
         prepare(tmp_path)
     message = str(caught.value)
@@ -335,7 +335,7 @@ def test_earlier_split_is_used_again_and_checked(tmp_path):
     save_split(split, tmp_path / "split.json")
     config = replace(PLAIN, split_file=str(tmp_path / "split.json"))
     assert prepare(tmp_path, config, seed=8).split == split
-    write_nifti(scan(9), tmp_path / "scans" / "new.nii")
+    write_volume(scan(9), tmp_path / "scans" / "new.nii")
     with pytest.raises(ValueError, match=r"not in the split: new\.nii"):
         prepare(tmp_path, config)
 
@@ -425,7 +425,7 @@ def test_padding_of_the_real_ct_becomes_the_floor_of_the_window(tmp_path):
     parts = {"chest.nii": whole[40:80], "belly.nii": whole[80:120]}
     affine = np.array([[0, 0, -2.8125, 0], [0, -2.8125, 0, 0], [2.5, 0, 0, 0], [0, 0, 0, 1]])
     for name, part in parts.items():
-        write_nifti(Volume(part, affine), tmp_path / "scans" / name)
+        write_volume(Volume(part, affine), tmp_path / "scans" / name)
     config = replace(PLAIN, size=[20, 64, 64], spacing_mm=[5.0, 5.625, 5.625])
     cohort = prepare(tmp_path, config)
     stored = parts[cohort.split.validation[0]]

@@ -12,7 +12,7 @@ from diffct.data.volumes import CTDataConfig, prepare_cohort
 from diffct.eval.cohorts import load_cohort
 from diffct.eval.image_sets import check_comparable
 from diffct.imaging.radiograph import read_radiograph, write_png
-from diffct.imaging.volume import Volume, canonical_affine, write_nifti
+from diffct.imaging.volume import Volume, canonical_affine, write_volume
 
 FILMS = ("ann/scan 1 [a].png", "ann/scan 2 [b].png", "bob/scan 1.png")
 
@@ -98,11 +98,11 @@ def test_a_training_scan_in_another_format_is_not_held_out(tmp_path):
     affine = canonical_affine((8, 16, 16), (3, 2, 2))
     for number, part in enumerate(("train", "train", "held")):
         hu = np.random.default_rng(number).integers(-900, 900, (8, 16, 16)).astype(np.float32)
-        write_nifti(Volume(hu, affine), tmp_path / part / f"{number}.nii.gz")
+        write_volume(Volume(hu, affine), tmp_path / part / f"{number}.nii.gz")
     arguments = {"train": tmp_path / "train", "cache_dir": tmp_path / "cache"}
     assert len(load_cohort(tmp_path / "held", None, **arguments).held_out) == 1
     hu = np.random.default_rng(1).integers(-900, 900, (8, 16, 16)).astype(np.float32)
-    write_nifti(Volume(hu, affine), tmp_path / "held" / "copy.nii", stored_as="float32")
+    write_volume(Volume(hu, affine), tmp_path / "held" / "copy.nii", stored_as="float32")
     with pytest.raises(ValueError, match=r"copy\.nii: is the training image .*1\.nii\.gz under"):
         load_cohort(tmp_path / "held", None, **arguments)
 
@@ -111,8 +111,8 @@ def test_a_run_reads_the_scans_that_it_chose_at_the_spacing_of_its_pipeline(tmp_
     for number, spacing in enumerate((1.0, 1.1, 1.2, 1.3)):
         hu = np.random.default_rng(number).integers(-1000, 1000, (6, 20, 20 + 2 * number))
         scan = Volume(hu.astype(np.float32), canonical_affine(hu.shape, (3, spacing, spacing)))
-        write_nifti(scan, tmp_path / "scans" / f"s{number}" / "ct.nii.gz")
-        write_nifti(scan, tmp_path / "scans" / f"s{number}" / "cut" / "part.nii.gz")
+        write_volume(scan, tmp_path / "scans" / f"s{number}" / "ct.nii.gz")
+        write_volume(scan, tmp_path / "scans" / f"s{number}" / "cut" / "part.nii.gz")
     config = CTDataConfig(size=[4, 8, 8], fit="resize", include=["ct.nii.gz"], exclude=["s3"])
     config.folder = str(tmp_path / "scans")
     options = {"cache_dir": tmp_path / "cache", "workers": 1, "show_progress": False}

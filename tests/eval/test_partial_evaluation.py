@@ -17,7 +17,7 @@ from diffct.eval import measurements
 from diffct.eval.cohorts import load_cohort
 from diffct.eval.section import Section
 from diffct.imaging.radiograph import write_png
-from diffct.imaging.volume import Volume, canonical_affine, write_nifti
+from diffct.imaging.volume import Volume, canonical_affine, write_volume
 from diffct.train.train_ct3d import CT3DConfig
 from tests.train.brains import write_base
 
@@ -30,7 +30,7 @@ def write_scans(folder, number, slices=6, seed=0):
         body = np.random.default_rng((seed, index)).normal(40, 20, (slices, 6, 6))
         volume[:, 3:9, 3:9] = body
         affine = canonical_affine(volume.shape, (3, 1.5, 1.5))
-        write_nifti(Volume(volume, affine), folder / f"{index}.nii.gz")
+        write_volume(Volume(volume, affine), folder / f"{index}.nii.gz")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from diffct.cli import main
-from diffct.imaging.volume import Volume, read_volume, write_nifti
+from diffct.imaging.volume import Volume, read_volume, write_volume
 from diffct.phantoms.pelvis.cohort import write_pelvis_cohort
 
 
@@ -18,7 +18,7 @@ def test_samples_that_are_20_hu_too_dense_are_reported_so(tmp_path, capsys):
         # Bone and air stay as they are: a shift across a threshold would move the mask.
         soft = (scan.array > -250) & (scan.array < 150)
         shifted = np.where(soft, scan.array + 20, scan.array)
-        write_nifti(Volume(shifted, scan.affine), tmp_path / "samples" / path.name)
+        write_volume(Volume(shifted, scan.affine), tmp_path / "samples" / path.name)
 
     words = ["--data", str(cohort), "--out", str(tmp_path / "out"), "--only", "distribution"]
     main(["evaluate", str(tmp_path / "samples"), *words])

@@ -20,7 +20,7 @@ from diffct.eval.samples import make_samples, training_cut
 from diffct.eval.screening import Cut, screen
 from diffct.hub import load_pipeline
 from diffct.imaging.radiograph import write_png
-from diffct.imaging.volume import Volume, canonical_affine, write_nifti
+from diffct.imaging.volume import Volume, canonical_affine, write_volume
 from diffct.models.unet_3d import UNet3DModel
 from diffct.pipelines import CT3DPipeline
 from diffct.privacy.neighbours import NeighbourSearch
@@ -31,8 +31,8 @@ SIZES = ((64, 50), (80, 48), (64, 64), (66, 48))
 """Films whose shorter side was brought to 48 pixels or more, of different widths and heights."""
 
 
-def write_volume(path, array):
-    write_nifti(
+def write_scan(path, array):
+    write_volume(
         Volume(np.asarray(array, np.float32), canonical_affine((4, 9, 9), SPACING_MM)), path
     )
 
@@ -55,8 +55,8 @@ def films(tmp_path):
 
 def test_samples_of_any_window_and_of_nothing_are_measured(tmp_path):
     rng = np.random.default_rng(0)
-    write_volume(tmp_path / "a.nii.gz", rng.uniform(0, 80, (4, 9, 9)))
-    write_volume(tmp_path / "b [1].nii.gz", np.zeros((4, 9, 9)))  # no label map of nothing
+    write_scan(tmp_path / "a.nii.gz", rng.uniform(0, 80, (4, 9, 9)))
+    write_scan(tmp_path / "b [1].nii.gz", np.zeros((4, 9, 9)))  # no label map of nothing
     samples = screen(volumes(tmp_path, (0.0, 80.0)))
     assert len(samples) == len(list(samples.images(progress=False))) == 2
     (note,) = samples.notes
@@ -64,7 +64,7 @@ def test_samples_of_any_window_and_of_nothing_are_measured(tmp_path):
 
 
 def test_a_sample_with_nan_is_counted_and_not_measured(tmp_path):
-    write_volume(tmp_path / "good.nii.gz", np.random.default_rng(0).normal(0, 90, (4, 9, 9)))
+    write_scan(tmp_path / "good.nii.gz", np.random.default_rng(0).normal(0, 90, (4, 9, 9)))
     image = nibabel.load(tmp_path / "good.nii.gz")
     broken = np.full(image.shape, np.nan, np.float32)
     nibabel.save(nibabel.Nifti1Image(broken, image.affine), tmp_path / "nan.nii.gz")
@@ -108,7 +108,7 @@ def test_an_empty_sample_has_neighbours_and_a_similarity(tmp_path):
 def test_volumes_beside_their_pictures_are_measured_and_the_pictures_named(tmp_path, capsys):
     for number in range(2):
         scan = np.random.default_rng(number).normal(0, 90, (4, 9, 9))
-        write_volume(tmp_path / f"{number}.nii.gz", scan)
+        write_scan(tmp_path / f"{number}.nii.gz", scan)
         write_png(np.clip(scan[0] / 900 + 0.5, 0, 1), tmp_path / f"{number}.png")
     (tmp_path / "._0.png").write_bytes(b"x")
     found = images_of_folder(tmp_path, title=SAMPLES, window_hu=(-1000, 1000))
@@ -155,10 +155,10 @@ def test_samples_tell_the_cut_only_of_films_prepared_to_their_shorter_side(tmp_p
 
 def test_hounsfield_figures_count_volumes_without_a_body(tmp_path):
     body = np.full((4, 9, 9), -1000.0)
-    write_volume(tmp_path / "samples" / "air.nii.gz", body)
+    write_scan(tmp_path / "samples" / "air.nii.gz", body)
     body[:, 2:7, 2:7] = 40
     for part in ("samples", "real"):
-        write_volume(tmp_path / part / "body.nii.gz", body)
+        write_scan(tmp_path / part / "body.nii.gz", body)
     cohort = load_cohort(tmp_path / "real", None, cache_dir=tmp_path)
     sets = {"samples": screen(volumes(tmp_path / "samples")), "held_out": cohort.held_out}
     figures, tables, _ = measure_realism(sets, tmp_path)
@@ -169,7 +169,7 @@ def test_hounsfield_figures_count_volumes_without_a_body(tmp_path):
 
 
 def test_a_pipeline_that_makes_nan_of_some_samples_is_measured_by_the_others(tmp_path):
-    write_volume(tmp_path / "real" / "0.nii.gz", np.full((4, 9, 9), -100.0) + np.eye(9))
+    write_scan(tmp_path / "real" / "0.nii.gz", np.full((4, 9, 9), -100.0) + np.eye(9))
     cohort = load_cohort(tmp_path / "real", None, cache_dir=tmp_path)
     unet = UNet3DModel(
         down_block_types=["DownBlock2D"],

@@ -9,7 +9,7 @@ from diffct.cli import main
 from diffct.eval import volume as translated_volume
 from diffct.eval.inputs import parse_inputs, read_inputs
 from diffct.eval.measurements import foresee
-from diffct.imaging.volume import write_nifti
+from diffct.imaging.volume import write_volume
 from diffct.phantoms.brain.cohort import draw_brain, write_brain_cohort
 from diffct.prepare.brain.discovery import find_bids
 from diffct.prepare.brain.preparation import prepare_brain
@@ -70,7 +70,7 @@ def test_whole_volume_is_measured_against_the_truth(trained, tmp_path, capsys):
     _, pipeline = trained
     brain = draw_brain((7, 7), spacing_mm=3.0)
     for name, volume in brain.images.items():
-        write_nifti(volume, tmp_path / f"{name}.nii.gz")
+        write_volume(volume, tmp_path / f"{name}.nii.gz")
     words = [str(pipeline), str(tmp_path / "FLAIR.nii.gz"), str(tmp_path / "T1w.nii.gz")]
     translated_volume.main(
         [*words, "--num-samples", "2", "--steps", "2", "--out", str(tmp_path / "out")]

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from diffct.imaging.ct_export import write_ct_series
 from diffct.imaging.image_folder import find_images
-from diffct.imaging.volume import Volume, canonical_affine, read_volume, write_nifti
+from diffct.imaging.volume import Volume, canonical_affine, read_volume, reorient, write_volume
 from diffct.pipelines.outputs import CT3DPipelineOutput
 
 # DICOM PS3.3, A.3 and the mandatory modules it names (Patient, General Study, General Series, Frame
@@ -102,7 +102,7 @@ def test_the_series_holds_the_same_voxels_at_the_same_places_as_the_nifti(volume
     elif place == "left-handed":
         volume = Volume(volume.array, volume.affine @ np.diag([-1.0, 1, 1, 1]))
     write_ct_series(volume, tmp_path / "a")
-    write_nifti(volume, tmp_path / "a.nii.gz")
+    write_volume(volume, tmp_path / "a.nii.gz")
     series, nifti = read_volume(tmp_path / "a"), read_volume(tmp_path / "a.nii.gz")
     assert np.array_equal(series.array, nifti.array)
     assert (series.array.min(), series.array.max()) == (-3024, 9000)
@@ -114,7 +114,7 @@ def test_the_series_holds_the_same_voxels_at_the_same_places_as_the_nifti(volume
 def test_another_library_reads_the_same_voxels_at_the_same_places(volume, tmp_path):
     volume = oblique(volume)
     write_ct_series(volume, tmp_path / "a")
-    write_nifti(volume, tmp_path / "a.nii.gz")
+    write_volume(reorient(volume, "LPS"), tmp_path / "a.nii.gz")
     reader = PydicomReader()
     array, facts = reader.get_data(reader.read(str(tmp_path / "a")))
     nifti = nibabel.load(tmp_path / "a.nii.gz")
@@ -173,6 +173,12 @@ def test_a_series_replaces_a_series_and_nothing_else(volume, tmp_path):
     with pytest.raises(ValueError, match="a: holds something else than DICOM files"):
         write_ct_series(volume, tmp_path / "a")
     assert len(list((tmp_path / "a").iterdir())) == 4
+
+
+def test_what_is_not_in_hounsfield_units_is_no_ct(volume, tmp_path):
+    normalised = Volume(volume.array / 3000, volume.affine, "[0, 1]")
+    with pytest.raises(ValueError, match=r"a: a DICOM CT holds HU.*unit is \[0, 1\]"):
+        write_ct_series(normalised, tmp_path / "a")
 
 
 @pytest.mark.parametrize(

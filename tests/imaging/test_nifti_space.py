@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from diffct.imaging.volume import read_stored, read_volume, upright, write_nifti
+from diffct.imaging.volume import read_stored, read_volume, upright, write_volume
 
 SPACING = np.diag([1.5, 1.5, 3, 1])
 LPS = np.diag([-1.5, -1.5, 3, 1])
@@ -109,7 +109,7 @@ def test_the_codes_and_both_worlds_survive_turning_and_writing(tmp_path, sform_c
     other = turned(LPS, 12, shift=(3, 40, -7)) if sform_code != qform_code else LPS
     forms = {"sform": (other, sform_code), "qform": (LPS, qform_code)}
     path = write(tmp_path / "scan.nii", **forms)
-    write_nifti(upright(read_stored(path)), tmp_path / "again.nii")
+    write_volume(upright(read_stored(path)), tmp_path / "again.nii")
     before, after = nibabel.load(path), nibabel.load(tmp_path / "again.nii")
     assert int(after.header["sform_code"]) == sform_code
     assert int(after.header["qform_code"]) == qform_code

@@ -1,5 +1,7 @@
 """A slice that leaves its volume finds its way back, whatever the volume's position."""
 
+from dataclasses import replace
+
 import nibabel
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from diffct.imaging.slices import (
     tissue_window,
     turn_to_plane,
 )
-from diffct.imaging.volume import Volume, read_stored, read_volume, reorient, write_nifti
+from diffct.imaging.volume import Volume, read_stored, read_volume, reorient, write_volume
 
 
 def oblique_volume(seed: int, size=(19, 23, 17)) -> Volume:
@@ -23,22 +25,18 @@ def oblique_volume(seed: int, size=(19, 23, 17)) -> Volume:
     affine = np.eye(4)
     affine[:3, :3] = turn * rng.uniform(0.5, 4, size=3)
     affine[:3, 3] = rng.uniform(-150, 150, size=3)
-    return Volume(rng.random(size, dtype=np.float32), affine)
+    return Volume(rng.random(size, dtype=np.float32), affine, "[0, 1]")
 
 
 @pytest.mark.parametrize("seed", range(50))
 def test_round_trip_through_slices_keeps_an_oblique_volume(tmp_path, seed):
     stored = oblique_volume(seed)
     path = tmp_path / "scan.nii.gz"
-    write_nifti(
-        Volume(stored.array.transpose(2, 1, 0), stored.affine[:, [2, 1, 0, 3]]),
-        path,
-        stored_as="float32",
-    )
+    write_volume(stored, path)
     read = read_stored(path)
     np.testing.assert_allclose(read.affine, stored.affine, atol=1e-5)
     turned = turn_to_plane(read, PLANES[seed % 3])
-    back = Volume(np.zeros_like(turned.array), turned.affine)
+    back = replace(turned, array=np.zeros_like(turned.array))
     # A window larger than the slice: nothing may be lost.
     for index in range(turned.size[0]):
         put_slice(cut_slice(turned, index, start=(-3, -2), size=(31, 30)), back)
@@ -89,6 +87,6 @@ def test_window_is_centred_on_the_tissue():
 
 def test_written_intensities_are_not_rounded_and_described(tmp_path):
     volume = turn_to_plane(oblique_volume(5), "axial")
-    write_nifti(volume, tmp_path / "mr.nii.gz", stored_as="float32", description="Synthetic")
+    write_volume(volume, tmp_path / "mr.nii.gz", description="Synthetic")
     np.testing.assert_array_equal(read_volume(tmp_path / "mr.nii.gz").array, volume.array)
     assert nibabel.load(tmp_path / "mr.nii.gz").header["descrip"].item() == b"Synthetic"

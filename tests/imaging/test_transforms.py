@@ -61,8 +61,16 @@ def test_scan_on_another_grid_keeps_its_content_in_place():
     assert moved.size == straight.size
     found = centre_of_mass(Volume(moved.array - 1000, moved.affine))
     np.testing.assert_allclose(found, centre_of_mass(scan), atol=0.3)
-    labels = Volume((scan.array > 0).astype(np.uint8) * 7, scan.affine)
-    assert set(np.unique(resample_onto(labels, straight, nearest=True).array)) == {0, 7}
+    labels = Volume((scan.array > 0).astype(np.uint8) * 7, scan.affine, "labels")
+    assert set(np.unique(resample_onto(labels, straight).array)) == {0, 7}
+
+
+def test_labels_are_never_blended():
+    labels = Volume(np.full((6, 8, 8), 7, np.uint8), STRAIGHT, "labels")
+    for change in (lambda v: resize(v, (3, 4, 4)), lambda v: resample(v, (9, 9, 9))):
+        with pytest.raises(ValueError, match=r"Labels cannot be averaged.*resample_onto"):
+            change(labels)
+    assert crop(labels, (1, 1, 1), (2, 2, 2)).unit == "labels"
 
 
 CHANGES = {

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import importlib.util
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -20,7 +21,7 @@ from diffct.imaging.volume import (
     read_volume,
     source_files,
     upright,
-    write_nifti,
+    write_volume,
 )
 
 REAL_CT_SHA256 = "b1c29dfa53ea82a1a1588eeeffdef9da0440d5f8a478879f646206b9ba4a325c"
@@ -337,7 +338,7 @@ def test_a_thin_rind_of_fat_is_enough():
 def test_written_volume_reads_back_the_same(tmp_path, name):
     affine = rotation(7) @ RAS_AFFINE
     volume = upright(Volume(body().astype(np.float32), affine))
-    write_nifti(volume, tmp_path / name)
+    write_volume(volume, tmp_path / name)
     back = read_volume(tmp_path / name)
     np.testing.assert_array_equal(back.array, volume.array)
     np.testing.assert_allclose(back.affine, volume.affine, atol=1e-4)
@@ -351,26 +352,70 @@ def test_written_volume_reads_back_the_same(tmp_path, name):
     np.testing.assert_allclose(image.affine @ [*index, 1], affine @ [7, 3, 5, 1], atol=1e-3)
 
 
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "SPL", "ARI", "PIL"])
+def test_writing_undoes_reading(tmp_path, codes):
+    affine = (rotation(7) @ RAS_AFFINE).astype(np.float32)  # as precise as a header
+    intensities = np.random.default_rng(0).gamma(2, 300, body().shape).astype(np.float32)
+    write_ras(tmp_path / "ras.nii", intensities, affine)
+    turn = orientations.ornt_transform(
+        orientations.io_orientation(affine), orientations.axcodes2ornt(codes)
+    )
+    turned = nibabel.load(tmp_path / "ras.nii").as_reoriented(turn)
+    nibabel.save(turned, tmp_path / "scan.nii.gz")
+    stored = read_stored(tmp_path / "scan.nii.gz")
+    assert (stored.orientation, stored.unit) == (codes, "a.u.")
+    write_volume(stored, tmp_path / "again.nii.gz")
+    again = read_stored(tmp_path / "again.nii.gz")
+    np.testing.assert_array_equal(again.array, stored.array)
+    np.testing.assert_array_equal(again.affine, stored.affine)
+    by_nibabel = [nibabel.load(tmp_path / f"{name}.nii.gz") for name in ("scan", "again")]
+    np.testing.assert_array_equal(*(image.get_fdata() for image in by_nibabel))
+    np.testing.assert_array_equal(*(image.affine for image in by_nibabel))
+
+
+def test_a_volume_says_what_it_holds(tmp_path):
+    path = write_ras(tmp_path / "scan.nii", body())
+    assert Volume(body(), RAS_AFFINE).unit == read_volume(path).unit == "HU"
+    assert read_stored(path).unit == read_volume(path, modality="MR").unit == "a.u."
+    assert upright(replace(read_stored(path), unit="[0, 1]")).unit == "[0, 1]"
+    labels = body() > 0
+    for array in (labels, labels.astype(np.uint8)):
+        with pytest.raises(ValueError, match=r'have a sign.*unit="labels"'):
+            Volume(array, RAS_AFFINE)
+    with pytest.raises(ValueError, match="Labels are uint8, not float32"):
+        Volume(labels.astype(np.float32), RAS_AFFINE, "labels")
+    with pytest.raises(ValueError, match="no unit 'mm'; the units are HU"):
+        Volume(body(), RAS_AFFINE, "mm")
+
+
+@pytest.mark.parametrize(
+    ("unit", "dtype"), [("HU", np.int16), ("a.u.", np.float32), ("[0, 1]", np.float32)]
+)
+def test_the_unit_decides_how_a_volume_is_stored(tmp_path, unit, dtype):
+    write_volume(Volume(body().astype(np.float32), RAS_AFFINE, unit), tmp_path / "a.nii")
+    assert nibabel.load(tmp_path / "a.nii").get_data_dtype() == dtype
+
+
 def test_written_hounsfield_are_rounded_and_clipped(tmp_path):
     array = np.array([-40000, -0.6, 0.4, 40000], dtype=np.float32).reshape(2, 2, 1).repeat(2, 2)
-    write_nifti(Volume(array, np.diag([1.0, -1, -1, 1])), tmp_path / "out.nii")
+    write_volume(Volume(array, np.diag([1.0, -1, -1, 1])), tmp_path / "out.nii")
     stored = np.unique(np.asarray(nibabel.load(tmp_path / "out.nii").dataobj))
     np.testing.assert_array_equal(stored, [-32768, -1, 0, 32767])
 
 
 def test_labels_stay_uint8(tmp_path):
     labels = np.random.default_rng(0).integers(0, 255, (4, 5, 6)).astype(np.uint8)
-    write_nifti(Volume(labels, upright(Volume(body(), RAS_AFFINE)).affine), tmp_path / "l.nii.gz")
+    write_volume(Volume(labels, RAS_AFFINE, "labels"), tmp_path / "l.nii.gz")
     assert nibabel.load(tmp_path / "l.nii.gz").get_data_dtype() == np.uint8
-    np.testing.assert_array_equal(read_volume(tmp_path / "l.nii.gz").array, labels)
+    np.testing.assert_array_equal(read_stored(tmp_path / "l.nii.gz").array, labels)
 
 
 def test_volume_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     broken = Volume(with_voxel(np.nan), np.eye(4))
     with pytest.raises(ValueError, match="NaN"):
-        write_nifti(broken, tmp_path / "out.nii")
+        write_volume(broken, tmp_path / "out.nii")
     with pytest.raises(ValueError, match=r"\.nii"):
-        write_nifti(Volume(body(), RAS_AFFINE), tmp_path / "out.mha")
+        write_volume(Volume(body(), RAS_AFFINE), tmp_path / "out.mha")
     assert list(tmp_path.iterdir()) == []
 
 

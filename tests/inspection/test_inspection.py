@@ -13,7 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_ui
 
 from diffct.data.manifest import ManifestRow, write_manifest
 from diffct.imaging.radiograph import write_png
-from diffct.imaging.volume import Volume, write_nifti
+from diffct.imaging.volume import Volume, reorient, write_volume
 from diffct.inspection.overview import format_reports, inspect_manifest, inspect_scans
 from tests.data.test_volumes import write_dicom_series
 from tests.train.brains import write_pairs
@@ -24,8 +24,8 @@ HU = np.linspace(-1000, 1000, 4 * 5 * 6).reshape(4, 5, 6).round()
 
 @pytest.fixture
 def folder(tmp_path):
-    write_nifti(Volume(HU, AFFINE), tmp_path / "good.nii.gz")
-    write_nifti(Volume(HU + 1000, AFFINE), tmp_path / "mr.nii")
+    write_volume(reorient(Volume(HU, AFFINE), "LPS"), tmp_path / "good.nii.gz")
+    write_volume(Volume(HU + 1000, AFFINE), tmp_path / "mr.nii")
     (tmp_path / "broken.nii.gz").write_bytes(b"\x1f\x8b nothing")
     image = nibabel.Nifti1Image(np.full((4, 5, 6), np.nan, np.float32), np.diag([5, 5, 5, 1]))
     nibabel.save(image, tmp_path / "nan.nii")
@@ -43,7 +43,7 @@ def test_good_scan_is_described(folder):
     assert (report.format, report.modality, report.problems) == ("NIfTI", "CT", ())
     assert report.size == (4, 5, 6)
     assert report.spacing_mm == pytest.approx((5.0, 2.0, 1.5))
-    assert report.orientation == "LPS"  # written fastest axis first
+    assert report.orientation == "LPS"  # as it is stored
     assert (report.lowest, report.highest) == (-1000, 1000)
     assert report.percentiles == pytest.approx((-980, 0, 980), abs=3)
 
@@ -61,8 +61,8 @@ def test_bad_scans_are_reported_beside_good_ones(folder):
 
 
 def test_a_scan_in_two_formats_is_remarked_upon(folder):
-    write_nifti(Volume(np.maximum(HU, -990)[:, ::-1], AFFINE), folder / "other.nii.gz")
-    write_nifti(Volume(HU[::-1], AFFINE), folder / "same.nii")  # an unspoken mirror
+    write_volume(Volume(np.maximum(HU, -990)[:, ::-1], AFFINE), folder / "other.nii.gz")
+    write_volume(Volume(HU[::-1], AFFINE), folder / "same.nii")  # an unspoken mirror
     reports = by_name(inspect_scans(folder))
     (remark,) = reports["same.nii"].remarks
     assert remark == f"holds the voxels of {folder / 'good.nii.gz'}: training reads one of them"
@@ -83,7 +83,7 @@ def test_text_has_a_line_for_every_scan_and_problem(folder):
 
 
 def test_files_left_out_are_named_and_patterns_choose(folder):
-    write_nifti(Volume((HU > 0).astype(np.uint8), AFFINE), folder / "seg" / "organ.nii")
+    write_volume(Volume((HU > 0).astype(np.uint8), AFFINE, "labels"), folder / "seg" / "organ.nii")
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(folder / "good.png")
     text = format_reports(inspect_scans(folder))
     assert "left out: 1 × label map (seg/organ.nii)" in text
@@ -114,7 +114,7 @@ def write_segmentation(path: Path) -> None:
 def test_masks_and_parts_of_series_given_by_name_are_called_so(tmp_path):
     body = np.zeros((8, 8, 8), np.uint8)
     body[2:6, 2:6, 2:6] = 3
-    write_nifti(Volume(body, AFFINE), tmp_path / "mask.nii.gz")
+    write_volume(Volume(body, AFFINE, "labels"), tmp_path / "mask.nii.gz")
     Image.fromarray(255 * (body[4] > 0).astype(np.uint8)).save(tmp_path / "mask.png")
     write_segmentation(tmp_path / "organs")
     write_dicom_series(tmp_path / "ct", "P", 0)
@@ -134,20 +134,18 @@ def test_masks_and_parts_of_series_given_by_name_are_called_so(tmp_path):
 def test_volumes_of_a_folder_without_ct_are_judged_as_mr(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("t1 [a].nii.gz", "flair.nii"):
-        head = Volume(rng.gamma(2, 200, (6, 12, 12)), AFFINE)
-        write_nifti(head, tmp_path / name, stored_as="float32")
+        head = Volume(rng.gamma(2, 200, (6, 12, 12)), AFFINE, "a.u.")
+        write_volume(head, tmp_path / name)
     inspection = inspect_scans(tmp_path)
     assert [(r.modality, r.problems) for r in inspection] == [("MR", ()), ("MR", ())]
     text = format_reports(inspection)
     assert "HU" not in text.splitlines()[0] and "judged as MR" in text
     asked = inspect_scans(tmp_path, modality="CT")
     assert all("not Hounsfield units" in report.problems[0] for report in asked)
-    write_nifti(
-        Volume(np.full((6, 12, 12), 7.5), AFFINE), tmp_path / "empty.nii", stored_as="float32"
-    )
+    write_volume(Volume(np.full((6, 12, 12), 7.5), AFFINE, "a.u."), tmp_path / "empty.nii")
     empty = by_name(inspect_scans(tmp_path, modality="MR"))["empty.nii"]
     assert "every voxel is 7.5" in empty.problems[0]
-    write_nifti(Volume(HU, AFFINE), tmp_path / "ct.nii")
+    write_volume(Volume(HU, AFFINE), tmp_path / "ct.nii")
     assert {report.modality for report in inspect_scans(tmp_path)} == {"CT"}
 
 

@@ -1,6 +1,7 @@
 """A translated scan lies where the scan lies, and its slices fit together."""
 
 import math
+from dataclasses import replace
 
 import diffusers
 import nibabel
@@ -55,7 +56,7 @@ def test_the_file_has_the_grid_of_the_scan(pipeline, tmp_path, orientation, tilt
     assert written.get_data_dtype() == np.float32
     values = written.get_fdata()
     assert np.array_equal(values, translation.mean.array.astype(np.float64))
-    assert translation.std is None
+    assert translation.std is None and translation.mean.unit == "[0, 1]"
     assert values.min() >= 0 and values.max() <= 1
     # Slices without tissue are background, all others are not.
     unit = to_unit_range(scan.get_fdata(), robust_range(scan.get_fdata(), path))
@@ -70,9 +71,9 @@ def test_every_slice_comes_back_to_its_place(pipeline, tmp_path):
     path = write_head(tmp_path / "flair.nii.gz", head_affine("LAS", tilt=0.2), (20, 14, 9))
     translation = pipeline.translate_volume(path, seed=5, coherence_mm=math.inf, **FAST)
     stored = read_stored(path)
-    unit = Volume(to_unit_range(stored.array, robust_range(stored.array, path)), stored.affine)
+    unit = replace(stored, array=to_unit_range(stored.array, robust_range(stored.array, path)))
     unit, result = turn_to_plane(unit, "axial"), turn_to_plane(translation.mean, "axial")
-    background = Volume(removed_background(stored.array), stored.affine)
+    background = replace(stored, array=removed_background(stored.array))
     outside = turn_to_plane(background, "axial").array
     top, left = tissue_window(unit.array, (16, 24))
     assert unit.size[1:] == (14, 20) and top <= 0 and left <= 0

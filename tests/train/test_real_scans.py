@@ -10,7 +10,7 @@ import torch
 
 import diffct
 from diffct.imaging.transforms import crop
-from diffct.imaging.volume import read_volume, write_nifti
+from diffct.imaging.volume import read_volume, write_volume
 from diffct.train.train_ct3d import CONFIGS, main
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ def test_overlapping_parts_of_a_real_ct_train_and_samples_keep_its_spacing(tmp_p
     scans = tmp_path / "scans"
     for number, start in enumerate(range(0, 130 - 40, 18)):
         part = crop(scan, (start, 0, 0), (40, *scan.size[1:]))
-        write_nifti(part, scans / f"part-{number}.nii.gz")
+        write_volume(part, scans / f"part-{number}.nii.gz")
 
     losses = train(
         tmp_path / "run",

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from diffct.atomic import atomic_folder
 from diffct.cohort_folder import holds_cohort, sign_cohort
 from diffct.cores import count_cores
-from diffct.imaging.volume import Volume, canonical_affine, write_nifti
+from diffct.imaging.volume import Volume, canonical_affine, reorient, write_volume
 from diffct.phantoms.brain.anatomy import add_lesions, draw_tissue_map
 from diffct.phantoms.brain.signal import SEQUENCES, acquire
 from diffct.phantoms.brain.template import bend_template, find_template
@@ -89,8 +89,8 @@ def draw_brain(
     images = acquire(shares, axes, contrasts, scan_rng)
     tissues = np.where(shares.sum(axis=0) > 0.5, shares.argmax(axis=0) + 1, 0).astype(np.uint8)
     return BrainPhantom(
-        {contrast: Volume(image, affine) for contrast, image in images.items()},
-        Volume(tissues, affine),
+        {contrast: Volume(image, affine, "a.u.") for contrast, image in images.items()},
+        Volume(tissues, affine, "labels"),
     )
 
 
@@ -179,4 +179,7 @@ def _write_subject(index: int, *, folder: Path, parameters: dict) -> None:
     subject = f"sub-{index:04d}"
     for suffix, volume in {**brain.images, "dseg": brain.tissues}.items():
         path = folder / subject / "anat" / f"{subject}_{suffix}.nii.gz"
-        write_nifti(volume, path, description=COHORT_KIND)
+        # As a scanner writes them: columns, rows, slices of whole numbers.
+        stored_as = None if volume.unit == "labels" else "int16"
+        stored = reorient(volume, "LPS")
+        write_volume(stored, path, stored_as=stored_as, description=COHORT_KIND)

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from diffct.atomic import atomic_folder
 from diffct.cohort_folder import holds_cohort, sign_cohort
-from diffct.imaging.volume import Volume, canonical_affine, write_nifti
+from diffct.imaging.volume import Volume, canonical_affine, reorient, write_volume
 from diffct.phantoms.canvas import Axes, Canvas, Layer
 from diffct.phantoms.pelvis.anatomy import FAT_HU, PELVIS_LABELS, SKIN_HU, Anatomy, draw_anatomy
 
@@ -162,11 +162,12 @@ def write_pelvis_cohort(
             name = f"pelvis_{index:04d}"
             patient = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
             phantom = pelvis_phantom(patient, size=size, spacing_mm=spacing_mm)
-            write_nifti(
-                phantom.volume, partial / "images" / f"{name}.nii.gz", description=COHORT_KIND
-            )
-            labels = Volume(phantom.labels, phantom.volume.affine)
-            write_nifti(labels, partial / "labels" / f"{name}.nii.gz")
+            # Columns, rows, slices: the order in which scanners' files lie.
+            image = reorient(phantom.volume, "LPS")
+            path = partial / "images" / f"{name}.nii.gz"
+            write_volume(image, path, description=COHORT_KIND)
+            labels = reorient(Volume(phantom.labels, phantom.volume.affine, "labels"), "LPS")
+            write_volume(labels, partial / "labels" / path.name)
             attributes[name] = phantom.attributes
         (partial / "attributes.json").write_text(json.dumps(attributes, indent=2) + "\n")
         sign_cohort(partial, parameters)

@@ -55,7 +55,7 @@ class AlignedScans:
     Attributes:
         target: The T1w.
         conditions: The conditions that are there, by name.
-        labels: uint8 labels, if there are any.
+        labels: Labels, if there are any.
         remarks: What was done to them, for counting.
     """
 
@@ -114,7 +114,8 @@ def _read_scan(path: Path, name: str, plane: Plane) -> Scan:
     except ValueError as error:
         raise UnusablePairError(f"{name} constant", _without_path(error, path)) from error
     turned = turn_to_plane(volume, plane)
-    unit = Volume(to_unit_range(turned.array, intensity_range), turned.affine)
+    array = to_unit_range(turned.array, intensity_range)
+    unit = replace(turned, array=array, unit="[0, 1]")
     voxels = hash_voxels(replace(unit, array=unit.array * _GRAY_LEVELS), 0.0)
     return Scan(unit, intensity_range, voxels)
 
@@ -127,12 +128,12 @@ def _read_labels(path: Path, target: Volume, plane: Plane) -> Volume:
         raise UnusablePairError(f"values outside 0 to {_HIGHEST_LABEL}")
     if not (stored == np.rint(stored)).all():
         raise UnusablePairError("values that are not whole numbers")
-    labels = Volume(stored.astype(np.uint8), volume.affine)
+    labels = replace(volume, array=stored.astype(np.uint8), unit="labels")
     if _on_same_grid(labels, target):
         return labels
     if _covered_share(labels, target) < _LEAST_COVERED:
         raise UnusablePairError(f"they do not cover the {TARGET}")
-    return resample_onto(labels, target, nearest=True)
+    return resample_onto(labels, target)
 
 
 def _read(path: Path, name: str) -> Volume:
