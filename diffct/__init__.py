@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
 
     from diffct.hub import load_pipeline
-    from diffct.imaging.volume import Volume, read_volume
+    from diffct.imaging.volume import Volume, read_volume, write_volume
     from diffct.models import UNet3DModel
     from diffct.pipelines import (
         CT3DPipeline,
@@ -40,6 +40,7 @@ __all__ = [
     "__version__",
     "load_pipeline",
     "read_volume",
+    "write_volume",
 ]
 
 # torch, diffusers and transformers take seconds to import: a name is looked up when it is used.
@@ -53,6 +54,7 @@ _HOMES = {
     "ModelMixin": "diffusers.models.modeling_utils",
     "Volume": "diffct.imaging.volume",
     "read_volume": "diffct.imaging.volume",
+    "write_volume": "diffct.imaging.volume",
     "load_pipeline": "diffct.hub",
 }
 

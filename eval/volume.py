@@ -13,6 +13,7 @@ cuts across all slices.
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,8 @@ def draw(planes: Sequence[np.ndarray], path: Path, *, name: str) -> None:
 
 def _unit(volume: Volume) -> Volume:
     """Bring a scan to [0, 1] by its own robust range."""
-    return Volume(to_unit_range(volume.array, robust_range(volume.array, "scan")), volume.affine)
+    array = to_unit_range(volume.array, robust_range(volume.array, "scan"))
+    return replace(volume, array=array, unit="[0, 1]")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
