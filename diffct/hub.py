@@ -56,6 +56,15 @@ def load_pipeline(
         ConnectionError: The Hub cannot be reached, and the pipeline was not downloaded before.
         ValueError: There is no such device, variant or type, or `device_map` and `device` are both
             given.
+
+    Example:
+        >>> import diffct
+        >>> pipeline = diffct.load_pipeline("outputs/ct3d/pipeline")
+        >>> output = pipeline(batch_size=2, num_inference_steps=10)
+        >>> output.volumes.shape  # volumes, slices, rows, columns
+        (2, 16, 40, 48)
+        >>> output.spacing_mm
+        (8.0, 8.0, 8.0)
     """
     if device is not None and device_map is not None:
         raise ValueError(f"device={device} and device_map={device_map}: give one of them.")

@@ -46,7 +46,7 @@ def hub(tmp_path: Path) -> Iterator[object]:
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_cxr_pipeline() -> Callable[..., CXRTextToImagePipeline]:
     """A function that makes a tiny pipeline of films; keywords replace components.
 
