@@ -19,6 +19,7 @@ from diffct.config import POSITIVE
 from diffct.train import train_autoencoder, train_controlnet, train_ct3d, train_text_to_image
 from diffct.training.settings import RunConfig
 
+CONFIGS = train_ct3d.CONFIGS
 PAGE = Path(__file__).with_name("configuration.md")
 SCRIPTS = {
     "ct3d": (train_ct3d.CT3DConfig, "ct3d.yaml", "ct.md"),
@@ -192,7 +193,7 @@ def _as_yaml(value: Any) -> str:  # noqa: ANN401 - any default
 
 def _experiment(name: str) -> str:
     """Return the file of a default experiment, folded."""
-    text = (train_ct3d.CONFIGS / name).read_text(encoding="utf-8")
+    text = (CONFIGS / name).read_text(encoding="utf-8")
     summary = f"<summary>The default experiment, <code>train/configs/{name}</code></summary>"
     return f'<details markdown="1">\n{summary}\n\n```yaml\n{text}```\n\n</details>\n'
 
