@@ -60,7 +60,7 @@ def load_pipeline(
     Example:
         >>> import diffct
         >>> pipeline = diffct.load_pipeline("outputs/ct3d/pipeline")
-        >>> output = pipeline(batch_size=2, num_inference_steps=10)
+        >>> output = pipeline(batch_size=2, num_inference_steps=4)
         >>> output.volumes.shape  # volumes, slices, rows, columns
         (2, 16, 40, 48)
         >>> output.spacing_mm

@@ -38,6 +38,16 @@ class CT3DPipeline(DenoisingPipeline):
     Source:
         Ho et al. 2020, "Denoising Diffusion Probabilistic Models", algorithm 2, with the update
         rule left to the scheduler.
+
+    Example:
+        >>> import diffct
+        >>> import torch
+        >>> pipeline = diffct.CT3DPipeline.from_pretrained("outputs/ct3d/pipeline")
+        >>> seed = torch.Generator().manual_seed(7)
+        >>> output = pipeline(batch_size=2, num_inference_steps=4, generator=seed)
+        >>> output.volumes.shape  # Hounsfield units, (volumes, slices, rows, columns)
+        (2, 16, 40, 48)
+        >>> paths = output.save("samples")  # NIfTI, and pictures beside it
     """
 
     modality = "volume"

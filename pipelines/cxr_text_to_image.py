@@ -8,6 +8,15 @@ class CXRTextToImagePipeline(TextToImagePipeline):
 
     Films have one channel, bright where the body is dense, with the patient's left on the viewer's
     right. Components, arguments and errors are those of `TextToImagePipeline`.
+
+    Example:
+        >>> import diffct
+        >>> folder = "outputs/cxr/diffusion/pipeline"
+        >>> pipeline = diffct.CXRTextToImagePipeline.from_pretrained(folder)
+        >>> prompt = "There is a large left pleural effusion."
+        >>> film = pipeline(prompt, num_inference_steps=4, guidance_scale=4.0).images[0]
+        >>> film.mode  # PIL, gray
+        'L'
     """
 
     modality = "film"

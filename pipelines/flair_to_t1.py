@@ -69,6 +69,14 @@ class FlairToT1Pipeline(LatentDiffusionPipeline):
 
     Source:
         Zhang et al. 2023, "Adding Conditional Control to Text-to-Image Diffusion Models".
+
+    Example:
+        >>> import diffct
+        >>> pipeline = diffct.FlairToT1Pipeline.from_pretrained("outputs/brain/controlnet/pipeline")
+        >>> flair = "outputs/brain/bids/sub-0000/anat/sub-0000_FLAIR.nii.gz"
+        >>> slices = pipeline(flair, slice_index=[10, 11], num_inference_steps=4).images
+        >>> len(slices)
+        2
     """
 
     modality = "slice"

@@ -39,6 +39,13 @@ class TextToImagePipeline(LatentDiffusionPipeline):
 
     Raises:
         ValueError: The components do not fit each other.
+
+    Example:
+        >>> import diffct
+        >>> pipeline = diffct.TextToImagePipeline.from_pretrained("outputs/cxr/diffusion/pipeline")
+        >>> output = pipeline(["A large heart.", ""], num_inference_steps=4)
+        >>> len(output.images), output.images[0].mode
+        (2, 'L')
     """
 
     modality = "image"

@@ -68,6 +68,14 @@ class Volume:
         unit: What the numbers are, one of `UNITS`. A volume is a CT unless it says otherwise.
         space: Which worlds these millimetres are of: the scanner's, or a template's. Reading,
             turning and writing keep it.
+
+    Example:
+        >>> import diffct
+        >>> import numpy as np
+        >>> air = np.full((16, 40, 48), -1000.0)
+        >>> volume = diffct.Volume(air, affine=np.diag([8.0, 8.0, 8.0, 1.0]), unit="HU")
+        >>> volume.spacing_mm, volume.orientation
+        ((8.0, 8.0, 8.0), 'RAS')
     """
 
     array: np.ndarray
@@ -146,6 +154,12 @@ def read_volume(path: str | Path, *, modality: Modality | None = "CT") -> Volume
         FileNotFoundError: There is nothing at `path`.
         ValueError: The file is damaged, not three-dimensional, does not say where it lies, or says
             two things of that, or its size is not that of an image of a person.
+
+    Example:
+        >>> import diffct
+        >>> scan = diffct.read_volume("scan.nii.gz")
+        >>> scan.array.shape, scan.unit, scan.orientation  # slices, rows, columns
+        ((16, 40, 48), 'HU', 'SPL')
     """
     return upright(read_stored(path, modality=modality))
 
@@ -269,6 +283,11 @@ def write_volume(
         ValueError: The ending is another one, the volume holds NaN or infinity, or its affine is
             one that `read_stored` refuses. (A piece of a scan may be as small as you like.)
         OSError: The disk is full.
+
+    Example:
+        >>> import diffct
+        >>> scan = diffct.read_volume("scan.nii.gz")
+        >>> diffct.write_volume(scan, "copy.nii.gz", description="A copy")
     """
     path = Path(path)
     if not path.name.lower().endswith(NIFTI_ENDINGS):

@@ -279,3 +279,15 @@ UP_BLOCKS = {
     "AttnUpBlock2D": partial(UpBlock3D, in_slice=True, attention=True),
     "AttnUpBlock3D": partial(UpBlock3D, in_slice=False, attention=True),
 }
+
+
+def check_blocks(down: Sequence[str], mid: str | None, up: Sequence[str]) -> None:
+    """Raise a ValueError unless the block names exist and there are as many ups as downs."""
+    for names, known in ((down, DOWN_BLOCKS), ([mid] if mid else [], MID_BLOCKS), (up, UP_BLOCKS)):
+        for name in names:
+            if name not in known:
+                raise ValueError(f"Unknown block {name!r}; known are {', '.join(known)}.")
+    if len(down) != len(up):
+        raise ValueError(
+            f"up_block_types must be as long as down_block_types, got {len(up)} and {len(down)}."
+        )

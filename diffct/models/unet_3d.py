@@ -12,7 +12,7 @@ from diffusers.models.embeddings import GaussianFourierProjection, TimestepEmbed
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
-from diffct.models.blocks_3d import DOWN_BLOCKS, MID_BLOCKS, UP_BLOCKS
+from diffct.models.blocks_3d import DOWN_BLOCKS, MID_BLOCKS, UP_BLOCKS, check_blocks
 from diffct.models.layers_3d import (
     Attention3D,
     ResnetSettings,
@@ -75,6 +75,14 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
     Source:
         Ho et al. 2020, "Denoising Diffusion Probabilistic Models", appendix B, for the network;
         Harmuszkiewicz 2023, master's thesis AGH Kraków, section 3.2, for the mix of geometries.
+
+    Example:
+        >>> import torch
+        >>> import diffct
+        >>> network = diffct.UNet3DModel(block_out_channels=(32, 32, 64))
+        >>> noisy = torch.randn(2, 1, 5, 12, 16)  # batch, channel, slices, rows, columns
+        >>> network(noisy, timestep=10).sample.shape
+        torch.Size([2, 1, 5, 12, 16])
     """
 
     _supports_gradient_checkpointing = True
@@ -124,7 +132,7 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         _check_choice("downsample_padding", downsample_padding, (0, 1))
         _check_choice("downsample_type", downsample_type, ("conv",))
         _check_choice("upsample_type", upsample_type, ("conv",))
-        _check_blocks(down_block_types, mid_block_type, up_block_types)
+        check_blocks(down_block_types, mid_block_type, up_block_types)
         counts = (in_channels, out_channels, layers_per_block, norm_num_groups)
         if min(counts) < 1:
             names = "in_channels, out_channels, layers_per_block, norm_num_groups"
@@ -358,18 +366,6 @@ def _check_choice(name: str, value: object, accepted: Sequence[object]) -> None:
     if value not in accepted:
         choices = ", ".join(repr(choice) for choice in accepted)
         raise ValueError(f"{name}={value!r}; accepted are {choices}.")
-
-
-def _check_blocks(down: Sequence[str], mid: str | None, up: Sequence[str]) -> None:
-    """Raise a ValueError unless the block names exist and there are as many ups as downs."""
-    for names, known in ((down, DOWN_BLOCKS), ([mid] if mid else [], MID_BLOCKS), (up, UP_BLOCKS)):
-        for name in names:
-            if name not in known:
-                raise ValueError(f"Unknown block {name!r}; known are {', '.join(known)}.")
-    if len(down) != len(up):
-        raise ValueError(
-            f"up_block_types must be as long as down_block_types, got {len(up)} and {len(down)}."
-        )
 
 
 def _check_widths(block_out_channels: Sequence[int], levels: int, groups: int) -> None:
