@@ -15,12 +15,12 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from diffct.cores import count_cores
 from diffct.data.manifest import Manifest, ManifestRow
+from diffct.imaging.affine_motion import move_images
 from diffct.imaging.contrast import is_blank
 from diffct.imaging.radiograph import read_radiograph
 
@@ -108,9 +108,9 @@ def move(film: Tensor, motion: Motion) -> Tensor:
         start = -back @ motion.shift_px[::-1]
         # torch counts from -1 to 1 along each axis.
         half = np.array([film.shape[2], film.shape[1]]) / 2
-        theta = np.column_stack([back * half / half[:, None], start / half])
-        grid = affine_grid(torch.from_numpy(theta).float()[None], [1, *film.shape], False)
-        film = grid_sample(film[None], grid, padding_mode="reflection", align_corners=False)[0]
+        places = np.column_stack([back * half / half[:, None], start / half])
+        theta = torch.from_numpy(places).float()[None]
+        film = move_images(film[None], theta, padding="reflection")[0]
     return film.flip(-1) if motion.flip else film
 
 
