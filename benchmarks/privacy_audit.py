@@ -17,20 +17,17 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
 from tqdm.auto import tqdm
 
+from diffct.imaging.affine_motion import move_images
 from diffct.phantoms.chest.cohort import draw_patient, render_film
 from diffct.phantoms.chest.truth import draw_truth
 from diffct.phantoms.pelvis.cohort import pelvis_phantom
 from diffct.privacy.memorisation import NearestDistances, memorisation
-from diffct.privacy.neighbours import Gallery, Neighbours, NeighbourSearch
+from diffct.privacy.neighbours import COMPARISONS, Gallery, Nearest, NeighbourSearch
 
 ZOOM, SHIFT_PX, SHIFT_SLICES = 0.1, 3.0, 1.0
-BOTH = Neighbours._fields
-_MOST_REAL = 150
-
-Pair = tuple[Neighbours, Neighbours]
+_MAX_REAL = 150
 
 
 @dataclass(frozen=True)
@@ -78,8 +75,7 @@ def near_copy(image: Tensor, rng: np.random.Generator, *, noise: float) -> Tenso
     steps[-1] *= rng.choice([-1, 1])
     shifts = [2 * rng.uniform(-most, most) / n for most, n in zip(largest, size, strict=True)]
     theta = np.column_stack([np.diag(steps[::-1]), shifts[::-1]])
-    places = affine_grid(torch.from_numpy(theta).float()[None], [1, 1, *size], align_corners=False)
-    moved = grid_sample(image[None], places, padding_mode="border", align_corners=False)[0]
+    moved = move_images(image[None], torch.from_numpy(theta).float()[None], padding="border")[0]
     return moved + noise * torch.from_numpy(rng.standard_normal(moved.shape)).float()
 
 
@@ -93,7 +89,7 @@ def measure(case: Case, *, noises: list[float], seed: int, device: str) -> list[
     search = NeighbourSearch(torch.cat([train, held_out]), device=device)
     galleries = [search.gallery(part) for part in (train, held_out)]
     # Real images tell the threshold; of many, a pick is enough.
-    step = max(1, (case.train + case.held_out) // _MOST_REAL)
+    step = max(1, (case.train + case.held_out) // _MAX_REAL)
     real = find(search, galleries, images[: case.train + case.held_out : step], own=step)
     fresh = find(search, galleries, new)
     rng = np.random.default_rng(seed)
@@ -103,12 +99,12 @@ def measure(case: Case, *, noises: list[float], seed: int, device: str) -> list[
         planted = torch.stack([near_copy(train[index], rng, noise=noise) for index in chosen])
         found = find(search, galleries, planted)
         results = [
-            memorisation(distances([*fresh, *found], by), distances(real, by)) for by in BOTH
+            memorisation(distances([*fresh, *found], by), distances(real, by)) for by in COMPARISONS
         ]
         either = np.any([result.suspicious for result in results], axis=0)
         cells = [share(either[case.new :])]
         cells += [share(result.suspicious[case.new :]) for result in results]
-        nearest = np.array([[getattr(pair[0], by).index for pair in found] for by in BOTH])
+        nearest = np.array([[getattr(pair[0], by).index for pair in found] for by in COMPARISONS])
         cells.append(share((nearest == chosen).any(axis=0)))
         cells.append(share(either[: case.new]))
         lines.append(f"| {noise:.0%} | " + " | ".join(cells) + " |")
@@ -122,7 +118,7 @@ def share(found: np.ndarray) -> str:
 
 def find(
     search: NeighbourSearch, galleries: list[Gallery], queries: Tensor, *, own: int | None = None
-) -> list[Pair]:
+) -> list[Nearest]:
     """Find the nearest of both galleries; `own` is the step of queries that are gallery images."""
     sizes = [len(gallery.coarse) for gallery in galleries]
     found = []
@@ -132,11 +128,11 @@ def find(
             search.nearest(query, gallery, excluded=excluded)
             for gallery, excluded in zip(galleries, itself.split(sizes), strict=True)
         )
-        found.append((train, held_out))
+        found.append(Nearest(train, held_out))
     return found
 
 
-def distances(pairs: list[Pair], by: str) -> NearestDistances:
+def distances(pairs: list[Nearest], by: str) -> NearestDistances:
     """Return the distances of one comparison."""
     return NearestDistances(
         *(np.array([getattr(pair[side], by).distance for pair in pairs]) for side in (0, 1))

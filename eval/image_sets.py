@@ -72,6 +72,10 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.files)
 
+    def __getitem__(self, place: int) -> np.ndarray:
+        """Read an image in the set's unit, *size."""
+        return self.read(self.files[place])
+
     @property
     def size(self) -> tuple[int, ...]:
         """Pixels or voxels of the first image; `images` refuses others."""

@@ -1,12 +1,6 @@
-"""Privacy audit: are samples copies of training images, and do losses betray who was trained on.
+"""The privacy section: its tables, its picture, its remarks and its verdict.
 
-Four questions, each with real images as the yardstick:
-
-1. Is a sample nearer to a training image than images of other patients are, whatever mirror, zoom
-   or shift lies between them, by anatomy or by detail (`diffct.privacy.neighbours`)?
-2. The same in the features of a network.
-3. Do samples as a set lie nearer to training patients than chance allows?
-4. Does the model denoise training images better than held-out ones?
+What is asked and how it is answered is `diffct.privacy`; here it gets images, and is written down.
 """
 
 from collections.abc import Sequence
@@ -15,54 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from diffct import privacy
 from diffct.eval.cohorts import Cohort
 from diffct.eval.distribution import describe_network
 from diffct.eval.image_sets import ImageSet, check_comparable
 from diffct.eval.pictures import draw
-from diffct.eval.privacy_findings import (
-    COMPARISONS,
-    Copies,
-    answer,
-    attack_remarks,
-    copy_remarks,
-    nearest_table,
-    score_table,
-    summary,
-    weigh,
-)
 from diffct.eval.protocol import protocol_card
-from diffct.eval.same_images import same_images
-from diffct.eval.section import Picture, Section
+from diffct.eval.section import PRIVACY, Picture, Section, Table, Verdict, show
 from diffct.metrics.features import FeatureNetwork
-from diffct.privacy.memorisation import (
-    FALSE_ALARMS,
-    FEWEST_REAL,
-    MembershipAttack,
-    Memorisation,
-    NearestDistances,
-    membership_attack,
-    memorisation,
-    training_share,
-)
-from diffct.privacy.neighbours import Gallery, Neighbours, NeighbourSearch
+from diffct.privacy.alignment import align
+from diffct.privacy.auditing import NO_YARDSTICK, ONE_TRANSLATED
+from diffct.privacy.auditing import yardstick as real_sets
+from diffct.privacy.neighbours import COMPARISONS
+from diffct.privacy.thresholds import FALSE_ALARMS, MAX_REAL_IMAGES
+from diffct.privacy.words import PatientNaming
 
-NO_YARDSTICK = (
-    "copies are told from relatives by real images, each compared with those of other patients;"
-    f" give images of {FEWEST_REAL} training or held-out patients at least."
+__all__ = ["NO_YARDSTICK", "ONE_TRANSLATED", "Losses", "audit", "yardstick"]
+
+_MAX_NAMED = 50
+_MAX_PAIRS = 6
+_NAMING = PatientNaming(
+    request="name patients by --patient-pattern, or data.patient_pattern in training",
+    statement="for folders, --patient-pattern says whose they are",
 )
-ONE_TRANSLATED = (
-    "a translation is compared with other patients' images than its own, and all held-out images"
-    " are of one patient; give images of 2 held-out patients at least."
-)
-_BATCH = 32
-_MOST_REFERENCES = 400  # for the mean image
-_PAIRS_DRAWN = 6
-Pair = tuple[Neighbours, Neighbours]
-"""Nearest training images and nearest held-out images."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +54,7 @@ def audit(
     networks: Sequence[FeatureNetwork],
     out: Path,
     losses: Losses | None = None,
-    most_real: int = 200,
+    max_real: int = MAX_REAL_IMAGES,
     pipeline: dict[str, Any] | None = None,
     device: str = "cpu",
 ) -> Section:
@@ -95,7 +66,7 @@ def audit(
         networks: Feature networks that take whole images; others are left out.
         out: Where the picture goes.
         losses: For the membership attack; None to leave it out.
-        most_real: How many real images tell the threshold.
+        max_real: How many real images of each set tell the threshold.
         pipeline: What made the samples, for the protocol.
         device: Where neighbours are searched.
 
@@ -104,37 +75,22 @@ def audit(
     """
     check_comparable(samples, cohort.train)
     check_comparable(cohort.train, cohort.held_out)
-    real = [images.pick(most_real) for images in yardstick(cohort)]
-    # A translation is compared with other patients' images than its own.
-    if set(cohort.held_out.patients) == set(samples.patients[:1]):
-        raise ValueError(ONE_TRANSLATED)
-    if not real:
-        raise ValueError(NO_YARDSTICK)
-    pixels, patients = _PixelSearch(cohort, device=device), cohort.held_out.patients
-    nearest = pixels.of_set(samples)
     fitting = [network for network in networks if network.spatial_dims == len(samples.size)]
-    found = _every_comparison(samples, nearest, pixels, networks=fitting, real=real)
-    lean = training_share(
-        [_nearest_patient(pair, cohort) for pair in nearest],
-        train=cohort.train.patients,
-        held_out=patients,
+    report = privacy.audit(
+        samples,
+        cohort.train,
+        cohort.held_out,
+        value_range=samples.window_hu or (0, 1),
+        sample_patients=samples.patients,
+        train_patients=cohort.train.patients,
+        held_out_patients=cohort.held_out.patients,
+        features={network.name: network for network in fitting},
+        losses=None if losses is None else _of_patients(losses),
+        max_real=max_real,
+        device=device,
+        progress=True,
     )
-    attack = None if losses is None else _attack(losses)
-    identical = same_images(samples, cohort.train)
-    # A translation should look like the true image of its patient.
-    identical = {
-        sample: image
-        for sample, image in identical.items()
-        if samples.patients[sample] != cohort.train.patients[image]
-    }
-    copies = _weigh(nearest, found, cohort, identical=len(identical))
-    named = nearest_table(
-        [path.name for path in samples.files],
-        found,
-        identical,
-        enough_patients=copies.enough_patients,
-    )
-    picture = _draw_pairs(samples, cohort, pixels.search, nearest, found, out)
+    named = _suspect_table(report, [path.name for path in samples.files])
     return Section(
         name="privacy",
         title="Privacy",
@@ -143,8 +99,8 @@ def audit(
             sets={"samples": samples, "train": cohort.train, "held_out": cohort.held_out},
             settings={
                 "false_alarms": FALSE_ALARMS,
-                "real_images": [len(part) for part in real],
-                "search": vars(pixels.search.settings),
+                "real_images": list(report.real_images),
+                "search": vars(report.settings),
                 "membership": None if losses is None else losses.settings,
             },
             networks=[describe_network(network) for network in fitting],
@@ -152,194 +108,104 @@ def audit(
             synthetic=cohort.synthetic,
         ),
         figures={
-            "copies": copies,
-            "nearest neighbours": {name: summary(result) for name, result in found.items()},
-            "samples nearest to a training patient": lean,
-            "membership attack": attack,
+            "copies": report.copies,
+            "nearest neighbours": {
+                name: found.summary() for name, found in report.comparisons.items()
+            },
+            "samples nearest to a training patient": report.training_share,
+            "membership attack": report.membership,
         },
-        tables=[*([] if named is None else [named]), score_table(found)],
-        pictures=[picture],
-        remarks=[*copy_remarks(found, copies, lean, patients), *attack_remarks(attack)],
-        verdicts=[answer(copies, lean, attack)],
+        tables=[*([] if named is None else [named]), _score_table(report)],
+        pictures=[_draw_pairs(samples, cohort, report, out)],
+        remarks=report.remarks(_NAMING),
+        verdicts=[Verdict(PRIVACY, *report.answer)],
     )
 
 
-def yardstick(cohort: Cohort) -> list[ImageSet]:
-    """Return the sets of real images that can be compared with other patients of their own set.
-
-    Together they are of three patients or more; fewer tell no threshold, and none is returned.
-    """
-    sets = [cohort.train, cohort.held_out]
-    found = [images for images in sets if len(set(images.patients)) > 1]
-    patients = sum(len(set(images.patients)) for images in found)
-    return found if patients >= FEWEST_REAL else []
+def yardstick(cohort: Cohort) -> bool:
+    """Whether there are real images that can be compared with other patients of their own set."""
+    return bool(real_sets(cohort.train.patients, cohort.held_out.patients))
 
 
-class _PixelSearch:
-    """Neighbours of images among training and held-out images."""
-
-    def __init__(self, cohort: Cohort, *, device: str) -> None:
-        self.cohort = cohort
-        part = _MOST_REFERENCES // 2
-        references = [*_read(cohort.train.pick(part)), *_read(cohort.held_out.pick(part))]
-        self.search = NeighbourSearch(torch.stack(references), device=device)
-        self.train, self.held_out = (
-            _gallery(self.search, images) for images in (cohort.train, cohort.held_out)
-        )
-
-    def nearest(self, image: Tensor, patient: str) -> Pair:
-        """Find the nearest training and the nearest held-out image of other patients."""
-        train, held_out = (
-            self.search.nearest(image, gallery, excluded=_own(images, patient))
-            for images, gallery in (
-                (self.cohort.train, self.train),
-                (self.cohort.held_out, self.held_out),
-            )
-        )
-        return train, held_out
-
-    def of_set(self, images: ImageSet) -> list[Pair]:
-        """Compare images with all real ones, without those of their own patient.
-
-        A translation's patient is that of its condition: it should look like the true image.
-        """
-        read = _read(images, images.name)
-        return [self.nearest(*each) for each in zip(read, images.patients, strict=True)]
-
-
-def _read(images: ImageSet, description: str | None = None) -> "list[Tensor] | tqdm":
-    """Read images, with a progress bar for those that are searched for."""
-    read = images.unit_images(progress=False)
-    if description is None:
-        return list(read)
-    return tqdm(read, f"neighbours of {description}", len(images), unit="image")
-
-
-def _gallery(search: NeighbourSearch, images: ImageSet) -> Gallery:
-    """Prepare a whole set to be searched, batch by batch."""
-    parts = [search.gallery(batch) for batch in images.batches(_BATCH)]
-    return Gallery(*(torch.cat(grids) for grids in zip(*parts, strict=True)))
-
-
-def _own(images: ImageSet, patient: str) -> Tensor:
-    """Say which images are of a patient."""
-    return torch.tensor([owner == patient for owner in images.patients])
-
-
-def _every_comparison(
-    samples: ImageSet,
-    nearest: Sequence[Pair],
-    pixels: _PixelSearch,
-    *,
-    networks: Sequence[FeatureNetwork],
-    real: Sequence[ImageSet],
-) -> dict[str, Memorisation]:
-    """Score samples by pixels and by each network, with real images as the yardstick."""
-    yardstick = [pair for part in real for pair in pixels.of_set(part)]
-    patients = [patient for part in real for patient in part.patients]
-    found = {
-        by: memorisation(_distances(nearest, by), _distances(yardstick, by), patients=patients)
-        for by in COMPARISONS
-    }
-    for network in networks:
-        found[network.name] = _in_features(network, samples, pixels.cohort, real)
-    return found
-
-
-def _distances(pairs: Sequence[Pair], by: str) -> NearestDistances:
-    train, held_out = (
-        np.array([getattr(pair[side], by).distance for pair in pairs]) for side in (0, 1)
-    )
-    return NearestDistances(train, held_out)
-
-
-def _weigh(
-    nearest: Sequence[Pair], found: dict[str, Memorisation], cohort: Cohort, *, identical: int
-) -> Copies:
-    """Count near pairs, and the training patients whom they are near to."""
-    sources = {
-        cohort.train.patients[getattr(nearest[index][0], by).index]
-        for by in COMPARISONS
-        for index in np.flatnonzero(found[by].suspicious)
-    }
-    return weigh(
-        [found[by] for by in COMPARISONS],
-        sources=len(sources),
-        held_out_patients=len(set(cohort.held_out.patients)),
-        identical=identical,
-    )
-
-
-def _nearest_patient(pair: Pair, cohort: Cohort) -> str:
-    """Return whose image is the nearest of all, by anatomy."""
-    train, held_out = (neighbours.anatomy for neighbours in pair)
-    if train.distance < held_out.distance:
-        return cohort.train.patients[train.index]
-    return cohort.held_out.patients[held_out.index]
-
-
-def _in_features(
-    network: FeatureNetwork, samples: ImageSet, cohort: Cohort, real: Sequence[ImageSet]
-) -> Memorisation:
-    """Find nearest neighbours in a feature space, by Euclidean distance."""
-    sets = (cohort.train, cohort.held_out)
-    train, held_out = (network.extract(images.batches(_BATCH)) for images in sets)
-
-    def distances(rows: Tensor, patients: Sequence[str]) -> NearestDistances:
-        nearest = []
-        for images, gallery in zip(sets, (train, held_out), strict=True):
-            table = torch.cdist(rows, gallery)
-            same = np.array(patients)[:, None] == np.array(images.patients)[None, :]
-            table = table.masked_fill(torch.from_numpy(same), torch.inf)
-            # Equal features have a distance, too, so that ratios exist.
-            nearest.append(table.min(dim=1).values.clamp_min(1e-9).numpy())
-        return NearestDistances(*nearest)
-
-    rows = [network.extract(images.batches(_BATCH)) for images in real]
-    patients = [patient for images in real for patient in images.patients]
-    return memorisation(
-        distances(network.extract(samples.batches(_BATCH)), samples.patients),
-        distances(torch.cat(rows), patients),
-        patients=patients,
-    )
-
-
-def _attack(losses: Losses) -> MembershipAttack:
-    return membership_attack(
+def _of_patients(losses: Losses) -> privacy.MembershipLosses:
+    return privacy.MembershipLosses(
         losses.train.numpy(),
         losses.held_out.numpy(),
-        train_groups=losses.train_patients,
-        held_out_groups=losses.held_out_patients,
+        losses.train_patients,
+        losses.held_out_patients,
+    )
+
+
+def _score_table(report: privacy.PrivacyReport) -> Table:
+    """Show the scores of each comparison beside those of real images."""
+    rows = [
+        (
+            name,
+            f"{int(result.suspicious.sum())} of {len(result.scores)}",
+            show(result.threshold, digits=3),
+            show(float(result.scores.min()), digits=3),
+            show(result.median_score, digits=3),
+            show(float(result.real_scores.min()), digits=3),
+            show(float(np.median(result.real_scores)), digits=3),
+        )
+        for name, result in report.comparisons.items()
+    ]
+    columns = ("compared by", "suspicious", "threshold", "smallest", "median", "smallest, real")
+    return Table(
+        "Score: distance to the nearest training image / to the nearest held-out image",
+        (*columns, "median, real"),
+        rows,
+        note=(
+            "Below 1: nearer to a training image. Real: training and held-out images, each"
+            " compared with all others of other patients, which are no copies. A translation is not"
+            " compared with the true image of its patient. Among few held-out images the distance"
+            " to the nearest is a matter of luck; it is drawn towards the mean of all samples', as"
+            " far as real images tell. The threshold is the"
+            f" score that {FALSE_ALARMS:.1%} of real images would have or fall below, if the"
+            " logarithms of scores are normal. With more training than held-out images, scores are"
+            " below 1 without any copy; the threshold takes that into account."
+        ),
+    )
+
+
+def _suspect_table(report: privacy.PrivacyReport, names: Sequence[str]) -> Table | None:
+    """Name the samples that somebody should look at, the nearest first; None if there are none."""
+    suspects = report.suspects()
+    if not suspects:
+        return None
+    rows = [
+        (
+            names[suspect.sample],
+            *(show(suspect.scores[by], digits=3) for by in COMPARISONS),
+            suspect.reason,
+        )
+        for suspect in suspects[:_MAX_NAMED]
+    ]
+    more = len(suspects) - len(rows)
+    return Table(
+        "Samples nearest to training images",
+        ("sample", *(f"score by {by}" for by in COMPARISONS), "why"),
+        rows,
+        note=f"And {more} more." if more else "",
     )
 
 
 def _draw_pairs(
-    samples: ImageSet,
-    cohort: Cohort,
-    search: NeighbourSearch,
-    nearest: Sequence[Pair],
-    found: dict[str, Memorisation],
-    out: Path,
+    samples: ImageSet, cohort: Cohort, report: privacy.PrivacyReport, out: Path
 ) -> Picture:
     """Draw the samples of the lowest scores, aligned, with both neighbours."""
-    # Whichever comparison is nearer to its threshold.
-    ratios = np.array([found[by].scores / found[by].threshold for by in COMPARISONS])
-    chosen = np.argsort(ratios.min(axis=0))[: min(_PAIRS_DRAWN, len(samples))]
     arrays, titles = [], []
-    for index in chosen:
-        by = COMPARISONS[ratios[:, index].argmin()]
-        train, held_out = (getattr(neighbours, by) for neighbours in nearest[index])
-        image = next(samples.of([int(index)]).unit_images(progress=False))
+    for pair in report.closest(_MAX_PAIRS):
         pictures = [
-            search.align(image, train.transform),
-            next(cohort.train.of([train.index]).unit_images(progress=False)),
-            next(cohort.held_out.of([held_out.index]).unit_images(progress=False)),
+            align(_unit_image(samples, pair.sample), pair.train.transform),
+            _unit_image(cohort.train, pair.train.index),
+            _unit_image(cohort.held_out, pair.held_out.index),
         ]
         arrays += [samples.from_unit(picture)[0].numpy() for picture in pictures]
         titles += [
-            f"sample, aligned; score {found[by].scores[index]:.2f} by {by}",
-            f"nearest training image; correlation {train.similarity:.3f}",
-            f"nearest held-out image; correlation {held_out.similarity:.3f}",
+            f"sample, aligned; score {pair.score:.2f} by {pair.by}",
+            f"nearest training image; correlation {pair.train.similarity:.3f}",
+            f"nearest held-out image; correlation {pair.held_out.similarity:.3f}",
         ]
     path = out / "privacy.png"
     draw(samples, arrays, path, titles=titles, columns=3)
@@ -348,3 +214,8 @@ def _draw_pairs(
         "The samples of the lowest scores, turned, zoomed and shifted onto their nearest training"
         " image. PRIVATE if the training images are: do not publish this picture.",
     )
+
+
+def _unit_image(images: ImageSet, place: int) -> Tensor:
+    """Read one image in [0, 1], (1, *size)."""
+    return next(images.of([place]).unit_images(progress=False))

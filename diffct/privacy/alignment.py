@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+
+from diffct.imaging.affine_motion import move_images
 
 
 class Transform(NamedTuple):
@@ -31,7 +32,7 @@ class Transform(NamedTuple):
         return Transform(*(part.to(device) for part in self))
 
     def inverse(self) -> "Transform":
-        """Return the way back."""
+        """Return the inverse transforms."""
         return Transform(
             self.mirror, -self.log_zoom, -self.mirror * self.shift * (-self.log_zoom).exp()[:, None]
         )
@@ -75,9 +76,13 @@ def move(image: Tensor, transform: Transform, size: Sequence[int]) -> Tensor:
     # affine_grid wants the last axis first.
     diagonal = (mirror * log_zoom.exp()[:, None]).flip(1)
     theta = torch.cat([torch.diag_embed(diagonal), shift.flip(1)[:, :, None]], dim=2)
-    places = affine_grid(theta, [number, 1, *size], align_corners=False)
     repeated = image.expand(number, *image.shape[1:])
-    return grid_sample(repeated, places, padding_mode="border", align_corners=False)
+    return move_images(repeated, theta, padding="border", size=size)
+
+
+def align(image: Tensor, transform: Transform) -> Tensor:
+    """Apply one transform to an image (1, *size), at its full size."""
+    return move(image[None], transform.to(image.device), image.shape[1:])[0]
 
 
 def climb(

@@ -1,4 +1,4 @@
-"""Grids on which images are compared by what is their own, not by what all of a kind share."""
+"""Grids on which images are compared by their residuals after projecting out the cohort's mean."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
 from diffct.privacy.alignment import Transform, climb, move
-
-_MARGIN = 0.12  # of each side
-_DETAIL_PX = (1.2, 1.7)  # deviations of both Gaussians: finer is noise, coarser is the build
-_LITTLE = 0.02  # in half a side, as a motion of the mean image
-_SMALLEST_NORM = 1e-6
-_ROUNDING = 1e-5  # of float32, as a share of the image
+from diffct.privacy.search_settings import DETAIL_PX, MARGIN, MEAN_MOTION, MIN_NORM, ROUNDING
 
 
 class _Grid:
@@ -28,7 +23,7 @@ class _Grid:
         scale = min(1.0, longest / max(size))
         self.size = tuple(max(1, round(length * scale)) for length in size)
         # An axis of a few pixels has none to spare.
-        edges = [int(_MARGIN * n + 0.5) for n in self.size]
+        edges = [int(MARGIN * n + 0.5) for n in self.size]
         self.inside = [slice(e, n - e) for e, n in zip(edges, self.size, strict=True)]
 
     def shrink(self, images: Tensor) -> Tensor:
@@ -48,8 +43,8 @@ class AnatomyGrid(_Grid):
         longest: Pixels of the grid's longest side.
         references: Images (N, 1, *size) whose mean is what images have in common.
         roughly_aligned: Whether images will lie beside others by a fraction of the grid's pixels.
-            What this does to the mean image is then taken for common, too; else it hides what is an
-            image's own.
+            What this does to the mean image is then taken for common, too; otherwise it hides what
+            is an image's own.
     """
 
     def __init__(
@@ -90,7 +85,7 @@ class DetailGrid(_Grid):
     def __init__(self, size: Sequence[int], longest: int, references: Tensor) -> None:
         super().__init__(size, longest)
         self.mean = self.shrink(references).mean(dim=0, keepdim=True)
-        self.blurs = [[_blur_matrix(n, px).to(self.mean) for n in self.size] for px in _DETAIL_PX]
+        self.blurs = [[_blur_matrix(n, px).to(self.mean) for n in self.size] for px in DETAIL_PX]
 
     def align(
         self, image: Tensor, others: Tensor, start: Transform, *, steps: int, rate: float
@@ -134,7 +129,7 @@ class DetailGrid(_Grid):
 def _motions(image: Tensor, size: Sequence[int]) -> Tensor:
     """Return how an image (1, 1, *size) changes if zoomed or shifted along each axis a little."""
     axes = len(size)
-    little = _LITTLE * torch.eye(1 + axes).to(image)
+    little = MEAN_MOTION * torch.eye(1 + axes).to(image)
     there, back = (
         move(image, Transform(little.new_ones(1 + axes, axes), by[:, 0], by[:, 1:]), size)
         for by in (little, -little)
@@ -149,6 +144,6 @@ def _blur_matrix(length: int, px: float) -> Tensor:
 
 def _unit(rest: Tensor, *, of: Tensor) -> Tensor:
     """Bring what is left of rows to length 1, or to zeros if it is but rounding."""
-    floor = _ROUNDING * of.norm(dim=1, keepdim=True).clamp_min(1)
+    floor = ROUNDING * of.norm(dim=1, keepdim=True).clamp_min(1)
     norm = rest.norm(dim=1, keepdim=True)
-    return torch.where(norm > floor, rest / norm.clamp_min(_SMALLEST_NORM), 0)
+    return torch.where(norm > floor, rest / norm.clamp_min(MIN_NORM), 0)

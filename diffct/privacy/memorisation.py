@@ -1,11 +1,11 @@
-"""Whether a model copies its training images or leans to them, and whether losses betray them.
+"""Samples that are nearer to training images than strangers are, told by real images.
 
 A sample that is a copy is much nearer to a training image than to any held-out one:
 
     score = distance to the nearest training image / distance to the nearest held-out image
 
 Among few held-out images the distance to the nearest is a matter of luck, and a copy is missed that
-happens to lie near one. The held-out distance is therefore drawn towards the geometric mean of all
+happens to lie near one. The held-out distance is therefore shrunk towards the geometric mean of all
 samples', as far as regression among real images tells: with many held-out images hardly at all.
 
 What a score means is told by real images, each compared with all others of other patients: they are
@@ -17,37 +17,25 @@ That one in 1000 is extrapolated. By their number alone n held-out patients supp
 than 1 / (n + 1), with which a stranger is nearer to the training images than all of them are. Below
 19 of them (5 %) only so many near pairs are a finding as this rate does not explain.
 
-A model may also lean towards its training patients without copying any: then more samples than
-chance allows have a training patient as their nearest.
-
-Source: the ratio after Meehan et al. 2020, "A Non-Parametric Test to Detect Data-Copying in
-Generative Models"; membership inference by loss after Yeom et al. 2018, "Privacy Risk in Machine
-Learning", and Carlini et al. 2023, "Extracting Training Data from Diffusion Models".
+`docs/privacy.md` derives it. Source: the ratio after Meehan et al. 2020, "A Non-Parametric Test to
+Detect Data-Copying in Generative Models".
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from diffct.metrics.intervals import Estimate, jackknife, number_groups
-
-FALSE_ALARMS = 1e-3
-"""Share of real images that the threshold would call suspicious."""
-
-SURE = 0.01
-"""A finding is called so when chance alone would bring it less often than this."""
-
-ENOUGH_HELD_OUT = 19
-"""Held-out patients that support a rate of false alarms of 1 in 20 by their number alone."""
-
-FEWEST_REAL = 3
-"""Real patients without whom there is no threshold at all."""
-
-_PERMUTATIONS = 9999
-_ROUNDING = 1e-6  # of logarithms of scores
-_MOST_INDEPENDENT = 4  # samples of a model are somewhat alike, however many there are
+from diffct.metrics.intervals import number_groups
+from diffct.privacy.thresholds import (
+    ALPHA,
+    FALSE_ALARMS,
+    MAX_INDEPENDENT_SAMPLES,
+    MIN_LOG_SPREAD,
+    MIN_REAL_PATIENTS,
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +103,21 @@ class Memorisation:
         """Which samples are nearer to a training image than every real image is, booleans."""
         return self.scores < self.real_scores.min()
 
+    def summary(self) -> dict[str, Any]:
+        """Return what may be published: no index, by which a patient could be found."""
+        return {
+            "samples": len(self.scores),
+            "suspicious": int(self.suspicious.sum()),
+            "chance": self.chance,
+            "nearer_than_real": int(self.nearer_than_real.sum()),
+            "real_patients": self.patients,
+            "threshold": self.threshold,
+            "false_alarms": self.false_alarms,
+            "own_weight_of_held_out_distance": self.own_weight,
+            "score_quantiles": _quantiles(self.scores),
+            "real_score_quantiles": _quantiles(self.real_scores),
+        }
+
 
 def memorisation(
     samples: NearestDistances,
@@ -137,10 +140,10 @@ def memorisation(
     """
     owner = number_groups(patients, len(real.train))
     number_of_patients = owner.max() + 1
-    if number_of_patients < FEWEST_REAL:
+    if number_of_patients < MIN_REAL_PATIENTS:
         raise ValueError(
-            f"Real images of {number_of_patients} patients tell no threshold; {FEWEST_REAL} or"
-            " more are needed."
+            f"Real images of {number_of_patients} patients tell no threshold;"
+            f" {MIN_REAL_PATIENTS} or more are needed."
         )
     counts = 1 / np.bincount(owner)[owner]  # the images of a patient count as one
     own_weight = _own_weight(real, counts)
@@ -155,7 +158,7 @@ def memorisation(
     number = len(suspicious)
     chance = stats.binom.sf(suspicious.sum() - 1, number, false_alarms)
     patients_below = len(set(owner[below]))
-    if stats.binom.sf(patients_below - 1, number_of_patients, FALSE_ALARMS) > SURE:
+    if stats.binom.sf(patients_below - 1, number_of_patients, FALSE_ALARMS) > ALPHA:
         # No longer tail is seen.
         nearest = number * another.cdf(np.log(scores.min()))
         chance = min(1.0, 2 * min(chance, nearest))  # two ways to a finding
@@ -170,6 +173,11 @@ def memorisation(
         chance=float(chance),
         patients=int(number_of_patients),
     )
+
+
+def _quantiles(scores: np.ndarray) -> dict[str, float]:
+    shares = (0, 0.05, 0.5, 0.95, 1)
+    return {f"{share:.0%}": float(np.quantile(scores, share)) for share in shares}
 
 
 def explained_by_few(near: int, samples: int, *, held_out_patients: int) -> float:
@@ -188,7 +196,7 @@ def explained_by_few(near: int, samples: int, *, held_out_patients: int) -> floa
 def _own_weight(real: NearestDistances, counts: np.ndarray) -> float:
     """Return the slope of training on held-out distances, of logarithms, within 0 to 1."""
     train, held_out = np.log(real.train), np.log(real.held_out)
-    if np.ptp(held_out) < _ROUNDING:
+    if np.ptp(held_out) < MIN_LOG_SPREAD:
         return 1.0
     covariance = np.cov(held_out, train, aweights=counts)
     return float(np.clip(covariance[0, 1] / covariance[0, 0], 0, 1))
@@ -204,149 +212,15 @@ def _another_real(
     """
     logs = np.log(real.scores(own_weight, counts=counts))
     number = round(counts.sum())
-    independent = min(len(samples.held_out), _MOST_INDEPENDENT)
+    independent = min(len(samples.held_out), MAX_INDEPENDENT_SAMPLES)
     of_mean = _variance(np.log(real.held_out), counts, ddof=1) / independent
     variance = _variance(logs, counts, ddof=2) * (1 + 2 / number)
     variance += (1 - own_weight) ** 2 * of_mean
     mean = np.average(logs, weights=counts)
-    return stats.t(number - 2, loc=mean, scale=max(np.sqrt(variance), _ROUNDING))
+    return stats.t(number - 2, loc=mean, scale=max(np.sqrt(variance), MIN_LOG_SPREAD))
 
 
 def _variance(values: np.ndarray, counts: np.ndarray, *, ddof: int) -> float:
     """Return the variance of values of which each counts for so many observations."""
     mean = np.average(values, weights=counts)
     return float((counts * (values - mean) ** 2).sum() / (round(counts.sum()) - ddof))
-
-
-@dataclass(frozen=True)
-class TrainingShare:
-    """How many samples have a training patient as their nearest of all.
-
-    Attributes:
-        share: Of the samples, 0 to 1.
-        expected: Of the patients that are training patients: the share if training made no
-            difference.
-        chance: Probability of this share or more, if training made no difference.
-    """
-
-    share: float
-    expected: float
-    chance: float
-
-    @property
-    def tells(self) -> bool:
-        """Whether chance does not explain the share: the model is over-fitted."""
-        return self.chance < SURE
-
-
-def training_share(
-    nearest: Sequence[Hashable],
-    *,
-    train: Sequence[Hashable],
-    held_out: Sequence[Hashable],
-    seed: int = 0,
-) -> TrainingShare:
-    """Test whether samples as a set lie nearer to training patients than to held-out ones.
-
-    Who was trained on is drawn anew among the patients, whose images lie where they lie: as exact
-    for many samples around one patient, which count as one observation, as for single ones. It
-    takes for granted that the split was drawn at random, as diffct's are.
-
-    Args:
-        nearest: Of each sample, the patient of its nearest image of all.
-        train: The training patients.
-        held_out: The held-out patients.
-        seed: Of the permutations.
-
-    Returns:
-        What was found.
-
-    Raises:
-        ValueError: There are no samples, or a nearest patient is in neither set.
-    """
-    patients = [*dict.fromkeys(train), *dict.fromkeys(held_out)]
-    place = {patient: index for index, patient in enumerate(patients)}
-    if not nearest or len(place) < len(patients) or any(name not in place for name in nearest):
-        raise ValueError("Each sample needs a nearest patient, in one of both sets.")
-    counts = np.bincount([place[name] for name in nearest], minlength=len(patients))
-    trained = len(set(train))
-    found = counts[:trained].sum()
-    rng = np.random.default_rng(seed)
-    drawn = [counts[rng.permutation(len(patients))[:trained]].sum() for _ in range(_PERMUTATIONS)]
-    as_many = np.count_nonzero(np.array(drawn) >= found)
-    return TrainingShare(
-        share=float(found / len(nearest)),
-        expected=trained / len(patients),
-        chance=(1 + as_many) / (1 + _PERMUTATIONS),
-    )
-
-
-@dataclass(frozen=True)
-class MembershipAttack:
-    """How well a low loss gives away that an image was trained on.
-
-    Attributes:
-        auc: Area under the ROC curve: the probability that a training image has a lower loss than a
-            held-out one. 0.5 gives nothing away, 1 everything. The interval leaves out each patient
-            in turn.
-        chance: Probability of patients' mean losses as low as the training patients', or lower, if
-            training made no difference (one-sided rank test).
-    """
-
-    auc: Estimate
-    chance: float
-
-    @property
-    def tells(self) -> bool:
-        """Whether chance does not explain the lower losses."""
-        return self.chance < SURE
-
-
-def membership_attack(
-    train_losses: np.ndarray,
-    held_out_losses: np.ndarray,
-    *,
-    train_groups: Sequence[Hashable] | None = None,
-    held_out_groups: Sequence[Hashable] | None = None,
-) -> MembershipAttack:
-    """Tell how well a low loss gives away that an image was trained on.
-
-    Args:
-        train_losses: Loss of each training image, (N,).
-        held_out_losses: Loss of each held-out image, (M,).
-        train_groups: The patient of each training image; None for one image each.
-        held_out_groups: The patient of each held-out image.
-
-    Returns:
-        What the attack reaches.
-
-    Raises:
-        ValueError: A set is empty, or a loss is not finite.
-    """
-    train, held_out = (np.asarray(x, dtype=np.float64) for x in (train_losses, held_out_losses))
-    if not len(train) or not len(held_out) or not np.isfinite([*train, *held_out]).all():
-        raise ValueError("A membership attack needs finite losses of both sets.")
-    lower = train[:, None] < held_out[None, :]
-    wins = lower + 0.5 * (train[:, None] == held_out[None, :])
-    owners = number_groups(train_groups, len(train)), number_groups(held_out_groups, len(held_out))
-    auc = jackknife(
-        float(wins.mean()),
-        _without_each_group(wins.mean(axis=1), owners[0]),
-        _without_each_group(wins.mean(axis=0), owners[1]),
-    )
-    if auc.interval is not None:
-        low, high = auc.interval
-        auc = replace(auc, interval=(max(low, 0.0), min(high, 1.0)))
-    patients = (
-        np.bincount(owner, weights=losses) / np.bincount(owner)
-        for owner, losses in zip(owners, (train, held_out), strict=True)
-    )
-    return MembershipAttack(auc, float(stats.mannwhitneyu(*patients, alternative="less").pvalue))
-
-
-def _without_each_group(values: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Return the mean of values without each group in turn; empty for a single group."""
-    sums, counts = np.bincount(owner, weights=values), np.bincount(owner)
-    if len(sums) == 1:
-        return np.empty(0)
-    return (values.sum() - sums) / (len(values) - counts)

@@ -1,4 +1,4 @@
-"""The nearest image of a gallery, whatever mirror, zoom and small shift lies between the two.
+"""The nearest image of a gallery under mirrors, zooms and small shifts.
 
 What all images of a kind have in common makes any two of them alike, so images are compared by what
 is their own. With m the mean image of a cohort and T a transform, on grids of a few dozen pixels,
@@ -28,51 +28,13 @@ from torch import Tensor
 
 from diffct.privacy.alignment import Transform, climb, every_transform, list_mirrors, move
 from diffct.privacy.grids import AnatomyGrid, DetailGrid
-
-_MOVED_AT_ONCE = 8  # at full size
-_SMALLEST_DISTANCE = 1e-6
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """How neighbours are searched.
-
-    Args:
-        coarse: Pixels of the longest side on the grid of the bank.
-        fine: Pixels of the longest side on the grid of the ascent.
-        detail: Pixels of the longest side where details are compared.
-        zooms: Magnifications in the bank.
-        shifts: Shifts in the bank along each axis, as fractions of the side.
-        candidates: Images of the gallery, mirrored or not, that go on to the ascent.
-        rounds: Rounds of the ascent: how many candidates are kept after how many steps, and how far
-            a step goes at first, in half a side.
-        detail_rounds: Rounds of the ascent by detail, for the candidates that are kept last.
-    """
-
-    coarse: int
-    fine: int
-    detail: int
-    zooms: tuple[float, ...]
-    shifts: tuple[float, ...]
-    candidates: int = 64
-    rounds: tuple[tuple[int, int, float], ...] = ((12, 10, 0.02), (6, 30, 0.008))
-    detail_rounds: tuple[tuple[int, int, float], ...] = ((3, 4, 0.006), (1, 12, 0.006))
-
-
-PLANAR = SearchSettings(
-    28, 48, 128, (0.9, 0.95, 1.0, 1.05, 1.1), (-0.054, -0.036, -0.018, 0.0, 0.018, 0.036, 0.054)
+from diffct.privacy.search_settings import (
+    MAX_MOVED,
+    MIN_DISTANCE,
+    PLANAR,
+    SPATIAL,
+    SearchSettings,
 )
-"""For images: zooms by up to 13 % and shifts by up to 7 % of the side are found."""
-SPATIAL = SearchSettings(
-    coarse=20,
-    fine=32,
-    detail=96,
-    zooms=(0.9, 0.95, 1.0, 1.05, 1.1),
-    shifts=(-0.06, -0.03, 0.0, 0.03, 0.06),
-    candidates=128,
-    rounds=((32, 8, 0.02), (12, 20, 0.008)),
-)
-"""For volumes: the same."""
 
 
 class Neighbours(NamedTuple):
@@ -85,6 +47,17 @@ class Neighbours(NamedTuple):
 
     anatomy: "Neighbour"
     detail: "Neighbour"
+
+
+COMPARISONS = Neighbours._fields
+"""What tells copies, "anatomy" and "detail". Comparisons in features are shown beside them."""
+
+
+class Nearest(NamedTuple):
+    """The nearest images of other patients to an image, in both sets."""
+
+    train: Neighbours
+    held_out: Neighbours
 
 
 @dataclass(frozen=True)
@@ -104,7 +77,7 @@ class Neighbour:
     @property
     def distance(self) -> float:
         """1 - similarity, and never quite 0, so that ratios exist."""
-        return max(1 - self.similarity, _SMALLEST_DISTANCE)
+        return max(1 - self.similarity, MIN_DISTANCE)
 
 
 class NeighbourSearch:
@@ -186,10 +159,6 @@ class NeighbourSearch:
             candidates = self._by_detail(query, gallery, candidates, steps, rate).best(kept)
         return Neighbours(anatomy, candidates.nearest())
 
-    def align(self, query: Tensor, transform: Transform) -> Tensor:
-        """Apply a neighbour's transform to a query, (1, *size), at its full size."""
-        return move(query[None], transform.to(query.device), self.size)[0]
-
     def _on_coarse_grid(
         self, query: Tensor, gallery: "Gallery", excluded: Tensor | None
     ) -> "_Candidates":
@@ -222,7 +191,7 @@ class NeighbourSearch:
         similarity = partial(self.fine.similarity, self.fine.shrink(query[None]), targets)
         transforms, _ = climb(similarity, candidates.transforms, steps=steps, rate=rate)
         found = []
-        for some in torch.arange(len(targets)).split(_MOVED_AT_ONCE):
+        for some in torch.arange(len(targets)).split(MAX_MOVED):
             moved = self.fine.shrink(move(query[None], transforms.of(some), self.size))
             found.append((self.fine.own(moved) * targets[some]).sum(dim=1))
         return _Candidates(candidates.index, transforms, torch.cat(found))

@@ -1,14 +1,11 @@
 """Answers follow from figures, their intervals and their yardsticks, and from nothing else."""
 
-import numpy as np
 import pytest
 
-from diffct.eval.privacy_findings import COMPARISONS, Copies, answer, copy_remarks
-from diffct.eval.section import PRIVACY, QUALITY, TRUTH, VARIETY
+from diffct.eval.section import QUALITY, TRUTH, VARIETY
 from diffct.eval.verdicts import quality, truth, variety
 from diffct.metrics.ct_realism import FigureComparison, RealismComparison
 from diffct.metrics.intervals import Estimate
-from diffct.privacy.memorisation import MembershipAttack, Memorisation, TrainingShare
 
 
 def at(value, reach=1.0):
@@ -94,60 +91,3 @@ def test_translations_must_beat_the_best_that_learns_nothing(psnr, state):
     figures = {"own": {"psnr": at(psnr)}, "a": {"psnr": at(20)}, "b": {"psnr": at(10)}}
     verdict = truth(figures, method="own", trivial=["a", "b"], patients=40)
     assert (verdict.question, verdict.state) == (TRUTH, state) and "(a)" in verdict.sentence
-
-
-LEAN = TrainingShare(share=0.5, expected=0.5, chance=0.5)
-OVER_FITTED = TrainingShare(share=1.0, expected=0.25, chance=0.001)
-SAFE, LEAKING = (MembershipAttack(at(auc, 0.05), chance) for auc, chance in ((0.5, 0.5), (0.9, 0)))
-UNSURE = MembershipAttack(at(0.6, 0.4), 0.2)
-
-
-def copies(suspicious=0, patients=40, chance=1.0, nearer=0):
-    return Copies(20, suspicious, nearer, patients, chance)
-
-
-def found_nothing(samples):
-    scores = np.ones(samples)
-    return Memorisation(scores, 1.0, 0.2, scores < 0.2, 1.0, scores, 0.001, 1.0, 40)
-
-
-@pytest.mark.parametrize(
-    ("chance", "images_each", "doubted"), [(0.0, 1, True), (0.0, 2, False), (0.5, 1, False)]
-)
-def test_copies_may_be_relatives_if_nobody_named_the_patients(chance, images_each, doubted):
-    held_out = [str(number // images_each) for number in range(40 * images_each)]
-    remarks = copy_remarks(
-        dict.fromkeys(COMPARISONS, found_nothing(20)), copies(5, chance=chance), LEAN, held_out
-    )
-    assert any("--patient-pattern" in remark for remark in remarks) == doubted
-
-
-@pytest.mark.parametrize(("samples", "share"), [(1, "95%"), (4, "53%"), (16, "17%"), (200, "1.5%")])
-def test_what_few_samples_leave_open_is_said(samples, share):
-    remark, _ = copy_remarks(
-        dict.fromkeys(COMPARISONS, found_nothing(samples)), Copies(samples, 0, 0, 40, 1.0), LEAN
-    )
-    # (1 - share) ** samples = 0.05
-    assert f"of whose samples {share} are copies can give {samples} without one" in remark
-
-
-@pytest.mark.parametrize(
-    ("found", "lean", "attack", "state"),
-    [
-        (copies(), LEAN, SAFE, "good"),
-        (copies(), LEAN, None, "good"),
-        (copies(3, chance=1e-4), LEAN, SAFE, "bad"),
-        (copies(), OVER_FITTED, SAFE, "bad"),
-        (copies(), LEAN, LEAKING, "bad"),
-        (copies(1, chance=0.2), LEAN, SAFE, "in doubt"),
-        (copies(), LEAN, UNSURE, "in doubt"),
-        (copies(patients=18), LEAN, SAFE, "in doubt"),
-        (copies(patients=3, nearer=2), LEAN, SAFE, "in doubt"),
-    ],
-)
-def test_privacy_is_good_only_if_every_part_says_so(found, lean, attack, state):
-    verdict = answer(found, lean, attack)
-    assert (verdict.question, verdict.state) == (PRIVACY, state)
-    assert verdict.sentence.endswith(".")
-    if attack is None:
-        assert "not measured" in verdict.sentence

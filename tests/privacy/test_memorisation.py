@@ -1,18 +1,10 @@
-"""Scores of copies, their threshold, and what losses give away."""
+"""Scores of copies and their threshold."""
 
 import numpy as np
 import pytest
-from scipy.stats import mannwhitneyu
 
-from diffct.privacy.memorisation import (
-    FALSE_ALARMS,
-    SURE,
-    NearestDistances,
-    explained_by_few,
-    membership_attack,
-    memorisation,
-    training_share,
-)
+from diffct.privacy.memorisation import NearestDistances, explained_by_few, memorisation
+from diffct.privacy.thresholds import ALPHA, FALSE_ALARMS
 
 
 def draw(rng, number, shift=0.0):
@@ -63,13 +55,13 @@ def test_one_certain_copy_among_many_samples_is_a_finding():
     rng = np.random.default_rng(3)
     fresh, real = draw(rng, 199), draw(rng, 100)
     with_copy = NearestDistances(np.append(fresh.train, 0.05), np.append(fresh.held_out, 1.0))
-    assert memorisation(fresh, real).chance > SURE > memorisation(with_copy, real).chance
+    assert memorisation(fresh, real).chance > ALPHA > memorisation(with_copy, real).chance
 
 
 def test_findings_on_no_copies_are_as_rare_as_is_said():
     rng = np.random.default_rng(4)
     chances = [memorisation(draw(rng, 100), draw(rng, 50)).chance for _ in range(2000)]
-    assert np.mean(np.array(chances) < SURE) < 1.5 * SURE
+    assert np.mean(np.array(chances) < ALPHA) < 1.5 * ALPHA
 
 
 @pytest.mark.parametrize(
@@ -82,8 +74,8 @@ def test_few_held_out_images_bring_hardly_more_findings(samples, alike):
         for _ in range(800)
     ]
     assert np.mean([result.suspicious.mean() for result in found]) < 0.01
-    findings = np.mean([result.chance < SURE for result in found])
-    assert findings < (1.5 if alike in (0, 1) else 4) * SURE
+    findings = np.mean([result.chance < ALPHA for result in found])
+    assert findings < (1.5 if alike in (0, 1) else 4) * ALPHA
 
 
 def test_a_copy_near_to_one_of_few_held_out_images_is_found():
@@ -148,9 +140,9 @@ def test_false_alarms_stay_rare_where_images_of_a_patient_are_alike(patients):
     findings, by_images = [], []
     for _ in range(300):
         real, sample = draw_persons(patients, 6), draw_persons(1, 1)
-        findings.append(memorisation(sample, real, patients=owners).chance < SURE)
-        by_images.append(memorisation(sample, real).chance < SURE)
-    assert np.mean(findings) < 3 * SURE < np.mean(by_images)
+        findings.append(memorisation(sample, real, patients=owners).chance < ALPHA)
+        by_images.append(memorisation(sample, real).chance < ALPHA)
+    assert np.mean(findings) < 3 * ALPHA < np.mean(by_images)
 
 
 def test_few_held_out_patients_explain_few_near_pairs():
@@ -159,83 +151,9 @@ def test_few_held_out_patients_explain_few_near_pairs():
     assert explained_by_few(1, 8, held_out_patients=3) == pytest.approx(1 - 0.75**8)
     assert (
         explained_by_few(6, 6, held_out_patients=5)
-        < SURE
+        < ALPHA
         < explained_by_few(1, 6, held_out_patients=100)
     )
-
-
-def test_auc_is_that_of_mann_and_whitney():
-    rng = np.random.default_rng(4)
-    train, held_out = rng.normal(0, 1, 60), rng.normal(0.5, 1, 40)
-    statistic = mannwhitneyu(held_out, train).statistic
-    assert membership_attack(train, held_out).auc.value == pytest.approx(statistic / 2400)
-
-
-def test_auc_interval_leaves_out_patients():
-    rng = np.random.default_rng(5)
-    train, held_out = rng.normal(0, 1, 12), rng.normal(1, 1, 9)
-    groups, others = np.repeat(range(4), 3).tolist(), np.repeat(range(3), 3).tolist()
-    without = [
-        [membership_attack(train[np.array(groups) != g], held_out).auc.value for g in range(4)],
-        [membership_attack(train, held_out[np.array(others) != g]).auc.value for g in range(3)],
-    ]
-    expected = sum((len(some) - 1) * np.var(some) for some in without) ** 0.5
-    found = membership_attack(train, held_out, train_groups=groups, held_out_groups=others)
-    assert found.auc.standard_error == pytest.approx(expected)
-
-
-def test_equal_losses_give_nothing_away():
-    assert membership_attack(np.ones(5), np.ones(7)).auc.value == 0.5
-
-
-def test_separated_losses_are_no_chance_and_the_interval_stays_in_range():
-    train, held_out = np.array([1.0, 1.1, 0.9, 1.2]), np.linspace(2, 3, 12)
-    found = membership_attack(train, held_out)
-    # One order of 16 patients in 16! / (4! 12!).
-    assert found.auc.value == 1 and found.chance == pytest.approx(1 / 1820)
-    mixed = membership_attack(np.array([1.0, 2.5, 0.9, 2.6]), np.linspace(2, 3, 5))
-    assert mixed.auc.interval[1] == 1 and not mixed.tells
-
-
-def test_chance_counts_patients_not_images():
-    train, held_out = np.repeat([1.0, 1.1], 15), np.repeat([2.0, 2.1], 15)
-    found = membership_attack(
-        train,
-        held_out,
-        train_groups=["a"] * 15 + ["b"] * 15,
-        held_out_groups=["c"] * 15 + ["d"] * 15,
-    )
-    assert found.chance == pytest.approx(1 / 6) and not found.tells
-
-
-def test_samples_around_all_training_patients_are_over_fitted():
-    train, held_out = list("abcd"), list("efghijklmnop")
-    found = training_share(list("abcd" * 4), train=train, held_out=held_out)
-    # The four of 16 patients that hold all samples: 1 choice in 1820.
-    assert found.share == 1 and found.expected == 0.25
-    assert found.chance == pytest.approx(1 / 1820, abs=5e-4) and found.tells
-
-
-def test_many_samples_around_one_patient_are_one_observation():
-    found = training_share(["a"] * 50, train=list("abcd"), held_out=list("efghijklmnop"))
-    assert found.chance == pytest.approx(0.25, abs=0.02) and not found.tells
-
-
-def test_a_set_that_leans_nowhere_raises_no_alarm():
-    rng = np.random.default_rng(6)
-    patients = list(range(60))
-    alarms = [
-        training_share(
-            rng.choice(patients, 40).tolist(), train=patients[:45], held_out=patients[45:]
-        ).tells
-        for _ in range(30)
-    ]
-    assert sum(alarms) <= 1
-
-
-def test_a_nearest_patient_of_neither_set_is_refused():
-    with pytest.raises(ValueError, match="in one of both sets"):
-        training_share(["z"], train=["a"], held_out=["b"])
 
 
 def test_real_images_below_the_threshold_count_as_false_alarms():
@@ -247,4 +165,4 @@ def test_real_images_below_the_threshold_count_as_false_alarms():
     found = memorisation(samples, real)
     assert found.suspicious.sum() == 4
     assert found.false_alarms == pytest.approx(0.05)
-    assert found.chance > SURE  # four of 100 are no more than real images have
+    assert found.chance > ALPHA  # four of 100 are no more than real images have

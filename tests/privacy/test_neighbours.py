@@ -8,8 +8,9 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from diffct.privacy.alignment import Transform, climb
-from diffct.privacy.neighbours import PLANAR, NeighbourSearch
+from diffct.privacy.alignment import Transform, align, climb
+from diffct.privacy.neighbours import NeighbourSearch
+from diffct.privacy.search_settings import PLANAR
 
 
 def gallery_of(rng, *, number=12, size=(48, 40)):
@@ -34,12 +35,12 @@ def test_a_moved_copy_finds_its_original_and_the_way_back(planar, mirror, zoom, 
         torch.tensor([mirror]), torch.tensor([zoom]).log(), torch.tensor([shift], dtype=torch.float)
     )
     noise = 0.02 * torch.randn(images[0].shape, generator=torch.Generator().manual_seed(1))
-    query = search.align(images[5], moved) + noise
+    query = align(images[5], moved) + noise
     found = search.nearest(query, gallery).anatomy
     assert found.index == 5 and found.similarity > 0.95
     assert found.transform.mirror[0].tolist() == list(mirror)
     assert found.transform.log_zoom.exp().item() == pytest.approx(1 / zoom, abs=0.02)
-    aligned = search.align(query, found.transform)[:, 8:-8, 8:-8]
+    aligned = align(query, found.transform)[:, 8:-8, 8:-8]
     error = (aligned - images[5][:, 8:-8, 8:-8]).std() / images[5].std()
     assert error < 0.25
 
@@ -61,7 +62,7 @@ def test_the_coarse_grid_sees_a_copy_between_two_transforms_of_the_bank():
         torch.tensor([[1.0, 1.0]]), torch.tensor([0.025]), torch.tensor([[0.054, -0.018]])
     )
     for index in range(20):
-        query = search.align(images[index], between)
+        query = align(images[index], between)
         assert search.nearest(query, gallery).anatomy.index == index
 
 
@@ -80,7 +81,7 @@ def test_detail_tells_patients_of_one_build_apart():
     search = NeighbourSearch(torch.cat([images, gallery_of(rng, number=8, size=(96, 80))]))
     gallery = search.gallery(images)
     moved = Transform(torch.tensor([[1.0, -1.0]]), torch.tensor([0.03]), torch.tensor([[0.05, 0]]))
-    query = search.align(images[6], moved)
+    query = align(images[6], moved)
     found = search.nearest(query, gallery).detail
     assert found.index == 6 and found.similarity > 0.99
     other = search.nearest(query, gallery, excluded=torch.arange(8) == 6)
@@ -139,11 +140,11 @@ def test_a_moved_copy_of_a_coarse_volume_is_as_near_as_the_volume_itself():
     search = NeighbourSearch(images)
     # Between the voxels, where moving blurs most.
     moved = Transform(torch.ones(1, 3), torch.zeros(1), torch.tensor([[1 / 12, 1 / 28, 1 / 32]]))
-    query = search.align(images[4], moved)
+    query = align(images[4], moved)
     found = search.nearest(query, search.gallery(images)).detail
     assert found.index == 4
     # Moving the copy back blurs it once more.
-    back = search.align(query, found.transform)[:, 2:-2, 4:-4, 4:-4].flatten()
+    back = align(query, found.transform)[:, 2:-2, 4:-4, 4:-4].flatten()
     original = images[4][:, 2:-2, 4:-4, 4:-4].flatten()
     assert found.distance < 0.3 * (1 - torch.corrcoef(torch.stack([back, original]))[0, 1])
 

@@ -1,0 +1,79 @@
+"""Copies among samples: what the comparisons found, weighed together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffct.privacy.memorisation import Memorisation, explained_by_few
+from diffct.privacy.thresholds import ALPHA, MIN_HELD_OUT_PATIENTS
+
+
+@dataclass(frozen=True)
+class Copies:
+    """How many samples are near to training images, and whether that tells copies.
+
+    Attributes:
+        samples: All samples.
+        suspicious: Samples below a threshold, by anatomy or by detail.
+        nearer_than_real: Samples nearer to a training image, by either, than every real image of
+            another patient is.
+        held_out_patients: The patients who tell a copy from a relative.
+        chance: Probability of so many suspicious samples if none were a copy, both comparisons
+            together; with few held-out patients at least what they cannot exclude.
+        identical: Samples that are training images, mirrored at most: no yardstick is needed.
+    """
+
+    samples: int
+    suspicious: int
+    nearer_than_real: int
+    held_out_patients: int
+    chance: float
+    identical: int = 0
+
+    @property
+    def found(self) -> bool:
+        """Whether there are copies, beyond what chance or a relative explains."""
+        return self.identical > 0 or self.significant
+
+    @property
+    def significant(self) -> bool:
+        """Whether so many samples are suspicious that they are copies."""
+        return self.suspicious > 0 and self.chance < ALPHA
+
+    @property
+    def enough_patients(self) -> bool:
+        """Whether held-out patients tell a copy from a relative, one by one."""
+        return self.held_out_patients >= MIN_HELD_OUT_PATIENTS
+
+    @property
+    def near(self) -> int:
+        """Samples that somebody should look at; few patients tell no threshold worth the name."""
+        if self.enough_patients:
+            return self.suspicious
+        return max(self.suspicious, self.nearer_than_real)
+
+
+def weigh(
+    results: Sequence[Memorisation], *, sources: int, held_out_patients: int, identical: int = 0
+) -> Copies:
+    """Put the comparisons of the same samples together.
+
+    Args:
+        results: By anatomy and by detail.
+        sources: Training patients whose images suspicious samples are near to.
+        held_out_patients: How many there are.
+        identical: Samples that are training images.
+    """
+    samples = len(results[0].scores)
+    chance = min(result.chance for result in results)
+    if held_out_patients < MIN_HELD_OUT_PATIENTS:
+        few = explained_by_few(sources, samples, held_out_patients=held_out_patients)
+        chance = max(chance, few)
+    suspicious, nearer = (
+        int(np.any([getattr(result, name) for result in results], axis=0).sum())
+        for name in ("suspicious", "nearer_than_real")
+    )
+    # Two comparisons, two chances of a false alarm (Bonferroni).
+    chance = min(1.0, len(results) * chance)
+    return Copies(samples, suspicious, nearer, held_out_patients, chance, identical)

@@ -1,0 +1,111 @@
+"""What losses give away: a model denoises images that it was trained on better than others.
+
+Whoever holds the weights can ask whether a patient's image was among the training images. How well
+a threshold on the loss answers is the area under the ROC curve.
+
+Source: Yeom et al. 2018, "Privacy Risk in Machine Learning: Analyzing the Connection to
+Overfitting"; Carlini et al. 2023, "Extracting Training Data from Diffusion Models".
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from diffct.metrics.intervals import Estimate, jackknife, number_groups
+from diffct.privacy.thresholds import ALPHA, WEAK_AUC
+
+
+@dataclass(frozen=True)
+class MembershipLosses:
+    """Denoising losses of training and held-out images.
+
+    Attributes:
+        train: Of each training image, or of some, (N,).
+        held_out: Of each held-out image, or of some, (M,).
+        train_patients: Whose image each loss of `train` is of; None if there is one for each
+            training image, in their order.
+        held_out_patients: The same of `held_out`.
+    """
+
+    train: Sequence[float] | np.ndarray
+    held_out: Sequence[float] | np.ndarray
+    train_patients: Sequence[Hashable] | None = None
+    held_out_patients: Sequence[Hashable] | None = None
+
+
+@dataclass(frozen=True)
+class MembershipAttack:
+    """How well a low loss gives away that an image was trained on.
+
+    Attributes:
+        auc: Area under the ROC curve: the probability that a training image has a lower loss than a
+            held-out one. 0.5 gives nothing away, 1 everything. The interval leaves out each patient
+            in turn.
+        chance: Probability of patients' mean losses as low as the training patients', or lower, if
+            training made no difference (one-sided rank test).
+    """
+
+    auc: Estimate
+    chance: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether chance does not explain the lower losses."""
+        return self.chance < ALPHA
+
+    @property
+    def weak(self) -> bool:
+        """Whether an attacker surely learns little: the whole interval is near to guessing."""
+        return self.auc.interval is not None and self.auc.interval[1] < WEAK_AUC
+
+
+def membership_attack(
+    train_losses: np.ndarray,
+    held_out_losses: np.ndarray,
+    *,
+    train_groups: Sequence[Hashable] | None = None,
+    held_out_groups: Sequence[Hashable] | None = None,
+) -> MembershipAttack:
+    """Tell how well a low loss gives away that an image was trained on.
+
+    Args:
+        train_losses: Loss of each training image, (N,).
+        held_out_losses: Loss of each held-out image, (M,).
+        train_groups: The patient of each training image; None for one image each.
+        held_out_groups: The patient of each held-out image.
+
+    Returns:
+        What the attack reaches.
+
+    Raises:
+        ValueError: A set is empty, or a loss is not finite.
+    """
+    train, held_out = (np.asarray(x, dtype=np.float64) for x in (train_losses, held_out_losses))
+    if not len(train) or not len(held_out) or not np.isfinite([*train, *held_out]).all():
+        raise ValueError("A membership attack needs finite losses of both sets.")
+    lower = train[:, None] < held_out[None, :]
+    wins = lower + 0.5 * (train[:, None] == held_out[None, :])
+    owners = number_groups(train_groups, len(train)), number_groups(held_out_groups, len(held_out))
+    auc = jackknife(
+        float(wins.mean()),
+        _without_each_group(wins.mean(axis=1), owners[0]),
+        _without_each_group(wins.mean(axis=0), owners[1]),
+    )
+    if auc.interval is not None:
+        low, high = auc.interval
+        auc = replace(auc, interval=(max(low, 0.0), min(high, 1.0)))
+    patients = (
+        np.bincount(owner, weights=losses) / np.bincount(owner)
+        for owner, losses in zip(owners, (train, held_out), strict=True)
+    )
+    return MembershipAttack(auc, float(stats.mannwhitneyu(*patients, alternative="less").pvalue))
+
+
+def _without_each_group(values: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """Return the mean of values without each group in turn; empty for a single group."""
+    sums, counts = np.bincount(owner, weights=values), np.bincount(owner)
+    if len(sums) == 1:
+        return np.empty(0)
+    return (values.sum() - sums) / (len(values) - counts)
