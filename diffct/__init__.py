@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from diffct.imaging.volume import Volume, read_volume, write_volume
     from diffct.models import UNet3DModel
     from diffct.pipelines import (
+        ContrastTranslationPipeline,
         CT3DPipeline,
         CXRTextToImagePipeline,
         FlairToT1Pipeline,
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CT3DPipeline",
     "CXRTextToImagePipeline",
+    "ContrastTranslationPipeline",
     "FlairToT1Pipeline",
     "ModelMixin",
     "TextToImagePipeline",
@@ -47,6 +49,7 @@ __all__ = [
 _HOMES = {
     "CT3DPipeline": "diffct.pipelines",
     "CXRTextToImagePipeline": "diffct.pipelines",
+    "ContrastTranslationPipeline": "diffct.pipelines",
     "FlairToT1Pipeline": "diffct.pipelines",
     "TextToImagePipeline": "diffct.pipelines",
     "UNet3DModel": "diffct.models",

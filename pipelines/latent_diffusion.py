@@ -90,6 +90,19 @@ class LatentDiffusionPipeline(
         """Arguments of the attention processors in the running or last call."""
         return self._cross_attention_kwargs
 
+    def window(self) -> tuple[tuple[int, int] | None, int]:
+        """Return the training size (H, W) in pixels, None if unknown, and what sizes divide by."""
+        usual = self.unet.config.sample_size
+        if usual is not None:
+            height, width = (length * self.vae_scale_factor for length in self._latent_size())
+            usual = (height, width)
+        return usual, self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    def latent_shape(self, size: Sequence[int]) -> tuple[int, int, int]:
+        """Return the shape (C, h, w) of the noise of an image (H, W), of a size that fits."""
+        height, width = (length // self.vae_scale_factor for length in size)
+        return self.unet.config.in_channels, height, width
+
     def encode_prompt(
         self,
         prompt: str | Sequence[str] | None,

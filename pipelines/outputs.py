@@ -124,7 +124,7 @@ CXRTextToImagePipelineOutput = TextToImagePipelineOutput
 
 
 @dataclass
-class FlairToT1PipelineOutput(TextToImagePipelineOutput):
+class ContrastTranslationPipelineOutput(TextToImagePipelineOutput):
     """Translated images.
 
     Args:
@@ -136,3 +136,27 @@ class FlairToT1PipelineOutput(TextToImagePipelineOutput):
     """
 
     std: np.ndarray | torch.Tensor | None = None
+
+
+def mean_and_std(
+    images: torch.Tensor, num_samples: int, output_type: str
+) -> tuple[torch.Tensor, np.ndarray | torch.Tensor | None]:
+    """Return the mean of the samples of each image, and their standard deviation.
+
+    Args:
+        images: (images x num_samples, 1, H, W), the samples of an image one after the other.
+        num_samples: How many of each.
+        output_type: Of the images; decides on the form of the standard deviation.
+
+    Returns:
+        (images, 1, H, W), and `ContrastTranslationPipelineOutput.std`.
+    """
+    if num_samples == 1:
+        return images, None
+    samples = images.unflatten(0, (-1, num_samples))
+    mean, std = samples.mean(dim=1), samples.std(dim=1)
+    return mean, std if output_type == "pt" else std.permute(0, 2, 3, 1).cpu().numpy()
+
+
+FlairToT1PipelineOutput = ContrastTranslationPipelineOutput
+"""What a `FlairToT1Pipeline` returns."""

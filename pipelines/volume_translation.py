@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,20 +18,51 @@ from diffct.imaging.slices import cut_slice, put_slice, tissue_window
 from diffct.imaging.transforms import resample, resample_onto
 from diffct.imaging.volume import NIFTI_ENDINGS, Volume, reorient, write_volume
 from diffct.pipelines.coherent_noise import coherent_noise
-from diffct.pipelines.condition_volumes import (
+from diffct.pipelines.conditions.scans import (
     Scan,
     is_scan,
+    normalise,
     on_one_grid,
-    read_condition,
-    to_unit,
+    read_scan,
     warn_of_other_size,
 )
-from diffct.pipelines.outputs import SYNTHETIC
-
-if TYPE_CHECKING:
-    from diffct.pipelines.flair_to_t1 import FlairToT1Pipeline
+from diffct.pipelines.outputs import SYNTHETIC, ContrastTranslationPipelineOutput
 
 _SPACING_TOLERANCE = 0.05  # of the training spacing: heads differ by more
+
+
+class SliceTranslator(Protocol):
+    """What translates slices: a `ContrastTranslationPipeline`, of which this much is needed."""
+
+    config: Any
+    """With `plane` and `spacing_mm` of the slices."""
+
+    @property
+    def conditions(self) -> list[str]:
+        """Names of the condition images."""
+
+    def window(self) -> tuple[tuple[int, int] | None, int]:
+        """Return the training size (H, W), and what sizes divide by."""
+
+    def latent_shape(self, size: Sequence[int]) -> tuple[int, int, int]:
+        """Return the shape (C, h, w) of the noise of a slice (H, W)."""
+
+    def set_progress_bar_config(self, *, disable: bool) -> None:
+        """Show or hide the bar of each call."""
+
+    def __call__(
+        self,
+        image: Tensor,
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        controlnet_conditioning_scale: float | Sequence[float],
+        eta: float,
+        latents: Tensor,
+        generator: list[torch.Generator],
+        output_type: str,
+    ) -> ContrastTranslationPipelineOutput:
+        """Translate slices."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +120,7 @@ def translation_files(path: str | Path) -> list[Path]:
 
 @torch.no_grad()
 def translate_volume(
-    pipeline: "FlairToT1Pipeline",
+    pipeline: SliceTranslator,
     image: Scan | Mapping[str, Scan | None],
     *,
     out: str | Path | None = None,
@@ -119,7 +150,7 @@ def translate_volume(
         num_samples: How many samples; 2 and more give their mean and standard deviation.
         batch_size: Slices at once; the result does not depend on it.
         num_inference_steps: Denoising steps.
-        guidance_scale: How much to follow the prompt, see `FlairToT1Pipeline.__call__`.
+        guidance_scale: How much to follow the prompt, see the call.
         controlnet_conditioning_scale: Weight of the ControlNet, one or one for each.
         eta: η of DDIM, 0 to 1.
         seed: Seed of the first sample; number k has `seed + k`.
@@ -142,19 +173,19 @@ def translate_volume(
 
     # 1. read, on the grid of the first scan
     scans = _by_condition(image, pipeline.conditions)
-    raw = {name: read_condition(scan, name) for name, scan in scans.items()}
-    stored = {name: to_unit(raw[name], scan, name) for name, scan in scans.items()}
-    grids = on_one_grid(stored, pipeline.config.plane)
-    units = {name: _to_spacing(unit, pipeline.config.spacing_mm) for name, unit in grids.items()}
+    stored = {name: read_scan(scan, name) for name, scan in scans.items()}
+    normalised = {name: normalise(stored[name], scan, name) for name, scan in scans.items()}
+    grids = on_one_grid(normalised, pipeline.config.plane)
+    ready = {name: _to_spacing(grid, pipeline.config.spacing_mm) for name, grid in grids.items()}
 
     # 2. cut slices
-    first = next(iter(units.values()))
+    first = next(iter(ready.values()))
     usual, multiple = pipeline.window()
     warn_of_other_size(first, usual, pipeline.config.spacing_mm)
     size = _window_size(first.array, usual, multiple=multiple)
     start = tissue_window(first.array, size)
     indices = np.flatnonzero(foreground(first.array).any(axis=(1, 2))).tolist()
-    slices = _cut(units, pipeline.conditions, indices, start=start, size=size)
+    slices = _cut(ready, pipeline.conditions, indices, start=start, size=size)
 
     # 3. sample
     def translate(batch: range, noise: Tensor, step_seed: int) -> np.ndarray:
@@ -171,9 +202,8 @@ def translate_volume(
         )
         return output.images[..., 0]
 
-    channels, factor = pipeline.unet.config.in_channels, pipeline.vae_scale_factor
     noises = _noises(
-        (first.size[0], channels, size[0] // factor, size[1] // factor),
+        (first.size[0], *pipeline.latent_shape(size)),
         sigma_slices=coherence_mm / first.spacing_mm[0],
         seeds=range(seed, seed + num_samples),
     )
@@ -185,7 +215,7 @@ def translate_volume(
         )
 
     # 4. put back
-    grid, scan = next(iter(grids.values())), next(iter(raw.values()))
+    grid, scan = next(iter(grids.values())), next(iter(stored.values()))
     volumes = [_put_back(values, first, indices, start) for values in maps]
     translation = VolumeTranslation(*(_as_stored(volume, grid, scan) for volume in volumes))
     if out is not None:
@@ -220,10 +250,10 @@ def _to_spacing(volume: Volume, spacing_mm: Sequence[float] | None) -> Volume:
 
 
 def _window_size(
-    unit: np.ndarray, usual: tuple[int, int] | None, *, multiple: int
+    array: np.ndarray, usual: tuple[int, int] | None, *, multiple: int
 ) -> tuple[int, int]:
     """Return the training size (H, W), or the next multiple where the tissue is larger."""
-    tissue = foreground(unit)
+    tissue = foreground(array)
     sizes = []
     for axis, length in ((1, usual[0] if usual else 0), (2, usual[1] if usual else 0)):
         held = np.flatnonzero(tissue.any(axis=tuple({0, 1, 2} - {axis})))
@@ -233,7 +263,7 @@ def _window_size(
 
 
 def _cut(
-    units: Mapping[str, Volume],
+    scans: Mapping[str, Volume],
     conditions: Sequence[str],
     indices: Sequence[int],
     *,
@@ -243,8 +273,8 @@ def _cut(
     """Cut a window out of slices, (slices, conditions, H, W), 0 where a scan is missing."""
     slices = np.zeros((len(indices), len(conditions), *size), dtype=np.float32)
     for channel, name in enumerate(conditions):
-        for place, index in enumerate(indices if name in units else ()):
-            slices[place, channel] = cut_slice(units[name], index, start=start, size=size).array[0]
+        for place, index in enumerate(indices if name in scans else ()):
+            slices[place, channel] = cut_slice(scans[name], index, start=start, size=size).array[0]
     return torch.from_numpy(slices)
 
 
@@ -306,7 +336,7 @@ def _as_stored(volume: Volume, grid: Volume, stored: Volume) -> Volume:
 
 @contextmanager
 def _progress(
-    pipeline: "FlairToT1Pipeline", total: int
+    pipeline: SliceTranslator, total: int
 ) -> Iterator[Callable[[Sequence[range]], Iterator[range]]]:
     """Show one bar over all batches and samples, instead of the pipeline's own for each batch."""
     own = dict(getattr(pipeline, "_progress_bar_config", {}))

@@ -9,7 +9,7 @@ import pytest
 from diffct import FlairToT1Pipeline, Volume
 from diffct.imaging.image_folder import find_images
 from diffct.imaging.intensity import removed_background
-from diffct.pipelines.condition_volumes import read_condition
+from diffct.pipelines.conditions.scans import read_scan
 from tests.imaging.dicom_files import MR, write_series
 from tests.pipelines.tiny_flair import head_affine, make_flair_pipeline, write_head
 
@@ -110,7 +110,7 @@ def test_a_ct_and_another_part_of_the_body_are_translated_with_one_warning(
 def test_parts_of_the_body_with_an_ear_in_their_name_are_no_heads(tmp_path, caplog, part):
     series = write_series(tmp_path / "series", BodyPartExamined=part, **MR)
     with caplog.at_level(logging.WARNING, "diffct"):
-        read_condition(series, "FLAIR")
+        read_scan(series, "FLAIR")
     assert f"header says {part}" in caplog.text
 
 
@@ -118,7 +118,7 @@ def test_parts_of_the_body_with_an_ear_in_their_name_are_no_heads(tmp_path, capl
 def test_parts_of_the_head_are_heads(tmp_path, caplog, part):
     series = write_series(tmp_path / "series", BodyPartExamined=part, **MR)
     with caplog.at_level(logging.WARNING, "diffct"):
-        read_condition(series, "FLAIR")
+        read_scan(series, "FLAIR")
     assert caplog.text == ""
 
 

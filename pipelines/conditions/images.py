@@ -1,6 +1,6 @@
 """Condition images of whatever kind as tensors (images, channels, H, W) in [0, 1].
 
-Whatever is not there is 0, which is background.
+Missing conditions are filled with 0 (background).
 """
 
 import logging
@@ -14,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from diffct.pipelines.condition_volumes import Scan, is_scan, on_one_grid, read_unit
+from diffct.pipelines.conditions.scans import Scan, is_scan, on_one_grid, read_normalised
 
-ConditionImage = str | Path | np.ndarray | Tensor | Image.Image | Sequence[Any]
+ImageLike = str | Path | np.ndarray | Tensor | Image.Image | Sequence[Any]
+"""What a translation takes for an image; see `ContrastTranslationPipeline.__call__`."""
 
 _TOLERANCE = 1e-5  # of rounding
 _GRAY_BITS = {"1": 1, "L": 255, "I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I": 65535, "F": 1}
@@ -24,8 +25,8 @@ _GRAY_BITS = {"1": 1, "L": 255, "I;16": 65535, "I;16L": 65535, "I;16B": 65535, "
 logger = logging.getLogger(__name__)
 
 
-def read_conditions(
-    image: ConditionImage | Mapping[str, ConditionImage | None],
+def read_condition_images(
+    image: ImageLike | Mapping[str, ImageLike | None],
     *,
     channels: Sequence[int],
     conditions: Sequence[str],
@@ -37,7 +38,7 @@ def read_conditions(
     Args:
         image: For one ControlNet an image of its channels, or several; for more ControlNets a list
             with that of each, or a list of such lists, one for each image; or in any case a
-            dictionary from conditions to images. See `FlairToT1Pipeline.__call__`.
+            dictionary from conditions to images. See `ContrastTranslationPipeline.__call__`.
         channels: How many of each ControlNet.
         conditions: Names of all channels.
         plane: How scans are cut into slices.
@@ -88,7 +89,7 @@ def _groups(channels: Sequence[int], conditions: Sequence[str]) -> list[tuple[st
 
 
 def _by_condition(
-    image: ConditionImage, channels: Sequence[int], conditions: Sequence[str]
+    image: ImageLike, channels: Sequence[int], conditions: Sequence[str]
 ) -> dict[Any, Any]:
     """Return images by the name of their condition, or by the names of a ControlNet's channels."""
     images = [image]
@@ -123,8 +124,8 @@ def _slices(
                 " with a scan for each."
             )
     cut = {}
-    units = {name: read_unit(scan, name) for name, scan in scans.items()}
-    for name, volume in on_one_grid(units, plane).items():
+    normalised = {name: read_normalised(scan, name) for name, scan in scans.items()}
+    for name, volume in on_one_grid(normalised, plane).items():
         count = volume.size[0]
         indices = [count // 2] if slice_index is None else np.atleast_1d(slice_index).tolist()
         if not indices or any(i != int(i) or not 0 <= i < count for i in indices):
@@ -135,7 +136,7 @@ def _slices(
     return cut
 
 
-def _to_tensor(image: ConditionImage, channels: int, name: object) -> Tensor:
+def _to_tensor(image: ImageLike, channels: int, name: object) -> Tensor:
     """Return images of one kind as (images, channels, H, W), checked."""
     if _is_list(image):
         if not image:
@@ -215,13 +216,13 @@ def _stack(tensors: dict[Any, Tensor], conditions: Sequence[str]) -> Tensor:
     return stacked
 
 
-def padded_size(
-    size: Sequence[int], wanted: tuple[int | None, int | None], *, multiple: int, factor: int
-) -> tuple[int, int]:
-    """Return the size (H, W) that images are padded to.
+def pad_ends(
+    images: Tensor, wanted: tuple[int | None, int | None], *, multiple: int, factor: int
+) -> Tensor:
+    """Pad images with 0 at both ends to a size that the networks take; an odd pixel at the far end.
 
     Args:
-        size: Of the images.
+        images: (..., H, W).
         wanted: Height and width that were asked for; None for the next multiple.
         multiple: Pixels that the networks halve evenly down to their coarsest level.
         factor: Pixels per latent.
@@ -229,25 +230,20 @@ def padded_size(
     Raises:
         ValueError: What was asked for is smaller than the images, or no multiple of `factor`.
     """
-    padded = []
-    for name, length, asked in zip(("height", "width"), size, wanted, strict=True):
+    ends = []
+    for name, length, asked in zip(("height", "width"), images.shape[-2:], wanted, strict=True):
         if asked is not None and (asked < length or asked % factor):
             raise ValueError(
                 f"{name}={asked}: images are padded to it, so it must be a multiple of {factor},"
                 f" and {length} at least."
             )
-        padded.append(-(-length // multiple) * multiple if asked is None else asked)
-    return padded[0], padded[1]
-
-
-def pad_images(images: Tensor, size: Sequence[int]) -> Tensor:
-    """Pad images with 0 at both ends, (..., H, W) to `size`; an odd pixel at the far end."""
-    near = [(wanted - length) // 2 for wanted, length in zip(size, images.shape[-2:], strict=True)]
-    far = [w - n - m for w, n, m in zip(size, images.shape[-2:], near, strict=True)]
-    return pad(images, (near[1], far[1], near[0], far[0]))
+        added = (-(-length // multiple) * multiple if asked is None else asked) - length
+        ends.append((added // 2, added - added // 2))
+    rows, columns = ends
+    return pad(images, (*columns, *rows))
 
 
 def crop_images(images: Tensor, size: Sequence[int]) -> Tensor:
-    """Crop images back to `size`; the inverse of `pad_images`."""
+    """Crop images back to `size`; the inverse of `pad_ends`."""
     top, left = ((n - wanted) // 2 for n, wanted in zip(images.shape[-2:], size, strict=True))
     return images[..., top : top + size[0], left : left + size[1]]

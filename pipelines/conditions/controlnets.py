@@ -1,15 +1,25 @@
-"""ControlNets: whether they fit the other components, and how much each says at which step."""
+"""ControlNets: whether they fit the other components, and what each says at which step."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from diffusers import ControlNetModel, UNet2DConditionModel
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from diffusers.models import MultiControlNetModel
+from diffusers.utils import logging
 from diffusers.utils.torch_utils import is_compiled_module
 from torch import Tensor
 
+from diffct.models.fingerprint import is_base_unet
 from diffct.pipelines.checks import as_texts
+
+logger = logging.get_logger(__name__)
+
+ControlNets = (
+    ControlNetModel | list[ControlNetModel] | tuple[ControlNetModel] | MultiControlNetModel
+)
+"""What a pipeline takes: one ControlNet, or several, whose outputs are added up."""
 
 # What a ControlNet takes over from its UNet, and what its outputs are added to.
 _SHARED = (
@@ -34,14 +44,18 @@ def controlnets_of(controlnet: ControlNetModel | MultiControlNetModel) -> list[C
 
 
 def condition_channels(
-    conditions: Sequence[str] | Mapping[str, int] | None, nets: Sequence[ControlNetModel]
+    conditions: Sequence[str] | Mapping[str, int] | None,
+    nets: Sequence[ControlNetModel],
+    *,
+    only: str,
 ) -> dict[str, int]:
     """Return the channel of each condition, in their order.
 
     Args:
-        conditions: Names in the order of the channels, or what this returned; None for ["FLAIR"],
-            or for numbers if there are more channels.
+        conditions: Names in the order of the channels, or what this returned; None for `only`, or
+            for numbers if there are more channels.
         nets: The ControlNets, if they are there.
+        only: Name of a single condition that nobody named.
 
     Raises:
         ValueError: These are no different names.
@@ -51,7 +65,7 @@ def condition_channels(
     if conditions is None:
         channels = sum(net.config.conditioning_channels for net in nets)
         several = [f"condition {number}" for number in range(1, channels + 1)]
-        conditions = several if channels > 1 else ["FLAIR"]
+        conditions = several if channels > 1 else [only]
     names = [] if isinstance(conditions, str) else list(conditions)
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f'conditions={conditions!r}: give a list of names, e.g. ["FLAIR"].')
@@ -60,11 +74,22 @@ def condition_channels(
     return {name: channel for channel, name in enumerate(names)}
 
 
+def warn_of_other_base(nets: Sequence[ControlNetModel], unet: UNet2DConditionModel | None) -> None:
+    """Warn of each ControlNet that was trained on another network than the one it steers."""
+    for number, net in enumerate(nets if unet is not None else []):
+        if is_base_unet(net, unet) is False:
+            logger.warning(
+                "ControlNet %d was trained with another unet (or with this one before it was"
+                " tuned further): compare results before you rely on them.",
+                number,
+            )
+
+
 def check_controlnets(
     nets: Sequence[ControlNetModel],
     *,
     unet: UNet2DConditionModel | None,
-    vae_factor: int | None,
+    vae: AutoencoderKL | None,
     conditions: Sequence[str],
 ) -> None:
     """Raise a ValueError unless ControlNets fit the components that are there.
@@ -72,9 +97,10 @@ def check_controlnets(
     Args:
         nets: The ControlNets.
         unet: The network that they steer.
-        vae_factor: Pixels per latent of the autoencoder.
+        vae: The autoencoder.
         conditions: Names of the condition images, in the order of the ControlNets' channels.
     """
+    factor = None if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
     channels = sum(net.config.conditioning_channels for net in nets)
     if channels != len(conditions):
         raise ValueError(
@@ -88,12 +114,12 @@ def check_controlnets(
         if unet is not None:
             _check_unet(net, unet, name)
         stride = 2 ** (len(net.config.conditioning_embedding_out_channels) - 1)
-        if vae_factor is not None and stride != vae_factor:
+        if factor is not None and stride != factor:
             raise ValueError(
                 f"{name} shrinks condition images {stride} times"
                 f" (conditioning_embedding_out_channels"
                 f"={list(net.config.conditioning_embedding_out_channels)}), the autoencoder images"
-                f" {vae_factor} times. They must shrink alike."
+                f" {factor} times. They must shrink alike."
             )
 
 
@@ -175,6 +201,44 @@ def control_spans(
                 " fractions of the steps, 0 <= start <= end <= 1."
             )
     return spans
+
+
+def run_controlnets(
+    controlnet: ControlNetModel | MultiControlNetModel,
+    sample: Tensor,
+    timestep: Tensor,
+    *,
+    prompt_embeds: Tensor,
+    image: Tensor,
+    scales: Sequence[float],
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """Return what ControlNets say, as arguments of the network that they steer.
+
+    Args:
+        controlnet: The component.
+        sample: What the network gets, (results, channels, h, w).
+        timestep: t.
+        prompt_embeds: (results, tokens, width).
+        image: The condition images, (results, conditions, H, W).
+        scales: How much each ControlNet says.
+        dtype: Of the network.
+    """
+    nets = controlnets_of(controlnet)
+    images = list(image.split([net.config.conditioning_channels for net in nets], dim=1))
+    single = len(nets) == 1 and not isinstance(controlnet, MultiControlNetModel)
+    down, mid = controlnet(
+        sample.to(controlnet.dtype),
+        timestep,
+        encoder_hidden_states=prompt_embeds.to(controlnet.dtype),
+        controlnet_cond=images[0] if single else images,
+        conditioning_scale=scales[0] if single else scales,
+        return_dict=False,
+    )
+    return {
+        "down_block_additional_residuals": [part.to(dtype) for part in down],
+        "mid_block_additional_residual": mid.to(dtype),
+    }
 
 
 def results_per_image(num_images_per_prompt: int, num_samples: int, output_type: str) -> int:

@@ -33,7 +33,7 @@ def is_scan(image: object) -> bool:
     return isinstance(image, Scan)
 
 
-def read_unit(scan: Scan, name: str) -> Volume:
+def read_normalised(scan: Scan, name: str) -> Volume:
     """Read a scan and normalise it by the robust range of the whole volume.
 
     Args:
@@ -45,24 +45,24 @@ def read_unit(scan: Scan, name: str) -> Volume:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The scan is damaged, constant or holds NaN.
+        ValueError: The scan is damaged, constant, holds NaN or labels.
     """
-    return to_unit(read_condition(scan, name), scan, name)
+    return normalise(read_scan(scan, name), scan, name)
 
 
-def read_condition(scan: Scan, name: str) -> Volume:
+def read_scan(scan: Scan, name: str) -> Volume:
     """Read a scan, and warn if its header or its values say that it is no MR of a head.
 
     Args:
-        scan: As for `read_unit`.
-        name: As for `read_unit`.
+        scan: As for `read_normalised`.
+        name: As for `read_normalised`.
 
     Returns:
         The scan in its own intensities, its axes as they are stored.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The scan is damaged.
+        ValueError: The scan is damaged, or holds labels.
     """
     stored, doubts = scan, []
     if not isinstance(scan, Volume):
@@ -73,6 +73,8 @@ def read_condition(scan: Scan, name: str) -> Volume:
         part = source.body_part
         if part is not None and not _HEAD.search(part.replace("_", " ")):
             doubts.append(f"its header says {part}")
+    if stored.unit == "labels":
+        raise ValueError(f"{name} holds labels; give the scan itself.")
     air = np.count_nonzero(stored.array < _AIR_BELOW_HU) / stored.array.size
     if air >= _LEAST_AIR:
         doubts.append(f"{air:.0%} of its values lie below {_AIR_BELOW_HU:g}, as air in CT does")
@@ -87,30 +89,30 @@ def read_condition(scan: Scan, name: str) -> Volume:
     return stored
 
 
-def to_unit(volume: Volume, scan: Scan, name: str) -> Volume:
-    """Normalise a scan by the robust range of the whole volume; see `read_unit`."""
+def normalise(volume: Volume, scan: Scan, name: str) -> Volume:
+    """Normalise a scan by the robust range of the whole volume; see `read_normalised`."""
     intensities = robust_range(volume.array, name if isinstance(scan, Volume) else scan)
     return replace(volume, array=to_unit_range(volume.array, intensities), unit="[0, 1]")
 
 
 def warn_of_other_size(
-    unit: Volume, size: Sequence[int] | None, spacing_mm: Sequence[float] | None
+    scan: Volume, size: Sequence[int] | None, spacing_mm: Sequence[float] | None
 ) -> None:
     """Warn if the tissue of a scan is much larger or smaller than the slices of the training.
 
     Args:
-        unit: A scan in [0, 1], turned to the plane.
+        scan: In [0, 1], turned to the plane.
         size: Rows and columns of the training; None if it is not known.
         spacing_mm: Between rows and columns of the training; None if it is not known.
     """
     if size is None or spacing_mm is None:
         return
     trained = np.multiply(size, spacing_mm)
-    shown = foreground(unit.array).any(axis=0)
+    shown = foreground(scan.array).any(axis=0)
     if not shown.any():
         return
     held = [np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0)]
-    extent = np.array([places[-1] - places[0] + 1 for places in held]) * unit.spacing_mm[1:]
+    extent = np.array([places[-1] - places[0] + 1 for places in held]) * scan.spacing_mm[1:]
     larger = (extent / trained).max()
     if larger > _MOST_TIMES_LARGER or larger < 1 / _MOST_TIMES_SMALLER:
         logger.warning(
@@ -121,19 +123,19 @@ def warn_of_other_size(
         )
 
 
-def on_one_grid(units: Mapping[str, Volume], plane: str) -> dict[str, Volume]:
+def on_one_grid(scans: Mapping[str, Volume], plane: str) -> dict[str, Volume]:
     """Turn scans to a plane, and resample them onto the grid of the first one where they differ.
 
     Args:
-        units: Scans by the names of their conditions.
+        scans: By the names of their conditions.
         plane: "axial", "coronal" or "sagittal".
 
     Returns:
         The scans, (slices, rows, columns), in their order.
     """
     volumes: dict[str, Volume] = {}
-    for name, unit in units.items():
-        volume = turn_to_plane(unit, plane)
+    for name, scan in scans.items():
+        volume = turn_to_plane(scan, plane)
         first = next(iter(volumes.values()), volume)
         if volume.size != first.size or not np.allclose(volume.affine, first.affine, atol=1e-4):
             volume = resample_onto(volume, first)
