@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -42,8 +43,7 @@ from diffct.training.steps import Batch
 class ContrastTranslationPipeline(LatentDiffusionPipeline):
     """Translate images of one contrast into another: slices by a call, scans by `translate_volume`.
 
-    It speaks the vocabulary of diffusers' `StableDiffusionControlNetPipeline`, which takes the
-    same components.
+    Components and arguments are those of diffusers' `StableDiffusionControlNetPipeline`.
 
     Args:
         vae: The autoencoder; one that decodes to colours is averaged to gray.
@@ -67,15 +67,19 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
 
     Source:
         Zhang et al. 2023, "Adding Conditional Control to Text-to-Image Diffusion Models".
+
+    Example:
+        >>> import diffct
+        >>> pipeline = diffct.load_pipeline("outputs/brain/controlnet/pipeline")
+        >>> isinstance(pipeline, diffct.ContrastTranslationPipeline), pipeline.conditions
+        (True, ['FLAIR'])
     """
 
     modality = "slice"
     guided_by = "image"
     card_task = "image-to-image"
-    usual_prompt: ClassVar[str] = ""
-    """The prompt of a pipeline that was given none."""
-    usual_condition: ClassVar[str] = "condition"
-    """The name of its only condition, if it was given none."""
+    usual_prompt: ClassVar[str] = ""  # of a pipeline that was given none
+    usual_condition: ClassVar[str] = "condition"  # likewise, if it has a single one
     # Lists, since diffusers adds lists to them.
     _callback_tensor_inputs: ClassVar[list[str]] = [
         *LatentDiffusionPipeline._callback_tensor_inputs,
@@ -175,9 +179,8 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
             num_inference_steps: Denoising steps.
             timesteps: Instead, the timesteps, falling; for schedulers that take them.
             sigmas: Instead, the noise levels, falling to 0; for schedulers that take them.
-            guidance_scale: How much to follow the prompt; 1 or less is without guidance. The
-                published model was sampled at 7; where all slices were learnt with one prompt,
-                there is little to follow, and guidance doubles the time.
+            guidance_scale: How much to follow the prompt; 1 or less is without guidance. Where all
+                slices were learnt with one prompt, guidance adds little and doubles the time.
             num_images_per_prompt: Results for each image; they come one after the other.
             num_samples: 2 and more return the mean and standard deviation of that many results.
             eta: η of DDIM, 0 to 1; for schedulers that have it.
@@ -385,16 +388,13 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
         image = state["image"]
         if self.do_classifier_free_guidance:
             image = torch.cat([image] * 2)
-
-        def control(inputs: Tensor) -> dict[str, Any]:
-            return run_controlnets(
-                self.controlnet,
-                inputs,
-                timestep,
-                prompt_embeds=state["prompt_embeds"],
-                image=image,
-                scales=scales,
-                dtype=self.unet.dtype,
-            )
-
+        control = partial(
+            run_controlnets,
+            self.controlnet,
+            timestep=timestep,
+            prompt_embeds=state["prompt_embeds"],
+            image=image,
+            scales=scales,
+            dtype=self.unet.dtype,
+        )
         return self._guide(timestep, state, control)
