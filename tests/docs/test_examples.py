@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import diffct
+from diffct.privacy import audit
 from tests.docs import workplace
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,10 @@ def test_the_example_of_a_public_name_runs(place, name):
     run_example(getattr(diffct, name), name)
 
 
+def test_the_example_of_the_privacy_audit_runs():
+    run_example(audit, "audit")
+
+
 def run_example(documented: object, name: str) -> None:
     """Run the example in a docstring."""
     text = documented.__doc__
@@ -52,6 +57,7 @@ def run_example(documented: object, name: str) -> None:
     assert result.failed == 0, "".join(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_the_python_of_a_page_runs(place, page):
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
