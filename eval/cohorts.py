@@ -4,28 +4,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from diffusers import DiffusionPipeline
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffct.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from diffct.data.patients import patient_in_path
-from diffct.data.volumes import CTDataConfig, CTDataset, prepare_cohort
+from diffct.data.volumes import CTDataConfig
 from diffct.eval.image_sets import (
     ImageSet,
     check_comparable,
     images_of_folder,
     pictures_of_manifest,
     volumes_of_folder,
+    volumes_of_manifest,
 )
-from diffct.eval.run_folder import CONFIG, SPLIT, locate, read_settings
+from diffct.eval.run_folder import (
+    CONFIG,
+    cache_of_run,
+    ct_settings,
+    manifest_of_run,
+    read_settings,
+)
 from diffct.eval.same_images import same_images
 from diffct.eval.screening import Cut, screen
 from diffct.imaging.dicom import patient_key
-from diffct.imaging.transforms import to_hounsfield
+from diffct.imaging.image_folder import VOLUME_ENDINGS, find_images
+from diffct.imaging.volume import read_volume
 from diffct.pipelines import CT3DPipeline
 
-_WORKERS = 2
 _WINDOW_HU = (-1000.0, 1000.0)
 
 
@@ -53,6 +59,7 @@ def load_cohort(
     window_hu: Sequence[float] | None = None,
     patient_pattern: str | None = None,
     cut: Cut | None = None,
+    source: Path | None = None,
     cache_dir: Path,
 ) -> Cohort:
     """Read the images that a pipeline is measured against, and look at each of them.
@@ -68,6 +75,8 @@ def load_cohort(
         patient_pattern: Finds the patient in each path of folders of images; None for DICOM's
             PatientID, and for a patient of its own for each other image.
         cut: What pictures are cut to; None for what the run in `data` cut, or for nothing.
+        source: The folder of the pipeline or of the samples, which says how scans of a manifest are
+            prepared: as by the run beside it, or else to the size and spacing of what it makes.
         cache_dir: Where prepared scans are kept if the run's own are gone.
 
     Raises:
@@ -81,22 +90,27 @@ def load_cohort(
             " training run, or a folder of held-out images."
         )
     settings = read_settings(data) if data.is_dir() else None
-    plain = settings is None and not data.is_file() and not (data / MANIFEST_NAME).is_file()
-    of_ct = settings is not None and (data / SPLIT).is_file()
-    for_folders = {"train": train, "patient_pattern": patient_pattern, "window_hu": window_hu}
-    if plain:
+    for_folders = {"train": train, "patient_pattern": patient_pattern}
+    if settings is None and not data.is_file() and not (data / MANIFEST_NAME).is_file():
         _refuse_idle({"split": split}, f"{data} is a folder of images, without splits")
         cohort = _folders(data, train, pipeline, window_hu, patient_pattern)
-    elif of_ct:
-        _refuse_idle(
-            {**for_folders, "split": split}, f"{data}, a run, knows its patients and split"
-        )
-        return _ct_cohort(data, settings, cache_dir)  # looked at when it was prepared
     else:
         _refuse_idle(for_folders, f"{data} knows its patients and splits")
-        manifest, size = _manifest(data, settings)
+        if settings is None:
+            manifest = read_manifest(data)
+        else:
+            cache_dir = cache_of_run(data, settings, cache_dir)
+            manifest = manifest_of_run(data, settings, cache_dir=cache_dir)
+        trained = ct_settings(settings)
+        if trained is not None:
+            idle = {"window_hu": window_hu} | ({} if trained.manifest else {"split": split})
+            _refuse_idle(idle, f"{data}, a run of CT, knows it")
+        if trained is not None or _holds_volumes(manifest):
+            config = trained or _grid(pipeline, source, window_hu)
+            return _volumes(manifest, split, config, cache_dir)  # looked at when prepared
+        _refuse_idle({"window_hu": window_hu}, f"{data} holds no CT")
         cohort = _splits(manifest, split)
-        cut = cut or (None if size is None else Cut(size))
+        cut = cut or _cut_of_run(settings)
     held_out = screen(cohort.held_out, cut=cut)
     seen = None if cohort.train is None else screen(cohort.train, cut=cut)
     if train is not None and seen is not None:
@@ -112,33 +126,85 @@ def _refuse_idle(options: dict[str, object | None], reason: str) -> None:
             raise ValueError(f"--{option} has no meaning here: {reason}.")
 
 
-def _manifest(data: Path, settings: DictConfig | None) -> tuple[Manifest, tuple[int, int] | None]:
-    """Read a manifest, or that of a training run with the size that it cut."""
+def _cut_of_run(settings: DictConfig | None) -> Cut | None:
+    """Return what a training run cut its pictures to."""
     if settings is None:
-        return read_manifest(data), None
-    if "manifest" not in settings.data:
-        raise ValueError(
-            f"{data}: has no {SPLIT}, so this run of CT has not begun to train. Give the output_dir"
-            " of one that has."
-        )
-    named = settings.data.manifest
-    folder = data / "phantoms" if named is None else locate(named, data, settings)
+        return None
     height, width = settings.data.size
-    return read_manifest(folder), (int(height), int(width))
+    return Cut((int(height), int(width)))
+
+
+def _holds_volumes(manifest: Manifest) -> bool:
+    """Say whether the images of a manifest are volumes, by the first of them."""
+    first = manifest.path(manifest.rows[0])
+    return first.is_dir() or first.name.lower().endswith(VOLUME_ENDINGS)
 
 
 def _splits(manifest: Manifest, split: str | None) -> Cohort:
-    """Take training and held-out images of a manifest."""
-    split = split or ("test" if manifest.split("test") else "validation")
+    """Take training and held-out pictures of a manifest."""
+    split = _held_out_split(manifest, split)
+    return Cohort(
+        pictures_of_manifest(manifest, "train", title="training")
+        if manifest.split("train")
+        else None,
+        pictures_of_manifest(manifest, split, title="held-out"),
+        synthetic=_synthetic(manifest, split),
+    )
+
+
+def _volumes(
+    manifest: Manifest, split: str | None, config: CTDataConfig, cache_dir: Path
+) -> Cohort:
+    """Take training and held-out scans of a manifest as the network sees them."""
+    split = _held_out_split(manifest, split)
+    how = {"config": config, "cache_dir": cache_dir}
+    held_out = volumes_of_manifest(manifest, split, title="held-out", **how)
+    train = None
+    if manifest.split("train"):
+        train = volumes_of_manifest(manifest, "train", title="training", **how)
+        held_out = replace(held_out, spacing_mm=train.spacing_mm)  # as the pipeline states it
+    return Cohort(train, held_out, synthetic=_synthetic(manifest, split))
+
+
+def _grid(
+    pipeline: DiffusionPipeline | None, source: Path | None, window_hu: Sequence[float] | None
+) -> CTDataConfig:
+    """Say how scans are prepared: as training did, or else to what is made of them."""
+    beside = read_settings(source.parent) if source is not None and source.is_dir() else None
+    trained = ct_settings(beside)
+    if trained is not None:
+        return trained
+    if pipeline is not None:
+        made = pipeline.config
+        size, spacing_mm, usual = made.get("size"), made.get("spacing_mm"), made.get("window_hu")
+    elif source is not None:
+        first = read_volume(find_images(source, kind="volumes", empty=True).images[0])
+        size, spacing_mm, usual = first.size, first.spacing_mm, None
+    else:
+        size = spacing_mm = usual = None
+    if size is None:
+        raise ValueError(
+            "Nothing says to which size and spacing the scans of the manifest are brought: measure"
+            " a pipeline of CT, or volumes."
+        )
+    return CTDataConfig(
+        size=[int(n) for n in size],
+        spacing_mm=None if spacing_mm is None else [float(mm) for mm in spacing_mm],
+        window_hu=[float(hu) for hu in window_hu or usual or _WINDOW_HU],
+    )
+
+
+def _held_out_split(manifest: Manifest, split: str | None) -> str:
+    """Return the split that is held out: what was asked for, the test, or the validation."""
     if split == "train":
         raise ValueError("Training images are not held out: choose validation or test.")
-    seen = manifest.split("train")
-    rows = [*seen, *manifest.split(split)]
-    return Cohort(
-        pictures_of_manifest(manifest, "train", title="training") if seen else None,
-        pictures_of_manifest(manifest, split, title="held-out"),
-        synthetic=all(bool(row.facts.get("synthetic")) for row in rows),
-    )
+    return split or ("test" if manifest.split("test") else "validation")
+
+
+def _synthetic(manifest: Manifest, split: str) -> bool:
+    """Say whether all images that are used are known to be phantoms."""
+    rows = [*manifest.split("train"), *manifest.split(split)]
+    return all(bool(row.facts.get("synthetic")) for row in rows)
 
 
 def _folders(
@@ -166,7 +232,7 @@ def _folders(
             if not volumes or train is not None:
                 raise
             raise ValueError(
-                f"{folder}: is no training run of CT (it has no {CONFIG} and {SPLIT}), and no"
+                f"{folder}: is no training run of CT (it has no {CONFIG}), and no"
                 f" folder of held-out scans: {error}"
             ) from error
         sets[title] = replace(images, patients=_patients(images, folder, patient_pattern))
@@ -218,60 +284,3 @@ def _check_no_copies(train: ImageSet, held_out: ImageSet) -> None:
             f"{path}: {what}; {len(leaks)} of {len(held_out)} held-out images are, so they are not"
             " held out. Remove them from --data."
         )
-
-
-def _ct_cohort(run: Path, settings: DictConfig, cache_dir: Path) -> Cohort:
-    """Read the scans of a training run as the network saw them, without augmentation."""
-    stored = OmegaConf.merge(OmegaConf.structured(CTDataConfig), settings.data)
-    config: CTDataConfig = OmegaConf.to_object(stored)
-    synthetic = config.folder is None
-    folder = run / "phantoms" / "images" if synthetic else locate(config.folder, run, settings)
-    try:
-        own = run / "cache" if config.cache_dir is None else locate(config.cache_dir, run, settings)
-    except FileNotFoundError:
-        own = cache_dir  # prepared again
-    cohort = prepare_cohort(
-        replace(config, split_file=str(run / SPLIT)),
-        folder=folder,
-        cache_dir=own if own.is_dir() else cache_dir,
-        workers=_WORKERS,
-        seed=0,
-    )
-    spacing_mm = cohort.describe()["median_spacing_mm"]  # as the pipeline states it
-    train, held_out = (
-        _volumes(part.files, config, [cohort.patients[key] for key in keys], title, spacing_mm)
-        for part, keys, title in (
-            (cohort.train, cohort.split.train, "training"),
-            (cohort.validation, cohort.split.validation, "held-out"),
-        )
-    )
-    return Cohort(train, held_out, synthetic)
-
-
-def _volumes(
-    files: list[Path],
-    config: CTDataConfig,
-    patients: list[str],
-    title: str,
-    spacing_mm: Sequence[float],
-) -> ImageSet:
-    """Make a set of prepared scans, cut around the centre."""
-    window = (float(config.window_hu[0]), float(config.window_hu[1]))
-
-    def read(path: Path) -> np.ndarray:
-        item = CTDataset([path], config, training=False, seed=0)[0]
-        return to_hounsfield(item["image"][0].numpy(), window)
-
-    return ImageSet(
-        title,
-        tuple(files),
-        tuple(patients),
-        read,
-        unit="HU",
-        preparation=(
-            f"clipped to {window[0]:g} ... {window[1]:g} HU, {config.fit} to"
-            f" {'x'.join(map(str, config.size))} voxels"
-        ),
-        window_hu=window,
-        spacing_mm=tuple(spacing_mm),
-    )

@@ -16,6 +16,8 @@ from tqdm.auto import tqdm
 
 from diffct.data.images import cut_centre
 from diffct.data.manifest import Manifest, ManifestRow
+from diffct.data.volume_cache import prepare_scans
+from diffct.data.volumes import CTDataConfig, CTDataset, median_spacing_mm
 from diffct.imaging.image_folder import FoundImages, find_images
 from diffct.imaging.radiograph import read_radiograph
 from diffct.imaging.transforms import to_hounsfield, to_model_range
@@ -26,6 +28,7 @@ SAMPLES = "samples"
 """Title of the images under test: they are judged, where real images are checked."""
 
 _LOSSY = (".jpg", ".jpeg")
+_WORKERS = 2  # scans prepared at the same time
 
 
 @dataclass(frozen=True)
@@ -237,12 +240,56 @@ def pictures_of_manifest(manifest: Manifest, split: str, *, title: str) -> Image
     Raises:
         ValueError: The split has none.
     """
-    rows = manifest.split(split)
-    if not rows:
-        raise ValueError(f"No row of the manifest has the split {split!r}.")
+    rows = _rows(manifest, split)
     files = tuple(manifest.path(row) for row in rows)
     patients = tuple(row.patient for row in rows)
     return ImageSet(title, files, patients, _read_picture, manifest=manifest, rows=tuple(rows))
+
+
+def volumes_of_manifest(
+    manifest: Manifest, split: str, *, title: str, config: CTDataConfig, cache_dir: Path
+) -> ImageSet:
+    """Take the CT scans of one split of a manifest as a network sees them, without augmentation.
+
+    Args:
+        manifest: The scans.
+        split: Which of them.
+        title: What they are.
+        config: The size, spacing and window that they are brought to.
+        cache_dir: Where the prepared scans are kept.
+
+    Raises:
+        ValueError: The split has no scan, or scans cannot be used.
+    """
+    rows = _rows(manifest, split)
+    files = prepare_scans(
+        [manifest.path(row) for row in rows],
+        config,
+        cache_dir,
+        workers=_WORKERS,
+        show_progress=True,
+    )
+    low, high = (float(bound) for bound in config.window_hu)
+
+    def read(path: Path) -> np.ndarray:
+        item = CTDataset([path], config, training=False, seed=0)[0]
+        return to_hounsfield(item["image"][0].numpy(), (low, high))
+
+    return ImageSet(
+        title,
+        tuple(files),
+        tuple(row.patient for row in rows),
+        read,
+        unit="HU",
+        preparation=(
+            f"clipped to {low:g} ... {high:g} HU, {config.fit} to"
+            f" {'x'.join(map(str, config.size))} voxels"
+        ),
+        window_hu=(low, high),
+        spacing_mm=tuple(median_spacing_mm(files)),
+        manifest=manifest,
+        rows=tuple(rows),
+    )
 
 
 def volumes_of_folder(
@@ -262,6 +309,14 @@ def volumes_of_folder(
     """
     found = find_images(folder, kind="volumes", empty=title == SAMPLES)
     return _volumes(found, title, window_hu=window_hu, spacing_mm=spacing_mm)
+
+
+def _rows(manifest: Manifest, split: str) -> list[ManifestRow]:
+    """Return the rows of a split, which must have some."""
+    rows = manifest.split(split)
+    if not rows:
+        raise ValueError(f"No row of the manifest has the split {split!r}.")
+    return rows
 
 
 def _pictures(found: FoundImages, title: str) -> ImageSet:

@@ -170,6 +170,7 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
         window_hu=options.window_hu,
         patient_pattern=options.patient_pattern,
         cut=Cut(tuple(options.size)) if options.size else _usual_cut(folder, pipeline),
+        source=folder,
         cache_dir=options.out / "cache",
     )
     if cohort.held_out.unit == "HU" and options.size:

@@ -1,13 +1,18 @@
-"""A training run's folder: its settings, and the files that they name."""
+"""A training run's folder: its settings, the files that they name, and what it was trained on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from diffct.config import expand_path
+from diffct.data.manifest import Manifest, read_manifest
+from diffct.data.volume_folder import EARLIER_SPLIT, RUN_SCANS, divide_folder
+from diffct.data.volumes import CTDataConfig
 
 CONFIG = "config.yaml"
-SPLIT = "split.json"
+WORKERS = 2
+"""Scans prepared at the same time."""
 
 
 def read_settings(run: Path) -> DictConfig | None:
@@ -17,6 +22,56 @@ def read_settings(run: Path) -> DictConfig | None:
         return None
     settings = OmegaConf.load(path)
     return settings if isinstance(settings, DictConfig) and "data" in settings else None
+
+
+def ct_settings(settings: DictConfig | None) -> CTDataConfig | None:
+    """Return how a run prepared its CT scans; None for runs of other systems."""
+    if settings is None or "window_hu" not in settings.data:
+        return None
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(CTDataConfig), settings.data))
+
+
+def cache_of_run(run: Path, settings: DictConfig, otherwise: Path) -> Path:
+    """Return where a run of CT keeps its prepared scans, or another folder if that is gone."""
+    named = settings.data.get("cache_dir")
+    try:
+        own = run / "cache" if named is None else locate(named, run, settings)
+    except FileNotFoundError:
+        return otherwise  # prepared again
+    return own if own.is_dir() else otherwise
+
+
+def manifest_of_run(run: Path, settings: DictConfig, *, cache_dir: Path) -> Manifest:
+    """Read what a run was trained on, and what it held out.
+
+    Args:
+        run: Its folder.
+        settings: What `read_settings` returned.
+        cache_dir: Where scans are prepared of a run of CT that kept no manifest.
+
+    Raises:
+        FileNotFoundError: The data are gone.
+        ValueError: The run has not begun to train.
+    """
+    named, config = settings.data.get("manifest"), ct_settings(settings)
+    if named is not None:
+        return read_manifest(locate(named, run, settings))
+    if config is None:
+        return read_manifest(run / "phantoms")
+    synthetic = config.folder is None
+    folder = run / "phantoms" / "images" if synthetic else locate(config.folder, run, settings)
+    if (run / RUN_SCANS).is_file():
+        return read_manifest(run / RUN_SCANS, folder=folder)
+    if not (run / EARLIER_SPLIT).is_file():
+        raise ValueError(
+            f"{run}: has no {RUN_SCANS}, so this run of CT has not begun to train. Give the"
+            " output_dir of one that has."
+        )
+    config = replace(config, split_file=str(run / EARLIER_SPLIT))
+    manifest, _ = divide_folder(
+        folder, config, cache_dir=cache_dir, workers=WORKERS, seed=0, synthetic=synthetic
+    )
+    return manifest
 
 
 def locate(named: str, run: Path, settings: DictConfig) -> Path:

@@ -173,6 +173,7 @@ def test_every_path_of_a_schema_is_known_as_one():
         assert {"output_dir"} < set(paths_of(schema))
     assert set(paths_of(CT3DConfig)) == {
         "output_dir",
+        "data.manifest",
         "data.folder",
         "data.split_file",
         "data.cache_dir",

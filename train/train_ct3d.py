@@ -13,25 +13,21 @@ Another experiment: --config train/configs/ct3d_thesis.yaml. After a crash, the 
 
 import diffct  # isort: skip - before torch: it tells how threads wait
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
 from diffct.atomic import atomic_folder
 from diffct.config import PATH, read_command_line, within
-from diffct.cores import count_cores
-from diffct.data.splits import save_split
-from diffct.data.volumes import CTCohort, CTDataConfig, prepare_cohort
+from diffct.data.volumes import CTDataConfig, TrainingVolumes
 from diffct.figures.montage import save_montage
 from diffct.hub import load_pipeline
 from diffct.models import UNet3DModel
-from diffct.phantoms.pelvis.cohort import write_pelvis_cohort
+from diffct.phantoms.bootstrap import load_run_volumes
 from diffct.pipelines import CT3DPipeline
 from diffct.pipelines.scheduler_check import make_scheduler, replace_scheduler
 from diffct.sections import check_arguments, section_named
@@ -54,8 +50,6 @@ from diffct.training.summary import Split, announce
 from diffct.training.validation import make_validation
 
 CONFIGS = Path(__file__).parent / "configs"
-PHANTOM_FIELD_MM = (128.0, 384.0, 416.0)
-"""What phantoms show when no spacing is asked for: a pelvis with its table."""
 
 
 @dataclass
@@ -166,7 +160,7 @@ def make_events(
     config: CT3DConfig,
     *,
     accelerator: Accelerator,
-    cohort: CTCohort,
+    cohort: TrainingVolumes,
     denoising: Denoising,
     step: GradientStep,
     progress: Progress,
@@ -229,55 +223,24 @@ def make_unet(config: CT3DConfig) -> UNet3DModel:
     return unet
 
 
-def load_cohort(config: CT3DConfig, accelerator: Accelerator) -> CTCohort:
-    """Read the scans, or write and read the phantom cohort if no folder is named."""
-    output, data = Path(config.output_dir), config.data
-    # The main process reads and caches, the others then find the cache.
+def load_cohort(config: CT3DConfig, accelerator: Accelerator) -> TrainingVolumes:
+    """Load the scans; the main process prepares them, and the others then find them prepared."""
+    output, main = Path(config.output_dir), accelerator.is_main_process
     with accelerator.main_process_first():
-        folder = data.folder
-        if folder is None:
-            accelerator.print("No data.folder given: training on SYNTHETIC pelvis phantoms.")
-            folder = output / "phantoms"
-            if accelerator.is_main_process:
-                write_pelvis_cohort(
-                    folder,
-                    num_scans=data.phantom_scans,
-                    seed=config.seed,
-                    size=data.size,
-                    spacing_mm=data.spacing_mm or np.divide(PHANTOM_FIELD_MM, data.size).tolist(),
-                )
-            folder = folder / "images"
-        # Once made, the run's own split is the one that a resumed run uses.
-        split_file = output / "split.json"
-        if split_file.exists():
-            data = dataclasses.replace(data, split_file=str(split_file))
-        cohort = prepare_cohort(
-            data,
-            folder=Path(folder),
-            cache_dir=Path(data.cache_dir or output / "cache"),
-            workers=min(4, count_cores()),
-            seed=config.seed,
-            show_progress=accelerator.is_main_process,
-        )
-        if accelerator.is_main_process:
-            save_split(cohort.split, split_file)
-    return cohort
+        return load_run_volumes(config.data, output=output, seed=config.seed, main=main)
 
 
-def count_scans(cohort: CTCohort) -> list[Split]:
+def count_scans(cohort: TrainingVolumes) -> list[Split]:
     """Count scans and patients of both sides."""
-    counts = cohort.describe()
-    return [
-        Split(side, counts[f"{side}_scans"], counts[f"{side}_patients"])
-        for side in ("train", "validation")
-    ]
+    sides = ("train", "validation")
+    return [Split.count(side, cohort.manifest.split(side)) for side in sides]
 
 
 def training_facts(
-    config: CT3DConfig, cohort: CTCohort, history: Sequence[dict[str, float]]
+    config: CT3DConfig, cohort: TrainingVolumes, history: Sequence[dict[str, float]]
 ) -> dict[str, Any]:
     """Collect what the model card says about this run; no identifiers."""
-    synthetic = config.data.folder is None
+    synthetic = cohort.synthetic
     return run_facts(config, history) | {
         "data": "synthetic pelvis CT phantoms" if synthetic else "CT scans of the publisher",
         "synthetic": synthetic,

@@ -76,11 +76,14 @@ class Manifest:
         return self.folder / row.image
 
 
-def read_manifest(path: str | Path, *, check_files: bool = True) -> Manifest:
+def read_manifest(
+    path: str | Path, *, folder: str | Path | None = None, check_files: bool = True
+) -> Manifest:
     """Read and check a manifest.
 
     Args:
         path: The file, or the folder that holds `manifest.jsonl`.
+        folder: What the image paths are relative to; None for the folder of the file.
         check_files: Whether every image must be there.
 
     Returns:
@@ -102,9 +105,9 @@ def read_manifest(path: str | Path, *, check_files: bool = True) -> Manifest:
         if line.strip():
             numbered[number] = _parse(line, f"{path}, line {number}")
     _check(numbered, path)
-    manifest = Manifest(path.parent, tuple(numbered.values()))
+    manifest = Manifest(Path(folder or path.parent), tuple(numbered.values()))
     if check_files:
-        absent = [n for n, row in numbered.items() if not manifest.path(row).is_file()]
+        absent = [n for n, row in numbered.items() if not manifest.path(row).exists()]
         if absent:
             raise FileNotFoundError(
                 f"{path}: {len(absent)} of {len(numbered)} images are not there "
@@ -127,7 +130,9 @@ def write_manifest(rows: Iterable[ManifestRow], path: str | Path) -> None:
     path = Path(path)
     numbered = dict(enumerate(rows, 1))
     _check(numbered, path)
-    with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
+    # What no UTF-8 holds, such as file names in another encoding, is written as JSON's \udcff.
+    how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+    with atomic_file(path) as partial, partial.open("w", **how) as stream:
         for row in numbered.values():
             stream.write(json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n")
 

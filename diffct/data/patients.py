@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from diffct.imaging import dicom
+from diffct.imaging.missing_values import is_missing
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -14,10 +15,8 @@ _NAMED_AT_MOST = 3
 # A few scans of one person are a course of treatment; most scans of a folder are not.
 _SUSPICIOUS_SCANS = 3
 _SUSPICIOUS_SHARE = 0.5
-_NAME_BY_PATH = (
-    'If they are of different people, name these by the paths, e.g. "data.patient_pattern=^([^/]+)"'
-    " where each has a folder."
-)
+PATTERN_SETTING = "data.patient_pattern"
+"""What training calls the pattern that names patients by their paths."""
 
 
 def patient_in_path(key: str, path: Path, pattern: str, *, setting: str) -> str:
@@ -44,13 +43,16 @@ def patient_in_path(key: str, path: Path, pattern: str, *, setting: str) -> str:
     return match[1]
 
 
-def name_patients(scans: Mapping[str, Path], pattern: str | None) -> dict[str, str]:
+def name_patients(
+    scans: Mapping[str, Path], pattern: str | None, *, setting: str = PATTERN_SETTING
+) -> dict[str, str]:
     """Name the patient of each scan.
 
     Args:
         scans: Paths by key; a key is the path relative to the data folder.
         pattern: Regular expression with one group, searched in the keys; None for the DICOM
             PatientID, hashed, or for a patient of its own for each file without one.
+        setting: What the user calls the pattern, for messages.
 
     Returns:
         The patient of each key, the key itself for a scan that does not name its patient.
@@ -59,11 +61,13 @@ def name_patients(scans: Mapping[str, Path], pattern: str | None) -> dict[str, s
         ValueError: The pattern finds no patient in a path.
     """
     if pattern is None:
-        return {key: dicom.patient_key(path) or key for key, path in scans.items()}
-    return {
-        key: patient_in_path(key, path, pattern, setting="data.patient_pattern")
-        for key, path in scans.items()
-    }
+        names = {key: dicom.patient_key(path) or key for key, path in scans.items()}
+    else:
+        names = {
+            key: patient_in_path(key, path, pattern, setting=setting) for key, path in scans.items()
+        }
+    # A folder may be called "none"; in a manifest the word alone would stand for no patient.
+    return {key: f"./{name}" if is_missing(name) else name for key, name in names.items()}
 
 
 def check_two_patients(patients: Mapping[str, str], *, pattern: str | None, folder: Path) -> None:
@@ -82,17 +86,19 @@ def check_two_patients(patients: Mapping[str, str], *, pattern: str | None, fold
     if len(patients) == 1:
         cause, way_out = "holds 1 scan", "Add scans of other patients."
     elif pattern is not None:
-        cause = f"data.patient_pattern {pattern!r} finds the same patient in {len(patients)} paths"
+        cause = f"{PATTERN_SETTING} {pattern!r} finds the same patient in {len(patients)} paths"
         way_out = "Give a regular expression whose (group) differs from patient to patient."
     else:
         cause = f"its {len(patients)} scans all have the same PatientID, as anonymisers leave it"
-        way_out = _NAME_BY_PATH
+        way_out = _name_by_path(PATTERN_SETTING)
     raise ValueError(
         f"{folder}: {cause}, so there is one patient, but to hold one out takes two. {way_out}"
     )
 
 
-def shared_patient_note(patients: Mapping[str, str]) -> str | None:
+def shared_patient_note(
+    patients: Mapping[str, str], *, setting: str = PATTERN_SETTING
+) -> str | None:
     """Say so if one PatientID stands for most scans of a folder, as anonymisers leave it."""
     identified = [name for key, name in patients.items() if name != key]
     if not identified:
@@ -102,7 +108,17 @@ def shared_patient_note(patients: Mapping[str, str]) -> str | None:
         return None
     return (
         f"{number} of {len(identified)} scans have the same PatientID and count as one patient. "
-        + _NAME_BY_PATH
+        + _name_by_path(setting)
+    )
+
+
+def _name_by_path(setting: str) -> str:
+    """Say how patients are named by the paths of their scans."""
+    pattern = "^([^/]+)"
+    words = f'{setting} "{pattern}"' if setting.startswith("--") else f'"{setting}={pattern}"'
+    return (
+        f"If they are of different people, name these by the paths, e.g. {words} where each has a"
+        " folder."
     )
 
 

@@ -1,128 +1,137 @@
-"""Who is trained on and who is held out: by patient, by seed, and kept in a file.
+"""Who is trained on and who is held out: by patient, drawn by seed, and read from earlier runs.
 
-A split holds the keys of scans (their paths relative to the data folder). Paths may name patients,
-so a split file is as private as the scans.
+What is drawn for the same patients and seed never changes, since data sets and runs that exist
+already were divided so. Real patients are drawn; phantoms, of which there are always more, are
+dealt out by their number (`deal_split`), so that a longer cohort keeps the splits of a shorter one.
 """
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from diffct.atomic import atomic_file
+from diffct.data.manifest import SplitName, read_manifest
 
+HELD_OUT_SHARE = 0.1
+"""Of the patients, for validation and again for the test, unless somebody says otherwise."""
+
+# Of every ten phantoms, the ninth is for validation and the tenth for testing.
+_DEALT: tuple[SplitName, ...] = ("train",) * 8 + ("validation", "test")
 _NAMED_AT_MOST = 5
 
 
-@dataclass
-class Split:
-    """The scans trained on and those held out.
-
-    Attributes:
-        train: Keys of the training scans, sorted.
-        validation: Keys of the held-out scans, sorted.
-        seed: The seed that shuffled the patients.
-    """
-
-    train: list[str]
-    validation: list[str]
-    seed: int
-
-
-def make_split(patients: Mapping[str, str], *, validation_fraction: float, seed: int) -> Split:
-    """Hold out a fraction of the patients with all their scans.
+def draw_splits(
+    patients: Iterable[str],
+    *,
+    seed: int | None,
+    validation: float = HELD_OUT_SHARE,
+    test: float = HELD_OUT_SHARE,
+    rounding: Literal["nearest", "down"] = "nearest",
+) -> dict[str, SplitName]:
+    """Divide patients randomly.
 
     Args:
-        patients: The patient of each scan.
-        validation_fraction: Share of the patients to hold out, between 0 and 1. Rounded down to
-            whole patients, but at least one: 0.2 of 28 patients are 5.
-        seed: The same seed and scans always give the same split.
+        patients: Their names, in any order and number.
+        seed: The same seed and patients always give the same splits.
+        validation: Share of the patients; 0 for none. Each share that is asked for is at least one
+            patient.
+        test: Likewise.
+        rounding: How a share becomes whole patients: to the "nearest" number, as prepared data are
+            divided, or "down", as a run divides a folder of scans: 0.2 of 28 patients are 5.
 
     Returns:
-        The split.
+        The split of each patient; with fewer patients than splits, "train" for all.
 
     Raises:
-        ValueError: There are fewer than two patients, or nobody would be left to train on.
+        ValueError: A share is not one, or nobody would be left to train on.
     """
-    if not 0 < validation_fraction < 1:
-        raise ValueError(
-            f"validation_fraction is {validation_fraction}; give a number between 0 and 1."
-        )
-    names = sorted(set(patients.values()))
-    if len(names) < 2:
-        raise ValueError(
-            f"The {len(patients)} scan(s) are of {len(names)} patient(s); a split needs at least "
-            "two. Add scans, or check patient_pattern."
-        )
-    # 0.29 of 100 is 28.999... in binary; the small number keeps it at 29.
-    held_out = max(1, int(validation_fraction * len(names) + 1e-9))
-    if held_out == len(names):
-        raise ValueError(f"validation_fraction {validation_fraction} leaves nobody to train on.")
+    shares: dict[SplitName, float] = {"validation": validation, "test": test}
+    for split, share in shares.items():
+        if not 0 <= share < 1:
+            raise ValueError(f"The share for {split} is {share}; give a number from 0 to below 1.")
+    names = sorted(set(patients))
+    asked = {split: share for split, share in shares.items() if share > 0}
+    if len(names) <= len(asked):
+        asked = {}
     order = np.random.default_rng(seed).permutation(len(names))
-    chosen = {names[index] for index in order[:held_out]}
-    return Split(
-        train=sorted(key for key, name in patients.items() if name not in chosen),
-        validation=sorted(key for key, name in patients.items() if name in chosen),
-        seed=seed,
-    )
+    drawn: dict[str, SplitName] = dict.fromkeys(names, "train")
+    first = 0
+    for split, share in asked.items():
+        # 0.29 of 100 is 28.999... in binary; the small number keeps it at 29.
+        exact = share * len(names)
+        number = max(1, round(exact) if rounding == "nearest" else int(exact + 1e-9))
+        drawn |= {names[index]: split for index in order[first : first + number]}
+        first += number
+    if asked and first >= len(names):
+        raise ValueError(
+            f"The shares for validation ({validation}) and the test ({test}) leave nobody of"
+            f" {len(names)} patients to train on."
+        )
+    return drawn
 
 
-def save_split(split: Split, path: str | Path) -> None:
-    """Write a split as JSON, whole or not at all.
+def deal_split(index: int) -> SplitName:
+    """Return the split of a phantom by its number in the cohort."""
+    return _DEALT[index % len(_DEALT)]
+
+
+def read_split(path: str | Path) -> dict[str, SplitName]:
+    """Read how an earlier run divided its scans.
 
     Args:
-        split: The split.
-        path: The file to write.
-    """
-    with atomic_file(Path(path)) as partial:
-        partial.write_text(json.dumps(asdict(split), indent=2) + "\n", encoding="utf-8")
-
-
-def load_split(path: str | Path) -> Split:
-    """Read a split written by `save_split`.
-
-    Args:
-        path: The JSON file.
+        path: A run's `scans.jsonl`, a manifest, or the `split.json` of runs that were begun before
+            there was one.
 
     Returns:
-        The split.
+        The split of each scan by its path relative to its folder; private, since paths may name
+        patients.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not a split, or names a scan twice.
+        ValueError: It is not a split, names a scan twice, or lacks scans to train on or to hold
+            out.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such split file.")
+    if path.suffix == ".jsonl":
+        return {row.image: row.split for row in read_manifest(path, check_files=False).rows}
     try:
-        split = Split(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        sides = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(sides, dict) or {*sides} != {"train", "validation", "seed"}:
+            raise ValueError("it has other keys than train, validation and seed")
+    except ValueError as error:
         raise ValueError(
             f"{path}: not a split ({error}). Give a file that diffct wrote."
         ) from error
-    for keys in (split.train, split.validation):
+    split: dict[str, SplitName] = {}
+    twice = []
+    for side in ("train", "validation"):
+        keys = sides[side]
         if not isinstance(keys, list) or not keys or not all(isinstance(k, str) for k in keys):
             raise ValueError(f"{path}: train and validation must be lists of scans, not empty.")
-    keys = split.train + split.validation
-    twice = sorted({key for key in keys if keys.count(key) > 1})
+        for key in keys:
+            if key in split:
+                twice.append(key)
+            split[key] = side
     if twice:
-        raise ValueError(f"{path}: names scans twice: {_some(twice)}.")
+        raise ValueError(f"{path}: names scans twice: {_some(sorted(twice))}.")
     return split
 
 
-def check_split(split: Split, scan_keys: Iterable[str]) -> None:
+def check_split(split: Mapping[str, SplitName], scan_keys: Iterable[str]) -> None:
     """Make sure that a split speaks of exactly the scans at hand.
 
     Args:
-        split: The split.
+        split: As returned by `read_split`.
         scan_keys: Keys of the scans found.
 
     Raises:
         ValueError: The split names scans that are missing, or lacks some; up to five are named.
     """
-    known, found = {*split.train, *split.validation}, set(scan_keys)
+    known, found = {*split}, {*scan_keys}
     problems = []
     if known - found:
         problems.append(f"missing in the folder: {_some(sorted(known - found))}")
@@ -135,21 +144,22 @@ def check_split(split: Split, scan_keys: Iterable[str]) -> None:
         )
 
 
-def check_patients_apart(split: Split, patients: Mapping[str, str]) -> None:
+def check_patients_apart(split: Mapping[str, SplitName], patients: Mapping[str, str]) -> None:
     """Make sure that nobody is both trained on and held out.
 
     Args:
-        split: The split.
+        split: The split of each scan.
         patients: The patient of each of its scans.
 
     Raises:
         ValueError: A patient is on both sides; up to five of the held-out scans are named.
     """
-    trained_on = {patients[key] for key in split.train}
-    leaks = [key for key in split.validation if patients[key] in trained_on]
+    trained_on = {patients[key] for key, side in split.items() if side == "train"}
+    leaks = [key for key, side in split.items() if side != "train" and patients[key] in trained_on]
     if leaks:
         raise ValueError(
-            f"Held-out scans are of patients that are trained on: {_some(leaks)}. Make a new split."
+            f"Held-out scans are of patients that are trained on: {_some(sorted(leaks))}."
+            " Make a new split."
         )
 
 

@@ -44,7 +44,7 @@ def prepare_scans(
         show_progress: Whether to show a progress bar.
 
     Returns:
-        The prepared scan of each path, for `ct_dataset.read_prepared`.
+        The prepared scan of each path, for `volume_dataset.read_prepared`.
 
     Raises:
         OSError: Nothing can be written there.
@@ -52,29 +52,35 @@ def prepare_scans(
     """
     prove_writable(cache_dir)
     problems: list[str] = []
+    files = [cache_dir / f"{_cache_key(path, config)}.npy" for path in paths]
+    absent = [
+        (path, file)
+        for path, file in zip(paths, files, strict=True)
+        if not (file.exists() and facts_file(file).exists())
+    ]
 
-    def prepare(path: Path) -> Path | None:
-        file = cache_dir / f"{_cache_key(path, config)}.npy"
-        if not (file.exists() and facts_file(file).exists()):
-            try:
-                _prepare(path, config, file)
-            except (ValueError, OSError) as error:
-                problems.append(str(error))
-                return None
-        return file
+    def prepare(path: Path, file: Path) -> None:
+        try:
+            _prepare(path, config, file)
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
 
     pool = ThreadPoolExecutor(max(1, workers))
     try:
-        prepared = pool.map(prepare, paths)
-        files = list(tqdm(prepared, "Preparing scans", len(paths), disable=not show_progress))
+        prepared = pool.map(prepare, *zip(*absent, strict=True)) if absent else ()
+        quiet = not (show_progress and absent)
+        for _ in tqdm(prepared, "Preparing scans", len(absent), disable=quiet):
+            pass
     finally:
         pool.shutdown(cancel_futures=True)
     if problems:
         listed = "".join(f"\n- {problem}" for problem in sorted(problems)[:_PROBLEMS_LISTED])
         more = len(problems) - _PROBLEMS_LISTED
+        from_folder = config.manifest is None
+        way_out = "with data.exclude" if from_folder else "of the manifest"
         raise ValueError(
             f"{len(problems)} of {len(paths)} scans cannot be used; repair them, or leave them out"
-            f" with data.exclude:{listed}" + (f"\n- and {more} more" if more > 0 else "")
+            f" {way_out}:{listed}" + (f"\n- and {more} more" if more > 0 else "")
         )
     return files
 

@@ -1,6 +1,6 @@
 """Prepared CT scans as a data set, and the settings of system 1's data.
 
-A prepared scan is two files that `ct_preparation` writes: its HU as int16, mapped into memory here,
+A prepared scan is two files that `volume_cache` writes: its HU as int16, mapped into memory here,
 and its facts as JSON beside it.
 """
 
@@ -25,6 +25,7 @@ from diffct.imaging.transforms import (
 from diffct.imaging.volume import SPACING_BOUNDS_MM, Volume
 
 AXES = {"depth": 0, "height": 1, "width": 2}
+_OF_FOLDERS = ("folder", "include", "exclude", "patient_pattern", "split_file")
 
 
 @dataclass
@@ -32,11 +33,14 @@ class CTDataConfig:
     """The `data:` section of a 3D CT experiment.
 
     Attributes:
-        folder: Where the scans lie; None means a synthetic phantom cohort.
+        manifest: A manifest, or the folder that holds `manifest.jsonl`, as `diffct prepare ct`
+            writes it; it says whose each scan is and in which split.
+        folder: Where scans lie that are used as they are, if there is no manifest. With neither,
+            phantoms are made.
         include: Patterns such as "ct.nii.gz" or "*/CT": only paths that match one are read; see
             `image_folder.find_images`.
         exclude: Patterns of paths that are not read.
-        phantom_scans: How many phantoms that cohort has.
+        phantom_scans: How many phantoms are made.
         size: Voxels (depth, height, width) that the network sees.
         spacing_mm: Resample to this spacing (depth, height, width); None keeps each scan's own.
         fit: "crop" cuts or pads around the centre; "resize" maps the whole field of view onto
@@ -48,7 +52,7 @@ class CTDataConfig:
         patient_pattern: Regular expression with one group, searched in a scan's path relative to
             `folder`: the group names the patient. None: the DICOM PatientID, or each file its own.
             Scans that hold the same voxels are one patient in any case.
-        split_file: An earlier split to use again.
+        split_file: An earlier split to use again: the `scans.jsonl` of a run, or a `split.json`.
         flip_axes: Axes that training scans are mirrored along: "depth", "height", "width".
         flip_probability: How likely each of them is mirrored.
         zoom_range: Lowest and highest magnification of training scans.
@@ -56,6 +60,7 @@ class CTDataConfig:
         cache_dir: Where prepared scans are kept; None means a folder in the output.
     """
 
+    manifest: str | None = field(default=None, metadata={"path": True})
     folder: str | None = field(default=None, metadata={"path": True})
     include: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
@@ -90,6 +95,9 @@ def check_settings(config: CTDataConfig) -> None:
     def ascending(pair: Sequence[float]) -> bool:
         return len(pair) == 2 and pair[0] <= pair[1]
 
+    if config.manifest is not None:
+        for setting in _OF_FOLDERS:
+            demand(not getattr(config, setting), setting, "a manifest knows its scans without it")
     demand(len(config.size) == 3 and min(config.size) >= 1, "size", "give three voxel counts")
     demand(config.fit in ("crop", "resize"), "fit", 'give "crop" or "resize"')
     low, high = config.window_hu if len(config.window_hu) == 2 else (0, 0)
@@ -134,17 +142,22 @@ def read_prepared(file: Path) -> Volume:
     return Volume(np.load(file, mmap_mode="r"), np.array(read_facts(file)["affine"]))
 
 
+def in_mm(spacing: Sequence[float]) -> str:
+    """Write a spacing (depth, height, width)."""
+    return "x".join(f"{length:.3g}" for length in spacing) + " mm"
+
+
 class CTDataset(Dataset[dict[str, torch.Tensor | int]]):
     """Prepared scans as items `{"image": float32 (1, D, H, W) in [-1, 1], "index": int}`.
 
-    Training items are cut and augmented by chance that depends on nothing but (seed, epoch, index),
-    so the number of workers and a resumed run change nothing. Held-out items are always the same.
+    Training items are cut and augmented randomly, by (seed, epoch, index) alone, so the number of
+    workers and a resumed run change nothing. Held-out items are always the same.
 
     Args:
         files: The prepared scans.
         config: The settings they were prepared with.
-        training: Whether to cut and augment by chance.
-        seed: Seed of that chance, not negative.
+        training: Whether to cut and augment randomly.
+        seed: Seed of what is drawn, not negative.
     """
 
     def __init__(
@@ -161,7 +174,7 @@ class CTDataset(Dataset[dict[str, torch.Tensor | int]]):
         return len(self.files) * (self.config.crops_per_scan if self.training else 1)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the chance of this epoch; call it before the epoch's first batch.
+        """Choose what is drawn in this epoch; call it before the epoch's first batch.
 
         Args:
             epoch: Number of the epoch, from 0.

@@ -1,11 +1,23 @@
 """The synthetic data of a run that was given none."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from diffct.cores import count_cores
 from diffct.data.images import ImageDataConfig
-from diffct.data.manifest import Manifest, read_manifest
+from diffct.data.manifest import Manifest, read_manifest, write_manifest
+from diffct.data.volume_dataset import CTDataConfig, check_settings
+from diffct.data.volume_folder import EARLIER_SPLIT, RUN_SCANS, divide_folder
+from diffct.data.volumes import TrainingVolumes, load_volumes
 from diffct.phantoms.chest.cohort import write_chest_cohort
+from diffct.phantoms.pelvis.cohort import write_pelvis_cohort
+
+PELVIS_FIELD_MM = (128.0, 384.0, 416.0)
+"""What phantoms show when no spacing is asked for: a pelvis with its table."""
+_WORKERS = 4  # scans prepared at the same time
 
 
 def data_or_phantoms(
@@ -72,3 +84,65 @@ def load_image_manifest(
     if not manifest.split("train"):
         raise ValueError(f"{folder}: no row of the manifest has the split 'train'.")
     return manifest
+
+
+def load_run_volumes(
+    config: CTDataConfig, *, output: Path, seed: int, main: bool
+) -> TrainingVolumes:
+    """Load the scans of a run: of its manifest, of a folder, or synthetic ones if none is named.
+
+    A run on a folder or on phantoms keeps a manifest of its own, `scans.jsonl`: once made, it is
+    the split that a resumed run uses.
+
+    Args:
+        config: The scans.
+        output: The run's folder.
+        seed: Which phantoms, and the seed of the split and of the augmentation.
+        main: Whether this process writes and reports; the others come when it is done.
+
+    Returns:
+        The scans as data sets.
+
+    Raises:
+        FileNotFoundError: The manifest, the folder or scans are missing.
+        ValueError: A setting is wrong or scans cannot be used, see `divide_folder` and
+            `load_volumes`.
+    """
+    check_settings(config)
+    how = {
+        "cache_dir": Path(config.cache_dir or output / "cache"),
+        "workers": min(_WORKERS, count_cores()),
+        "seed": seed,
+    }
+    if config.manifest is not None:
+        return load_volumes(read_manifest(config.manifest), config, show_progress=main, **how)
+
+    spacing_mm = config.spacing_mm or np.divide(PELVIS_FIELD_MM, config.size).tolist()
+    folder = data_or_phantoms(
+        config.folder,
+        setting="data.manifest or data.folder",
+        what="pelvis phantoms",
+        output=output,
+        main=main,
+        write=lambda folder: write_pelvis_cohort(
+            folder,
+            num_scans=config.phantom_scans,
+            seed=seed,
+            size=config.size,
+            spacing_mm=spacing_mm,
+            manifest=False,  # the run divides them itself
+        ),
+    )
+    synthetic = config.folder is None
+    kept = output / RUN_SCANS
+    earlier = next((file for file in (kept, output / EARLIER_SPLIT) if file.exists()), None)
+    manifest, notes = divide_folder(
+        folder / "images" if synthetic else folder,
+        config if earlier is None else replace(config, split_file=str(earlier)),
+        synthetic=synthetic,
+        show_progress=main,
+        **how,
+    )
+    if main:
+        write_manifest(manifest.rows, kept)
+    return load_volumes(manifest, config, notes=notes, show_progress=main, **how)

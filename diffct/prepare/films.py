@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from diffct.data.manifest import MANIFEST_NAME, ManifestRow, SplitName, write_manifest
 from diffct.data.patients import join_patients
+from diffct.data.splits import draw_splits
 from diffct.imaging.copies import find_film_copies, thumbnail
 from diffct.imaging.dicom_film import UnusableFilmError, header_remarks, read_pixel_spacing_mm
 from diffct.imaging.radiograph import (
@@ -26,7 +27,6 @@ from diffct.imaging.radiograph import (
     resize_shorter_side,
     write_png,
 )
-from diffct.prepare.patient_splits import draw_splits
 from diffct.prepare.report import Dropped, PreparationReport, summarize, write_report
 from diffct.prepare.resumption import claim_folder, source_stamp
 from diffct.prepare.worker_pool import open_results
@@ -165,7 +165,9 @@ def _finish(
         for film, outcome in settled
         if outcome.dropped is not None
     ]
-    drawn = draw_splits({film.patient for film, _ in rows if film.split is None}, settings["seed"])
+    drawn = draw_splits(
+        {film.patient for film, _ in rows if film.split is None}, seed=settings["seed"]
+    )
     listed = [
         ManifestRow(
             image=film.image,

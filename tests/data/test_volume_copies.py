@@ -8,12 +8,19 @@ import nrrd
 import numpy as np
 import pytest
 
-from diffct.data.splits import Split, save_split
-from diffct.data.volumes import prepare_cohort
 from diffct.imaging.copies import hash_voxels
 from diffct.imaging.transforms import clip_window
 from diffct.imaging.volume import Volume, read_volume, write_volume
-from tests.data.test_volumes import AFFINE, PLAIN, prepare, scan, write_dicom_series
+from tests.data.test_volumes import (
+    AFFINE,
+    PLAIN,
+    keys,
+    patients,
+    prepare,
+    scan,
+    write_dicom_series,
+    write_split,
+)
 
 WINDOW = (-1000.0, 1000.0)
 
@@ -33,9 +40,8 @@ def write_series_with_conversions(scans: Path) -> None:
 def test_a_series_and_its_conversion_are_one_patient_read_once(tmp_path, seed):
     write_series_with_conversions(tmp_path / "scans")
     cohort = prepare(tmp_path, replace(PLAIN, validation_fraction=0.4), seed=seed)
-    assert sorted(cohort.split.train + cohort.split.validation) == [f"raw [{n}]" for n in range(3)]
-    assert len(set(cohort.patients.values())) == 3
-    assert cohort.patients["nifti out/1.nii.gz"] == cohort.patients["raw [1]"]
+    assert sorted(keys(cohort, "train", "validation")) == [f"raw [{n}]" for n in range(3)]
+    assert len(set(patients(cohort).values())) == 3
     (note,) = cohort.notes
     assert "3 × copy, the same voxels under another name" in note
     assert "nifti out/0.nii.gz (= raw [0])" in note
@@ -43,10 +49,9 @@ def test_a_series_and_its_conversion_are_one_patient_read_once(tmp_path, seed):
 
 def test_notes_are_said_beside_the_progress_bar(tmp_path, capsys):
     write_series_with_conversions(tmp_path / "scans")
-    arguments = {"folder": tmp_path / "scans", "workers": 1, "seed": 0}
-    prepare_cohort(PLAIN, cache_dir=tmp_path / "c", **arguments, show_progress=False)
+    prepare(tmp_path, show_progress=False)
     assert capsys.readouterr().out == ""
-    prepare_cohort(PLAIN, cache_dir=tmp_path / "c", **arguments)
+    prepare(tmp_path, show_progress=True)
     assert capsys.readouterr().out.count("3 × copy") == 1
 
 
@@ -85,8 +90,8 @@ def test_a_copy_in_another_format_and_orientation_is_found_in_a_folder(tmp_path)
         str(tmp_path / "scans" / "two.nrrd"), scan(2).array.transpose(2, 1, 0).astype("<i2"), header
     )
     cohort = prepare(tmp_path)
-    assert len(cohort.split.train + cohort.split.validation) == 3
-    assert len(set(cohort.patients.values())) == 3
+    assert len(keys(cohort, "train", "validation")) == 3
+    assert len(set(patients(cohort).values())) == 3
     (note,) = [note for note in cohort.notes if "another spacing" in note]
     assert note.startswith("1 × copy") and "1.nii (4x2x2 mm) and lost.nii.gz (1x1x1 mm)" in note
 
@@ -103,8 +108,8 @@ def test_patients_who_share_a_scan_are_one_with_all_their_scans(tmp_path):
         write_dicom_series(tmp_path / "scans" / name, patient, seed)
     for seed in range(4):
         cohort = prepare(tmp_path, replace(PLAIN, validation_fraction=0.4), seed=seed)
-        assert len(set(cohort.patients.values())) == 3
-        sides = [{*cohort.split.train}, {*cohort.split.validation}]
+        assert len(set(patients(cohort).values())) == 3
+        sides = [{*keys(cohort, "train")}, {*keys(cohort, "validation")}]
         assert any({"a1", "a2", "b2"} <= side for side in sides) and "b1" not in sides[0] | sides[1]
 
 
@@ -113,15 +118,15 @@ def test_a_conversion_named_like_its_series_does_not_hide_whose_it_is(tmp_path):
         write_dicom_series(tmp_path / "scans" / name, patient, seed)
         write_volume(scan(seed), tmp_path / "scans" / f"{name}.nii.gz")
     cohort = prepare(tmp_path)
-    assert cohort.patients["s0"] == cohort.patients["s1"]
-    assert len(set(cohort.patients.values())) == 3
+    assert patients(cohort)["s0"] == patients(cohort)["s1"]
+    assert len(set(patients(cohort).values())) == 3
 
 
 def test_copies_are_known_without_reading_again(tmp_path):
     write_series_with_conversions(tmp_path / "scans")
     first = prepare(tmp_path)
     times = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
-    assert prepare(tmp_path).patients == first.patients
+    assert prepare(tmp_path).manifest == first.manifest
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()} == times
 
 
@@ -129,13 +134,14 @@ def test_an_earlier_split_chooses_among_copies(tmp_path):
     write_series_with_conversions(tmp_path / "scans")
     converted = [f"nifti out/{n}.nii.gz" for n in range(3)]
 
-    def again(train: list[str], validation: list[str]):
-        save_split(Split(train=train, validation=validation, seed=0), tmp_path / "split.json")
-        return prepare(tmp_path, replace(PLAIN, split_file=str(tmp_path / "split.json")))
+    def again(train: list[str], validation: list[str]) -> list[str]:
+        """Return the scans that are trained on."""
+        file = write_split(tmp_path / "split.json", train, validation)
+        return keys(prepare(tmp_path, replace(PLAIN, split_file=file)), "train")
 
-    assert again(converted[:2], converted[2:]).split.train == converted[:2]
+    assert again(converted[:2], converted[2:]) == converted[:2]
     both = [*converted[:2], "raw [0]"]  # as divided before copies were told
-    assert again(both, converted[2:]).split.train == both
+    assert again(both, converted[2:]) == both
     with pytest.raises(ValueError, match=r"trained on: raw \[0\]\. Make a new split"):
         again(converted, ["raw [0]"])
     with pytest.raises(ValueError, match=r"not in the split: raw \[1\]"):
@@ -161,7 +167,7 @@ def test_a_cohort_of_one_patient_says_why(tmp_path):
 def test_a_word_for_no_value_is_no_patient_id(tmp_path):
     for seed in range(3):
         write_dicom_series(tmp_path / "scans" / f"s{seed}", "N/A", seed)
-    assert len(set(prepare(tmp_path).patients.values())) == 3
+    assert len(set(patients(prepare(tmp_path)).values())) == 3
 
 
 def test_one_patient_id_for_all_is_named_and_the_way_out_works(tmp_path):
@@ -172,7 +178,7 @@ def test_one_patient_id_for_all_is_named_and_the_way_out_works(tmp_path):
     assert "ANON" not in str(caught.value) and not (tmp_path / "cache").exists()
     pattern = str(caught.value).split("data.patient_pattern=")[1].split('"')[0]
     cohort = prepare(tmp_path, replace(PLAIN, patient_pattern=pattern))
-    assert len(set(cohort.patients.values())) == 3 and cohort.notes == ()
+    assert len(set(patients(cohort).values())) == 3 and cohort.notes == ()
     write_dicom_series(tmp_path / "scans" / "s3" / "CT", "OTHER", 3)
     (note,) = prepare(tmp_path).notes
     assert note.startswith("3 of 4 scans have the same PatientID") and "patient_pattern" in note
@@ -191,8 +197,8 @@ def write_masked_cohort(folder: Path) -> None:
 def test_masks_and_chosen_files_are_left_out_and_said_so(tmp_path, choice):
     write_masked_cohort(tmp_path / "scans")
     cohort = prepare(tmp_path, replace(PLAIN, **choice))
-    keys = sorted(cohort.split.train + cohort.split.validation)
-    assert keys == [f"s{seed}/ct.nii.gz" for seed in range(3)]
+    found = sorted(keys(cohort, "train", "validation"))
+    assert found == [f"s{seed}/ct.nii.gz" for seed in range(3)]
     said = "\n".join(cohort.notes)
     assert "s0/pet.nii.gz" in said and "s0/segmentations/liver.nii.gz" in said
     assert ("label map" in said) == ("exclude" in choice)
@@ -208,8 +214,8 @@ def test_the_pipeline_gets_the_training_scans_spacing_and_others_are_named(tmp_p
         thick.array[0, 0, 0] += 1
     train = [f"{seed}.nii" for seed in range(5)]
     held_out = [f"far {n}.nii" for n in range(1, 5)]
-    save_split(Split(train=train, validation=held_out, seed=0), tmp_path / "split.json")
-    config = replace(PLAIN, fit=fit, split_file=str(tmp_path / "split.json"))
+    earlier = write_split(tmp_path / "split.json", train, held_out)
+    config = replace(PLAIN, fit=fit, split_file=earlier)
     cohort = prepare(tmp_path, config)
     scale = np.divide((10, 20, 24), (8, 16, 16)) if fit == "resize" else 1
     expected = np.multiply((4.0, 2.0, 2.0), scale)

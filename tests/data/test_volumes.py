@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 import multiprocessing
 import pickle
 import shutil
@@ -20,8 +21,9 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from scipy import ndimage
 from torch.utils.data import DataLoader
 
-from diffct.data.splits import Split, save_split
-from diffct.data.volumes import CTCohort, CTDataConfig, prepare_cohort
+from diffct.data.manifest import write_manifest
+from diffct.data.volume_folder import divide_folder
+from diffct.data.volumes import CTDataConfig, TrainingVolumes, load_volumes
 from diffct.imaging.transforms import clip_window, crop_or_pad, resample, resize, to_hounsfield
 from diffct.imaging.volume import Volume, read_volume, write_volume
 
@@ -41,17 +43,40 @@ def write_cohort(folder: Path, number: int = 6, **options: tuple[int, ...]) -> P
     return folder
 
 
-def prepare(tmp_path: Path, config: CTDataConfig = PLAIN, *, seed: int = 0) -> CTCohort:
+def prepare(
+    tmp_path: Path,
+    config: CTDataConfig = PLAIN,
+    *,
+    seed: int = 0,
+    cache: str = "cache",
+    show_progress: bool = False,
+) -> TrainingVolumes:
+    """Load the scans of `tmp_path/scans` as a run on that folder does."""
     if not (tmp_path / "scans").exists():
         write_cohort(tmp_path / "scans")
-    return prepare_cohort(
-        config,
-        folder=tmp_path / "scans",
-        cache_dir=tmp_path / "cache",
-        workers=2,
-        seed=seed,
-        show_progress=False,
-    )
+    how = {
+        "cache_dir": tmp_path / cache,
+        "workers": 2,
+        "seed": seed,
+        "show_progress": show_progress,
+    }
+    manifest, notes = divide_folder(tmp_path / "scans", config, **how)
+    return load_volumes(manifest, config, notes=notes, **how)
+
+
+def keys(volumes: TrainingVolumes, *splits: str) -> list[str]:
+    """Return the paths of the scans of some splits, relative to their folder."""
+    return [row.image for split in splits for row in volumes.manifest.split(split)]
+
+
+def patients(volumes: TrainingVolumes) -> dict[str, str]:
+    return {row.image: row.patient for row in volumes.manifest.rows}
+
+
+def write_split(file: Path, train: list[str], validation: list[str]) -> str:
+    """Write a split as runs did that kept no manifest."""
+    file.write_text(json.dumps({"train": train, "validation": validation, "seed": 0}))
+    return str(file)
 
 
 def images(dataset) -> torch.Tensor:
@@ -61,11 +86,11 @@ def images(dataset) -> torch.Tensor:
 def test_items_are_the_window_of_the_scan_in_the_model_range(tmp_path):
     cohort = prepare(tmp_path)
     assert (len(cohort.train), len(cohort.validation)) == (5, 1)
-    for dataset, keys in (
-        (cohort.train, cohort.split.train),
-        (cohort.validation, cohort.split.validation),
+    for dataset, scans in (
+        (cohort.train, keys(cohort, "train")),
+        (cohort.validation, keys(cohort, "validation")),
     ):
-        for index, key in enumerate(keys):
+        for index, key in enumerate(scans):
             item = dataset[index]
             assert item["index"] == index
             assert item["image"].dtype == torch.float32
@@ -92,7 +117,7 @@ def test_resampling_and_resizing_reach_the_asked_grid(tmp_path):
         ({"fit": "resize"}, lambda original: resize(original, (8, 16, 16))),
     ):
         cohort = prepare(tmp_path, replace(PLAIN, **settings))
-        original = scan(int(cohort.split.validation[0].removesuffix(".nii")))
+        original = scan(int(keys(cohort, "validation")[0].removesuffix(".nii")))
         expected = crop_or_pad(bring(clip_window(original, (-1000, 1000))), (8, 16, 16), -1000)
         hu = to_hounsfield(cohort.validation[0]["image"][0], (-1000, 1000))
         np.testing.assert_allclose(hu, expected.array, atol=0.51)  # int16 in the cache
@@ -167,7 +192,7 @@ def test_random_crops_are_boxes_of_the_scan_where_the_affine_says(tmp_path):
     for epoch in range(2):
         cohort.train.set_epoch(epoch)
         for index in range(len(cohort.train)):
-            key = cohort.split.train[index % 5]
+            key = keys(cohort, "train")[index % 5]
             whole = read_volume(tmp_path / "scans" / key)
             first = np.linalg.inv(whole.affine) @ cohort.train.affine(index)[:, 3]
             d, h, w = first[:3].round().astype(int)
@@ -209,8 +234,8 @@ def test_prepared_scans_are_used_again_until_something_changes(tmp_path):
     cohort = prepare(tmp_path)
     assert len(cache_times(tmp_path)) == 14
     key = "patient0/0.nii.gz"
-    side = cohort.train if key in cohort.split.train else cohort.validation
-    hu = to_hounsfield(side[cohort.split.train.index(key)]["image"][0], (-1000, 1000))
+    side = cohort.train if key in keys(cohort, "train") else cohort.validation
+    hu = to_hounsfield(side[keys(cohort, "train").index(key)]["image"][0], (-1000, 1000))
     expected = crop_or_pad(scan(77), (8, 16, 16), 0).array.clip(-1000, 1000)
     np.testing.assert_allclose(hu, expected, atol=1e-3)
     prepare(tmp_path, replace(PLAIN, window_hu=[-500, 500]))
@@ -266,7 +291,7 @@ def test_patients_come_from_the_path(tmp_path):
     description = cohort.describe()
     assert description["train_patients"] == 2 and description["train_scans"] == 4
     assert description["validation_patients"] == 1 and description["validation_scans"] == 2
-    assert len({key.split("/")[0] for key in cohort.split.validation}) == 1
+    assert len({key.split("/")[0] for key in keys(cohort, "validation")}) == 1
 
 
 @pytest.mark.parametrize("pattern", [r"subject(\d+)/", r"patient\d+/", r"patient(\d*?)0?/"])
@@ -306,16 +331,16 @@ def test_dicom_patients_are_kept_together_and_private(tmp_path, capfd):
         write_dicom_series(tmp_path / "scans" / name, patient, seed)
     for seed in range(4):
         cohort = prepare(tmp_path, seed=seed)
-        sides = [set(cohort.split.train), set(cohort.split.validation)]
+        sides = [set(keys(cohort, "train")), set(keys(cohort, "validation"))]
         assert {"first", "third"} <= sides[0] or {"first", "third"} <= sides[1]
     hu = to_hounsfield(images(cohort.train)[0, 0], (-1000, 1000))
-    seed = ["first", "second", "third", "fourth"].index(cohort.split.train[0])
+    seed = ["first", "second", "third", "fourth"].index(keys(cohort, "train")[0])
     expected = crop_or_pad(scan(seed), (8, 16, 16), 0).array.clip(-1000, 1000)
     np.testing.assert_allclose(hu, expected, atol=1e-3)
     kept = str(cohort) + str(cohort.describe()) + "".join(capfd.readouterr())
     kept += "".join(cache_times(tmp_path))
     assert "SECRET" not in kept and "Doe" not in kept
-    assert not any(value in kept for value in cohort.patients.values())
+    assert not any(value in kept for value in patients(cohort).values())
 
 
 def test_changed_slice_of_a_series_is_noticed(tmp_path):
@@ -331,19 +356,20 @@ def test_changed_slice_of_a_series_is_noticed(tmp_path):
 
 
 def test_earlier_split_is_used_again_and_checked(tmp_path):
-    split = prepare(tmp_path, replace(PLAIN, validation_fraction=0.5), seed=3).split
-    save_split(split, tmp_path / "split.json")
-    config = replace(PLAIN, split_file=str(tmp_path / "split.json"))
-    assert prepare(tmp_path, config, seed=8).split == split
+    first = prepare(tmp_path, replace(PLAIN, validation_fraction=0.5), seed=3)
+    earlier = write_split(tmp_path / "split.json", keys(first, "train"), keys(first, "validation"))
+    write_manifest(first.manifest.rows, tmp_path / "scans.jsonl")
+    for file in (earlier, str(tmp_path / "scans.jsonl")):
+        again = prepare(tmp_path, replace(PLAIN, split_file=file), seed=8)
+        assert again.manifest == first.manifest
     write_volume(scan(9), tmp_path / "scans" / "new.nii")
     with pytest.raises(ValueError, match=r"not in the split: new\.nii"):
-        prepare(tmp_path, config)
+        prepare(tmp_path, replace(PLAIN, split_file=earlier))
 
 
 def test_split_with_a_patient_on_both_sides_is_refused(tmp_path):
-    keys = [f"patient{index // 2}/{index}.nii.gz" for index in range(6)]
-    save_split(Split(train=keys[:5], validation=keys[5:], seed=0), tmp_path / "split.json")
-    config = replace(PLAIN, split_file=str(tmp_path / "split.json"))
+    scans = [f"patient{index // 2}/{index}.nii.gz" for index in range(6)]
+    config = replace(PLAIN, split_file=write_split(tmp_path / "s.json", scans[:5], scans[5:]))
     prepare(tmp_path, config)  # without a pattern every file is its own patient
     with pytest.raises(ValueError, match=r"trained on: patient2/5\.nii\.gz"):
         prepare(tmp_path, replace(config, patient_pattern=r"(patient\d)"))
@@ -410,7 +436,7 @@ def test_missing_and_empty_folders_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"scans: holds no scan"):
         prepare(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no such folder"):
-        prepare_cohort(PLAIN, folder=tmp_path / "no", cache_dir=tmp_path / "c", workers=1, seed=0)
+        divide_folder(tmp_path / "no", PLAIN, cache_dir=tmp_path / "c", workers=1, seed=0)
 
 
 @pytest.mark.slow
@@ -428,7 +454,7 @@ def test_padding_of_the_real_ct_becomes_the_floor_of_the_window(tmp_path):
         write_volume(Volume(part, affine), tmp_path / "scans" / name)
     config = replace(PLAIN, size=[20, 64, 64], spacing_mm=[5.0, 5.625, 5.625])
     cohort = prepare(tmp_path, config)
-    stored = parts[cohort.split.validation[0]]
+    stored = parts[keys(cohort, "validation")[0]]
     hu = to_hounsfield(cohort.validation[0]["image"][0], (-1000, 1000)).numpy()
     assert 0.2 < (stored == -2048).mean() < 0.25
     clipped = np.clip(stored, -1000, 1000).astype(np.float64)

@@ -7,12 +7,12 @@ from omegaconf import OmegaConf
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from diffct.data.manifest import ManifestRow, write_manifest
-from diffct.data.splits import save_split
-from diffct.data.volumes import CTDataConfig, prepare_cohort
+from diffct.data.volumes import CTDataConfig
 from diffct.eval.cohorts import load_cohort
 from diffct.eval.image_sets import check_comparable
 from diffct.imaging.radiograph import read_radiograph, write_png
 from diffct.imaging.volume import Volume, canonical_affine, write_volume
+from diffct.phantoms.bootstrap import load_run_volumes
 
 FILMS = ("ann/scan 1 [a].png", "ann/scan 2 [b].png", "bob/scan 1.png")
 
@@ -115,9 +115,7 @@ def test_a_run_reads_the_scans_that_it_chose_at_the_spacing_of_its_pipeline(tmp_
         write_volume(scan, tmp_path / "scans" / f"s{number}" / "cut" / "part.nii.gz")
     config = CTDataConfig(size=[4, 8, 8], fit="resize", include=["ct.nii.gz"], exclude=["s3"])
     config.folder = str(tmp_path / "scans")
-    options = {"cache_dir": tmp_path / "cache", "workers": 1, "show_progress": False}
-    trained_on = prepare_cohort(config, folder=tmp_path / "scans", seed=0, **options)
-    save_split(trained_on.split, tmp_path / "run" / "split.json")
+    trained_on = load_run_volumes(config, output=tmp_path / "run", seed=0, main=True)
     OmegaConf.save({"data": OmegaConf.structured(config)}, tmp_path / "run" / "config.yaml")
     cohort = load_cohort(tmp_path / "run", None, cache_dir=tmp_path / "cache")
     assert (len(cohort.train), len(cohort.held_out)) == (2, 1)

@@ -11,13 +11,13 @@ import pytest
 from diffct.cli import main
 from diffct.config import save_config
 from diffct.data.manifest import ManifestRow, write_manifest
-from diffct.data.splits import save_split
-from diffct.data.volumes import CTDataConfig, prepare_cohort
+from diffct.data.volumes import CTDataConfig
 from diffct.eval import measurements
 from diffct.eval.cohorts import load_cohort
 from diffct.eval.section import Section
 from diffct.imaging.radiograph import write_png
 from diffct.imaging.volume import Volume, canonical_affine, write_volume
+from diffct.phantoms.bootstrap import load_run_volumes
 from diffct.train.train_ct3d import CT3DConfig
 from tests.train.brains import write_base
 
@@ -120,11 +120,7 @@ def test_a_run_with_relative_paths_is_evaluated_from_elsewhere(tmp_path, monkeyp
     config = CT3DConfig(
         output_dir="runs/ct", data=CTDataConfig(folder="scans", size=[4, 14, 16], cache_dir="kept")
     )
-    cohort = prepare_cohort(
-        config.data, folder="scans", cache_dir="kept", workers=1, seed=0, show_progress=False
-    )
-    Path("runs/ct").mkdir(parents=True)
-    save_split(cohort.split, "runs/ct/split.json")
+    load_run_volumes(config.data, output=Path("runs/ct"), seed=0, main=True)
     save_config(config, Path("runs/ct/config.yaml"))
     prepared = sorted(os.listdir("kept"))
     monkeypatch.chdir("/")

@@ -25,7 +25,7 @@ def test_killed_and_resumed_run_equals_uninterrupted_run(experiment_factory, nam
         experiment_factory, *overrides, script="train_ct3d.py", yaml=TINY, processes=processes
     )
     # The first is before any checkpoint.
-    rerun.kill_at("split.json", *MOMENTS)
+    rerun.kill_at("scans.jsonl", *MOMENTS)
     assert not (rerun.killed.folder / LAST).exists()
     rerun.finish()
     rerun.check_equal(["pipeline/unet"])
@@ -60,7 +60,7 @@ def test_a_run_that_is_asked_to_stop_saves_itself_and_tells_how_to_go_on(experim
 def test_a_run_whose_launcher_is_ended_saves_itself(experiment_factory):
     run = experiment_factory("alone")
     said = run.interrupt_when(
-        lambda: (run.folder / "split.json").exists(), number=signal.SIGTERM, group=False
+        lambda: (run.folder / "scans.jsonl").exists(), number=signal.SIGTERM, group=False
     )
     assert "Stopped at update 1, with a checkpoint." in said
     assert (run.folder / "checkpoints/checkpoint-00000001").is_dir()

@@ -1,6 +1,5 @@
 """The training script: what it leaves behind, and what it says about bad input."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import diffct
+from diffct.data.splits import read_split
 from diffct.phantoms.pelvis.cohort import write_pelvis_cohort
 from diffct.train.train_ct3d import CONFIGS, CT3DConfig, main
 
@@ -63,7 +63,7 @@ def test_a_run_leaves_a_pipeline_pictures_and_pruned_checkpoints(tmp_path, scans
 
     names = sorted(path.name for path in (output / "checkpoints").iterdir())
     assert names == ["checkpoint-00000003", "checkpoint-00000004"]
-    assert len(json.loads((output / "split.json").read_text())["validation"]) == 2
+    assert list(read_split(output / "scans.jsonl").values()).count("validation") == 2
     assert (output / "loss.png").stat().st_size > 5000
     assert [path.name for path in (output / "previews").iterdir()] == ["update-00000004.png"]
     assert list(output.rglob("events.out.tfevents*"))

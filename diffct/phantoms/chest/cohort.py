@@ -19,7 +19,8 @@ from tqdm import tqdm
 from diffct.atomic import atomic_folder
 from diffct.cohort_folder import holds_cohort, sign_cohort
 from diffct.cores import count_cores
-from diffct.data.manifest import MANIFEST_NAME, ManifestRow, SplitName, write_manifest
+from diffct.data.manifest import MANIFEST_NAME, ManifestRow, write_manifest
+from diffct.data.splits import deal_split
 from diffct.imaging.radiograph import write_png
 from diffct.phantoms.chest.anatomy import ChestAnatomy, draw_anatomy
 from diffct.phantoms.chest.film import RaySums, Threads
@@ -48,8 +49,6 @@ FIELD_MM = 384.0
 # Pixels larger than this are averaged over several rays along each axis.
 SAMPLE_MM = 1.6
 BLUR_MM = 0.8
-# Of every ten patients, the ninth is for validation and the tenth for testing.
-SPLITS: tuple[SplitName, ...] = ("train",) * 8 + ("validation", "test")
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,7 @@ def _write_film(index: int, *, folder: Path, seed: int, size: tuple[int, int]) -
     return ManifestRow(
         image=name,
         patient=f"phantom-{index:06d}",
-        split=SPLITS[index % len(SPLITS)],
+        split=deal_split(index),
         study="1",
         sentences=tuple(write_report(truth, report_rng)),
         facts={"synthetic": True} | truth.to_dict(),

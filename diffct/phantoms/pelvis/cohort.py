@@ -17,6 +17,8 @@ from scipy.ndimage import gaussian_filter
 
 from diffct.atomic import atomic_folder
 from diffct.cohort_folder import holds_cohort, sign_cohort
+from diffct.data.manifest import MANIFEST_NAME, ManifestRow, write_manifest
+from diffct.data.splits import deal_split
 from diffct.imaging.volume import Volume, canonical_affine, reorient, write_volume
 from diffct.phantoms.canvas import Axes, Canvas, Layer
 from diffct.phantoms.pelvis.anatomy import FAT_HU, PELVIS_LABELS, SKIN_HU, Anatomy, draw_anatomy
@@ -121,10 +123,12 @@ def write_pelvis_cohort(
     seed: int,
     size: Sequence[int] = DEFAULT_SIZE,
     spacing_mm: Sequence[float] = DEFAULT_SPACING_MM,
+    manifest: bool = True,
 ) -> Path:
     """Write a cohort of synthetic patients, unless exactly this one is already there.
 
     The folder holds `images/pelvis_0000.nii.gz`, `labels/…` under the same names,
+    `manifest.jsonl` (a patient each; the facts name the labels and the attributes),
     `attributes.json` (attributes per scan) and `cohort.json` (parameters and label values). It
     appears whole or not at all.
 
@@ -134,6 +138,7 @@ def write_pelvis_cohort(
         seed: Which cohort, at least 0.
         size: Voxels along (depth, height, width).
         spacing_mm: Distance of the voxels along (depth, height, width).
+        manifest: Whether to divide them and write the manifest.
 
     Returns:
         The folder of the images.
@@ -153,11 +158,12 @@ def write_pelvis_cohort(
         "size": [int(voxels) for voxels in size],
         "spacing_mm": [float(step) for step in spacing_mm],
         "labels": PELVIS_LABELS,
+        **({"manifest": True} if manifest else {}),
     }
     if holds_cohort(folder, parameters):
         return folder / "images"
     with atomic_folder(folder) as partial:
-        attributes = {}
+        attributes, rows = {}, []
         for index in range(num_scans):
             name = f"pelvis_{index:04d}"
             patient = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
@@ -169,9 +175,29 @@ def write_pelvis_cohort(
             labels = reorient(Volume(phantom.labels, phantom.volume.affine, "labels"), "LPS")
             write_volume(labels, partial / "labels" / path.name)
             attributes[name] = phantom.attributes
+            rows.append(_row(index, name, phantom))
         (partial / "attributes.json").write_text(json.dumps(attributes, indent=2) + "\n")
+        if manifest:
+            write_manifest(rows, partial / MANIFEST_NAME)
         sign_cohort(partial, parameters)
     return folder / "images"
+
+
+def _row(index: int, name: str, phantom: PelvisPhantom) -> ManifestRow:
+    """List a phantom in the manifest of its cohort."""
+    return ManifestRow(
+        image=f"images/{name}.nii.gz",
+        patient=f"phantom-{index:04d}",
+        split=deal_split(index),
+        facts={
+            "synthetic": True,
+            "size": list(phantom.volume.size),
+            "spacing_mm": list(phantom.volume.spacing_mm),
+            "affine": phantom.volume.affine.tolist(),
+            "labels": f"labels/{name}.nii.gz",
+            "attributes": phantom.attributes,
+        },
+    )
 
 
 def _paint(anatomy: Anatomy, axes: Axes, step_mm: Sequence[float]) -> Canvas:

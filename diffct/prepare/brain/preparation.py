@@ -15,12 +15,12 @@ from tqdm.auto import tqdm
 
 from diffct.data.manifest import MANIFEST_NAME, ManifestRow, write_manifest
 from diffct.data.patients import join_patients
+from diffct.data.splits import draw_splits
 from diffct.imaging.copies import find_copies
 from diffct.imaging.slices import PLANES, Plane
 from diffct.prepare.brain.pairs import TARGET, FoundPairs, ScanPair
 from diffct.prepare.brain.report import BrainReport, summarize_pairs
 from diffct.prepare.brain.slicing import IMAGES, SlicedPair, SliceTask, slice_image, slice_pair
-from diffct.prepare.patient_splits import draw_splits
 from diffct.prepare.report import write_report
 from diffct.prepare.resumption import claim_folder
 from diffct.prepare.worker_pool import open_results
@@ -133,7 +133,7 @@ def _finish(
     """Draw the splits, write manifest and report, and delete slices that belong to no pair."""
     kept = [(pair, done) for pair, done in listed if done.dropped is None]
     subjects = _join_subjects(listed)
-    splits = draw_splits({subjects[pair.key] for pair, _ in kept}, settings["seed"])
+    splits = draw_splits({subjects[pair.key] for pair, _ in kept}, seed=settings["seed"])
     more = {"synthetic": True} if synthetic else {}
     rows = [
         ManifestRow(
