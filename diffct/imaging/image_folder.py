@@ -36,6 +36,15 @@ ACCEPTED_PICTURES = "a PNG, JPEG, TIFF or DICOM file"
 SPREAD_DESCRIPTION = "Synthetic: standard deviation of samples of a diffusion model"
 """What a NIfTI file says in its header that is a map of uncertainty, and no scan."""
 
+_FORMATS = {
+    (".nii", ".nii.gz"): "NIfTI",
+    (".img", ".img.gz", ".hdr", ".hdr.gz"): "NIfTI pair",
+    (".nrrd", ".nhdr"): "NRRD",
+    (".mha", ".mhd"): "MetaImage",
+    (".png",): "PNG",
+    (".jpg", ".jpeg"): "JPEG",
+    (".tif", ".tiff"): "TIFF",
+}
 _DATA_ENDINGS = (".raw", ".zraw", ".raw.gz", ".bin", ".dat")
 _HEADER_ENDINGS = (".nhdr", ".mhd")
 _NAMED_AT_MOST = 3
@@ -142,6 +151,14 @@ def find_images(
         listed = "".join(f"\n- {line}" for line in found.left_out_lines())
         raise ValueError(f"{folder}: holds {none}. {accepted}.{listed}")
     return found
+
+
+def format_of(path: Path) -> str:
+    """Name the format of a file or folder."""
+    for endings, name in _FORMATS.items():
+        if path.name.lower().endswith(endings) and not path.is_dir():
+            return name
+    return "DICOM" if path.is_dir() or dicom.is_dicom(path) else "unknown"
 
 
 class _Search:

@@ -12,7 +12,7 @@ from PIL import Image
 from diffct.imaging import dicom
 from diffct.imaging.copies import hash_voxels
 from diffct.imaging.dicom_film import header_remarks, read_pixel_spacing_mm
-from diffct.imaging.image_folder import PICTURE_ENDINGS, VOLUME_ENDINGS
+from diffct.imaging.image_folder import PICTURE_ENDINGS, VOLUME_ENDINGS, format_of
 from diffct.imaging.intensity import robust_range
 from diffct.imaging.label_maps import is_label_picture, is_label_volume
 from diffct.imaging.radiograph import read_radiograph
@@ -21,15 +21,6 @@ from diffct.imaging.volume import check_hounsfield, read_stored, upright
 
 Modality = Literal["CT", "MR", "film"]
 
-_FORMATS = {
-    (".nii", ".nii.gz"): "NIfTI",
-    (".img", ".img.gz", ".hdr", ".hdr.gz"): "NIfTI pair",
-    (".nrrd", ".nhdr"): "NRRD",
-    (".mha", ".mhd"): "MetaImage",
-    (".png",): "PNG",
-    (".jpg", ".jpeg"): "JPEG",
-    (".tif", ".tiff"): "TIFF",
-}
 _BITS = {"1": 1, "I": 16, "I;16": 16, "I;16B": 16, "F": 32}
 _WINDOW_HU = (-1000.0, 32767.0)  # what lies outside a scanner's circle is air
 # MR holds no negative values but those that resampling makes at edges.
@@ -100,14 +91,6 @@ class MeasuredVolume:
         modality = self.modality if self.modality in ("CT", "MR") else modality
         problems = self.not_ct if modality == "CT" else self.not_mr
         return replace(self.report, modality=modality, problems=problems)
-
-
-def format_of(path: Path) -> str:
-    """Name the format of a file or folder."""
-    for endings, name in _FORMATS.items():
-        if path.name.lower().endswith(endings) and not path.is_dir():
-            return name
-    return "DICOM" if path.is_dir() or dicom.is_dicom(path) else "unknown"
 
 
 def refuse(path: Path) -> str | None:

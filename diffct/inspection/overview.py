@@ -13,12 +13,11 @@ from tqdm.auto import tqdm
 from diffct.cores import count_cores
 from diffct.data.manifest import MANIFEST_NAME, SPLITS, Manifest, ManifestRow, read_manifest
 from diffct.imaging.copies import find_copies
-from diffct.imaging.image_folder import FoundImages, find_images
+from diffct.imaging.image_folder import VOLUME_ENDINGS, FoundImages, find_images, format_of
 from diffct.inspection.images import (
     ImageReport,
     MeasuredVolume,
     Modality,
-    format_of,
     is_film,
     measure_volume,
     refuse,
@@ -132,6 +131,8 @@ def inspect_scans(
 def inspect_manifest(path: str | Path, *, show_progress: bool = False) -> Inspection:
     """Read every image of a manifest, with the conditions of brain slices, and report on it.
 
+    Volumes of a manifest are CT.
+
     Args:
         path: The file, or the folder that holds it.
         show_progress: Whether to show a progress bar.
@@ -150,12 +151,14 @@ def inspect_manifest(path: str | Path, *, show_progress: bool = False) -> Inspec
         rows = manifest.split(split)
         splits[split] = {"images": len(rows), "patients": len({row.patient for row in rows})}
     images = [image for row in manifest.rows for image in _images_of(manifest, row)]
-    # Prepared images may be of any size.
-    reports = _side_by_side(partial(report_film, smallest_side=1), images, show_progress)
+    reports = _side_by_side(_report_prepared, images, show_progress)
     sizes = Counter("x".join(map(str, report.size)) for report in reports if report.size)
     told = sum(bool(row.sentences) for row in manifest.rows)
-    notes = [f"{number} of {size} pixels" for size, number in sizes.most_common()]
-    notes.append(f"{told} of {len(manifest.rows)} rows have sentences of a report")
+    ct = any(report.modality == "CT" for report in reports)
+    unit = "voxels" if ct else "pixels"
+    notes = [f"{number} of {size} {unit}" for size, number in sizes.most_common()]
+    if told or not ct:
+        notes.append(f"{told} of {len(manifest.rows)} rows have sentences of a report")
     return Inspection(file, tuple(reports), notes=tuple(notes), splits=splits)
 
 
@@ -202,6 +205,13 @@ def _side_by_side(
     with ThreadPoolExecutor(min(_READ_AT_ONCE, count_cores())) as pool:
         results = pool.map(work, items)
         return list(tqdm(results, "Reading", len(items), leave=False, disable=not show_progress))
+
+
+def _report_prepared(path: Path) -> ImageReport:
+    """Report on an image of a manifest: a scan, or a picture, which may be of any size."""
+    if path.is_dir() or path.name.lower().endswith(VOLUME_ENDINGS):
+        return measure_volume(path, modality="CT").judge("CT")
+    return report_film(path, smallest_side=1)
 
 
 def _images_of(manifest: Manifest, row: ManifestRow) -> list[Path]:
