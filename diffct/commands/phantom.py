@@ -96,7 +96,10 @@ def _pelvis(options: argparse.Namespace) -> None:
         size=options.size,
         spacing_mm=options.spacing,
     )
-    print(f"{options.number} synthetic CT scans in {images}, their label maps in labels beside it.")
+    print(
+        f"{options.number} synthetic CT scans in {images}, listed in manifest.jsonl, their label"
+        " maps in labels beside them."
+    )
 
 
 def _chest(options: argparse.Namespace) -> None:

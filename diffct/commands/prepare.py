@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from diffct.arguments import path_argument
+from diffct.arguments import finite_number, path_argument
 from diffct.cores import count_cores
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def add_prepare(commands: "argparse._SubParsersAction") -> None:
     parser = commands.add_parser("prepare", help="make a data set ready for training")
     parser.set_defaults(run=lambda options: parser.print_help())
     data_sets = parser.add_subparsers(metavar="DATA_SET")
+    _add_ct(data_sets)
     _add_mimic_cxr(data_sets)
     _add_radiographs(data_sets)
     _add_brain(data_sets)
@@ -40,6 +41,51 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         default=min(count_cores(), 8),
         help="processes (one per core, at most 8), each of which needs about 1 GB of memory",
     )
+
+
+def _add_ct(data_sets: "argparse._SubParsersAction") -> None:
+    """Describe `diffct prepare ct`."""
+    parser = data_sets.add_parser(
+        "ct",
+        help="any folder of CT scans: NIfTI, NRRD, MetaImage or DICOM",
+        description="Read and check every scan of a folder, write it as NIfTI in Hounsfield units"
+        " under a name that does not say whose it is, divide the patients, and list all in a"
+        " manifest. Masks, previews, copies and what cannot be used are left out and counted.",
+    )
+    parser.add_argument(
+        "scans", type=path_argument, help="folder, searched with all folders below it"
+    )
+    parser.add_argument(
+        "--spacing",
+        type=finite_number,
+        nargs=3,
+        metavar=("D", "H", "W"),
+        help="resample to so many mm (each scan's own; training can do it as well)",
+    )
+    for option, words in (("--include", "alone are read"), ("--exclude", "are not read")):
+        parser.add_argument(
+            option,
+            nargs="+",
+            default=[],
+            metavar="PATTERN",
+            help=f'paths that {words}, e.g. "ct.nii.gz" or "*/segmentations"; quote them',
+        )
+    parser.add_argument(
+        "--patient-pattern",
+        metavar="REGEX",
+        help="whose each scan is: a regular expression with one (group) found in each path inside"
+        " the folder (DICOM's PatientID, or else every scan is a patient of its own)",
+    )
+    for split in ("validation", "test"):
+        parser.add_argument(
+            f"--{split}-share",
+            type=finite_number,
+            default=0.1,
+            metavar="SHARE",
+            help=f"of the patients, held out for {split}; 0 for none (0.1)",
+        )
+    _add_run_arguments(parser)
+    parser.set_defaults(run=_ct)
 
 
 def _add_mimic_cxr(data_sets: "argparse._SubParsersAction") -> None:
@@ -139,6 +185,25 @@ def _add_brain(data_sets: "argparse._SubParsersAction") -> None:
     )
     _add_run_arguments(parser)
     parser.set_defaults(run=_brain)
+
+
+def _ct(options: argparse.Namespace) -> None:
+    """Prepare CT scans and print what became of each."""
+    from diffct.prepare.ct.preparation import prepare_ct
+
+    report = prepare_ct(
+        options.scans,
+        options.out,
+        spacing_mm=options.spacing,
+        include=options.include,
+        exclude=options.exclude,
+        patient_pattern=options.patient_pattern,
+        validation_share=options.validation_share,
+        test_share=options.test_share,
+        seed=options.seed,
+        workers=options.workers,
+    )
+    print(report.format())
 
 
 def _mimic_cxr(options: argparse.Namespace) -> None:

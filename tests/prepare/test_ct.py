@@ -19,7 +19,7 @@ from PIL import Image
 from diffct.cli import main
 from diffct.data.manifest import read_manifest
 from diffct.imaging.transforms import clip_window, resample
-from diffct.imaging.volume import Volume, read_volume, write_nifti
+from diffct.imaging.volume import Volume, read_volume, write_volume
 from diffct.inspection.overview import inspect_manifest
 from diffct.prepare.ct.preparation import prepare_ct
 from diffct.prepare.ct.report import CTReport
@@ -47,16 +47,16 @@ def messy(tmp_path) -> Path:
             name.mkdir()
             nrrd.write(str(name / "ct.nrrd"), volume.array.transpose(2, 1, 0).astype("<i2"), header)
         else:
-            write_nifti(volume, name / "ct.nii.gz")
-    write_nifti(read_volume(folder / "Doe 1"), folder / "converted" / "one.nii.gz")  # a copy
+            write_volume(volume, name / "ct.nii.gz")
+    write_volume(read_volume(folder / "Doe 1"), folder / "converted" / "one.nii.gz")  # a copy
     write_dicom_series(folder / "Doe 0, later", "SECRET-0", 77)
-    mask = Volume((scan(5).array > 0).astype(np.uint8), AFFINE)
+    mask = Volume((scan(5).array > 0).astype(np.uint8), AFFINE, "labels")
     mask.array[:, :12] = 1
-    write_nifti(mask, folder / "Doe 5" / "liver.nii.gz")
+    write_volume(mask, folder / "Doe 5" / "liver.nii.gz")
     Image.fromarray(np.zeros((40, 40), np.uint8)).save(folder / "Doe 6" / "preview.png")
     write_series(folder / "MR", **MR)
     (folder / "broken.nii.gz").write_bytes(b"nothing" * 100)
-    write_nifti(Volume(scan(9).array + 1300, AFFINE), folder / "grey.nii.gz")
+    write_volume(Volume(scan(9).array + 1300, AFFINE), folder / "grey.nii.gz")
     return folder
 
 
@@ -145,7 +145,7 @@ def test_chosen_files_are_read_and_a_pattern_without_effect_is_named(messy, tmp_
 def test_resampled_scans_have_the_asked_spacing_and_no_padding_in_the_body(tmp_path):
     padded = scan(0).array.clip(-1000, 1000)
     padded[:, :4] = -3024
-    write_nifti(Volume(padded, AFFINE), tmp_path / "scans" / "0.nii")
+    write_volume(Volume(padded, AFFINE), tmp_path / "scans" / "0.nii")
     prepare(tmp_path / "scans", tmp_path / "out", spacing_mm=(5.0, 2.5, 2.5))
     (row,) = read_manifest(tmp_path / "out").rows
     assert row.facts["spacing_mm"] == [5.0, 2.5, 2.5]
@@ -177,7 +177,7 @@ def test_a_second_run_changes_nothing_and_only_changed_scans_are_read_again(mess
     prepare(messy, out, workers=2)
     assert contents(out) == before
     assert {path: path.stat().st_mtime_ns for path in (out / "images").iterdir()} == times
-    write_nifti(scan(123), messy / "Doe 8" / "ct.nii.gz")
+    write_volume(scan(123), messy / "Doe 8" / "ct.nii.gz")
     shutil.rmtree(messy / "Doe 9")
     prepare(messy, out)
     after = {path: path.stat().st_mtime_ns for path in (out / "images").iterdir()}
@@ -198,7 +198,7 @@ def test_a_data_set_may_be_moved(messy, tmp_path):
 def test_a_name_in_another_encoding_is_prepared(tmp_path):
     folder = tmp_path / "scans"
     for number in range(3):
-        write_nifti(scan(number), folder / f"{number}.nii")
+        write_volume(scan(number), folder / f"{number}.nii")
     os.rename(folder / "0.nii", os.fsencode(folder) + b"/M\xfcller.nii")
     (folder / "broken.nii").write_bytes(b"x")
     os.rename(folder / "broken.nii", os.fsencode(folder) + b"/\xfc.nii")
@@ -248,7 +248,7 @@ def test_the_command_prints_the_counts_and_inspect_reads_what_it_wrote(messy, tm
 @pytest.mark.slow
 def test_killed_run_goes_on_and_equals_an_uninterrupted_one(tmp_path):
     for number in range(30):
-        write_nifti(scan(number, size=(40, 160, 160)), tmp_path / "scans" / f"{number}.nii.gz")
+        write_volume(scan(number, size=(40, 160, 160)), tmp_path / "scans" / f"{number}.nii.gz")
     out = tmp_path / "out"
     words = [sys.executable, "-c", "from diffct.cli import main; main()", "prepare", "ct"]
     words += [tmp_path / "scans", "--out", out, "--workers", "2"]

@@ -11,7 +11,7 @@ from diffct.imaging.copies import hash_voxels
 from diffct.imaging.dicom import read_scan_source
 from diffct.imaging.image_folder import format_of
 from diffct.imaging.transforms import clip_window, resample
-from diffct.imaging.volume import Volume, check_hounsfield, read_volume, write_nifti
+from diffct.imaging.volume import Volume, check_hounsfield, read_volume, reorient, write_volume
 from diffct.prepare.resumption import source_stamp
 
 IMAGES = "images"
@@ -85,7 +85,7 @@ def prepare_scan(task: ScanTask) -> PreparedScan:
     if task.spacing_mm is not None:
         written = resample(clip_window(volume, (_LOWEST_HU, _HIGHEST_HU)), task.spacing_mm)
     facts = _facts(task.source, volume, written)
-    write_nifti(written, task.image)
+    write_volume(reorient(written, "LPS"), task.image)  # as scanners' files lie
     with atomic_file(record) as partial:  # last, so that it stands for both
         text = json.dumps({"source": stamp, "facts": facts, "voxels": voxels}, indent=2)
         partial.write_text(text + "\n", encoding="utf-8")
