@@ -17,7 +17,7 @@ from diffct.cores import count_cores
 from diffct.eval.image_sets import SAMPLES, ImageSet, too_small
 
 _PROBLEMS_LISTED = 10
-_NAMED_AT_MOST = 3
+_MAX_NAMED = 3
 _SMALLEST_CONTRAST = 2 / 255  # of the range, as for films that are trained on
 _DARK = 1 / 16  # of the range: brighter films use all of their bits
 
@@ -168,4 +168,4 @@ def _notes(images: ImageSet, looks: Sequence[_Look]) -> tuple[str, ...]:
 
 def _some(names: Sequence[str]) -> str:
     """Name the first few files."""
-    return ", ".join(names[:_NAMED_AT_MOST]) + (", ..." if len(names) > _NAMED_AT_MOST else "")
+    return ", ".join(names[:_MAX_NAMED]) + (", ..." if len(names) > _MAX_NAMED else "")

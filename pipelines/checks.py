@@ -1,4 +1,4 @@
-"""Whether components and arguments of a pipeline fit each other."""
+"""Checks that components and arguments of a pipeline fit each other."""
 
 from collections.abc import Sequence
 from numbers import Integral

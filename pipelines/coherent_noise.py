@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 _REACH = 4  # standard deviations of the Gaussian
-_LONGEST = 10  # volumes; beyond, neighbours differ by nothing that could be seen
+_MAX_SIGMA_VOLUMES = 10  # beyond, neighbours differ by nothing that could be seen
 
 
 def coherent_noise(
@@ -36,7 +36,7 @@ def coherent_noise(
     """
     if not sigma_slices >= 0:
         raise ValueError(f"sigma_slices={sigma_slices} is no number of slices, 0 or more.")
-    if sigma_slices > _LONGEST * slices:
+    if sigma_slices > _MAX_SIGMA_VOLUMES * slices:
         return torch.randn(1, *shape, generator=generator).expand(slices, *shape).clone()
     reach = math.ceil(_REACH * sigma_slices)
     white = torch.randn(slices + 2 * reach, *shape, generator=generator)

@@ -1,4 +1,4 @@
-"""What the pipelines return."""
+"""Outputs of the pipelines, and how they are saved."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -133,7 +133,7 @@ def translate_volume(
     seed: int = 0,
     coherence_mm: float = 12.0,
 ) -> VolumeTranslation:
-    """Translate a whole scan, whatever its orientation, spacing and size.
+    """Translate a whole scan of any orientation, spacing and size.
 
     All slices of the pipeline's plane that hold tissue are translated, in a window around the
     tissue, at the training spacing if the scan's differs by more than 5 %. The noise changes slowly

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-SMALLEST_CONTRAST = 2 / 255
+MIN_CONTRAST = 2 / 255
 """Of the full range; what differs by less is one shade of gray on a display."""
 
 
@@ -13,4 +13,4 @@ def is_blank(array: np.ndarray, full_range: float = 1.0) -> bool:
         array: Finite values, of any shape.
         full_range: What lies between black and white.
     """
-    return float(array.max()) - float(array.min()) < SMALLEST_CONTRAST * full_range
+    return float(array.max()) - float(array.min()) < MIN_CONTRAST * full_range

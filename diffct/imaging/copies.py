@@ -1,4 +1,4 @@
-"""The same image under two names, in whatever formats.
+"""Copies: the same image under two names, in the same format or in another.
 
 Scans are copies when all their voxels are equal, which a hash tells. Films are not stored so
 exactly: a film's PNG or JPEG differs from its DICOM file by rounding, by compression and by the

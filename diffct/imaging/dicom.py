@@ -61,7 +61,7 @@ KIND_TAGS = ("SOPClassUID", "Modality", "ImageType", "ImagePositionPatient")
 """What must be parsed of a header for `kind_of_header`."""
 
 # Longer values do not stand first in a file: what looks like one is no DICOM.
-_LONGEST_FIRST_VALUE = 1024
+_MAX_FIRST_VALUE_BYTES = 1024
 _DICOM_CLASSES = "1.2.840.10008."
 
 
@@ -269,7 +269,7 @@ def _begins_with_an_element(start: bytes) -> bool:
             continue
         if start[4:6].decode("latin-1") in VR.__members__:
             return True
-        if struct.unpack(f"{order}I", start[4:8])[0] <= _LONGEST_FIRST_VALUE:
+        if struct.unpack(f"{order}I", start[4:8])[0] <= _MAX_FIRST_VALUE_BYTES:
             return True
     return False
 

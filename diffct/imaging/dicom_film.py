@@ -155,7 +155,7 @@ def header_remarks(path: str | Path) -> list[str]:
 
 
 def _told(dataset: pydicom.Dataset, tag: str, sequence: str) -> str:
-    """Return a term in capitals, or else the meaning of its code."""
+    """Return a term in capitals; if there is none, the meaning of its code."""
     codes = [item.get("CodeMeaning") for item in dataset.get(sequence) or ()]
     words = str(dataset.get(tag) or (codes and codes[0]) or "")
     return re.sub(r"[^A-Z0-9-]+", " ", words.upper()).strip()

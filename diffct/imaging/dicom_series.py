@@ -28,7 +28,7 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _HEADER_TAGS = (*KIND_TAGS, "SeriesInstanceUID", *PLACE_TAGS)
 _POSITION_TOLERANCE = 0.1  # in slice gaps; scanners round positions to 0.1 mm
 _SAME_PLACE_MM = 0.01
-_NAMED_AT_MOST = 4
+_MAX_NAMED = 4
 
 
 def read_series(
@@ -98,8 +98,8 @@ def _one_series(path: Path, modality: Modality | None) -> list[pydicom.FileDatas
     if len(series) > 1:
         found = sorted(series.values(), key=len)
         counts = ", ".join(str(len(headers)) for headers in found)
-        named = ", ".join(Path(headers[0].filename).name for headers in found[:_NAMED_AT_MOST])
-        more = ", ..." if len(found) > _NAMED_AT_MOST else ""
+        named = ", ".join(Path(headers[0].filename).name for headers in found[:_MAX_NAMED])
+        more = ", ..." if len(found) > _MAX_NAMED else ""
         raise ValueError(
             f"{path}: holds {len(series)} {wanted} series (of {counts} slices). Put each series "
             f"into a folder of its own, or convert them with dcm2niix; they begin with {named}"
@@ -156,7 +156,7 @@ def _versions(frames: Sequence[PlacedFrame]) -> str:
     for tag in frames[0].version:
         values = list(dict.fromkeys(frame.version.get(tag, "none") for frame in frames))
         if len(values) > 1:
-            shown = ", ".join(values[:_NAMED_AT_MOST])
+            shown = ", ".join(values[:_MAX_NAMED])
             return (
                 f"They differ in {tag} ({shown}), so these are several echoes, time points or "
                 "reconstructions: keep only those of one, or split the series with dcm2niix."

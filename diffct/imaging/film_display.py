@@ -16,7 +16,7 @@ from pydicom.multival import MultiValue
 # films use only part of the bits that they store.
 _PERCENTILES = (0.1, 99.9)
 # Of a film, at least this share of the pixels is neither nearly black nor nearly white.
-LEAST_GRAY_SHARE = 0.01
+MIN_GRAY_SHARE = 0.01
 _NEARLY = 0.1
 _WORD = 2**16
 # A table that stays in the lower half can be meant, one that stays in the lowest quarter cannot.
@@ -185,7 +185,7 @@ def _check_shows(film: np.ndarray, values: np.ndarray, what: str) -> None:
     """Refuse a film that is nearly all black and white although its values differ."""
     low, high = float(values.min()), float(values.max())
     gray = gray_share(film)
-    if low < high and gray < LEAST_GRAY_SHARE:
+    if low < high and gray < MIN_GRAY_SHARE:
         raise NothingShownError(
             f"shows nothing: its {what} leaves {gray:.1%} of the pixels between black and white, "
             f"and the values go from {low:g} to {high:g}"

@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and why the others are none.
+"""Image files of a folder, and the reasons why the other files are none.
 
 Everything that is pointed at a folder of images asks here: training, evaluation and inspection then
 agree on what is there, and all say what they leave out.
@@ -47,7 +47,7 @@ _FORMATS = {
 }
 _DATA_ENDINGS = (".raw", ".zraw", ".raw.gz", ".bin", ".dat")
 _HEADER_ENDINGS = (".nhdr", ".mhd")
-_NAMED_AT_MOST = 3
+_MAX_NAMED = 3
 # Of one image in several formats the first is read, after DICOM series and DICOM files of any name,
 # which say whose an image is, and in which window a film is shown.
 _BEST_FIRST = (".dcm", ".png", ".tif", ".tiff", ".jpg", ".jpeg", *VOLUME_ENDINGS)
@@ -97,8 +97,8 @@ class FoundImages:
             reasons.setdefault(entry.reason, []).append(name)
         lines = []
         for reason, names in reasons.items():
-            more = ", ..." if len(names) > _NAMED_AT_MOST else ""
-            named = ", ".join(names[:_NAMED_AT_MOST]) + more
+            more = ", ..." if len(names) > _MAX_NAMED else ""
+            named = ", ".join(names[:_MAX_NAMED]) + more
             lines.append(f"left out: {len(names)} × {reason} ({named})")
         return [*lines, *self.idle_patterns]
 

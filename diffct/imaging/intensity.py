@@ -16,7 +16,7 @@ LOWEST_PERCENTILE = 0.1
 HIGHEST_PERCENTILE = 99.9
 """Of the voxels above the mean: of tissue, however much air is around it."""
 _FOREGROUND = 0.1  # of the range: above noise and air, below any tissue but fluid
-_LEAST_EMPTY_BORDER = 0.5
+_MIN_EMPTY_BORDER = 0.5
 
 
 class IntensityRange(NamedTuple):
@@ -84,7 +84,7 @@ def removed_background(array: np.ndarray) -> np.ndarray:
     empty = array == 0
     border = np.ones(array.shape, dtype=bool)
     border[(slice(1, -1),) * array.ndim] = False
-    if empty[border].mean() < _LEAST_EMPTY_BORDER:
+    if empty[border].mean() < _MIN_EMPTY_BORDER:
         return np.zeros(array.shape, dtype=bool)
     parts, _ = ndimage.label(empty)
     outer = np.unique(parts[border])

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from diffct.imaging.formats import read_first_slices, read_stored_values
 
 MAX_LABELS = 256
-_LEAST_AGREEMENT = 0.5  # of neighbouring voxels that are both labelled
+_MIN_AGREEMENT = 0.5  # of neighbouring voxels that are both labelled
 _FEW_LABELS = 32  # may be numbered in the order in which they lie, as vertebrae are
 _SMALL_STEP = 2  # most neighbours that differ do so by this at most, in smooth images of 8 bits
 _LARGE_AREAS = 0.95  # of neighbouring voxels agree in label maps of many labels
@@ -37,7 +37,7 @@ def is_label_array(array: np.ndarray) -> bool:
         # Unsigned numbers are never below zero, so the smaller is taken from the larger.
         apart = np.maximum(first, second) - np.minimum(first, second)
         small_steps += np.count_nonzero(both & (apart <= _SMALL_STEP))
-    if agreeing < _LEAST_AGREEMENT * pairs:
+    if agreeing < _MIN_AGREEMENT * pairs:
         return False
     smooth = 2 * (small_steps - agreeing) > pairs - agreeing
     if not smooth or agreeing >= _LARGE_AREAS * pairs:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 METAIMAGE_ENDINGS = (".mha", ".mhd")
 METAIMAGE_INSTALL = "pip install 'diffct[metaimage]'"
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-_MOST_HEADER_BYTES = 65536
+_MAX_HEADER_BYTES = 65536
 _MATRIX_KEYS = {"transformmatrix", "rotation", "orientation"}
 _UNIT_TO_MM = {"mm": 1.0, "cm": 10.0, "um": 0.001, "?": 1.0, "": 1.0}
 
@@ -93,7 +93,7 @@ def _values(image: "SimpleITK.Image") -> np.ndarray:
 def _header(path: Path) -> dict[str, str]:
     """Read the lines "Key = value" in front of the data, keys in lower case."""
     with path.open("rb") as stream:
-        text = stream.read(_MOST_HEADER_BYTES).decode("latin-1")
+        text = stream.read(_MAX_HEADER_BYTES).decode("latin-1")
     header = {}
     for line in text.splitlines():
         key, _, value = line.partition("=")

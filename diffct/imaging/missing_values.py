@@ -1,4 +1,4 @@
-"""The words that programs write where a table has no value."""
+"""Missing values: the words that programs write where a table has no value."""
 
 _DASHES = ("-", "--", "–", "—")  # Excel makes the longer ones
 # What pandas counts as missing. As a whole cell "None" is such a word, too: written by pandas or by

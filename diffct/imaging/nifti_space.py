@@ -1,4 +1,4 @@
-"""What a NIfTI header says of the place of its voxels, in up to three ways that must agree.
+"""The place of a NIfTI file's voxels, which its header states in up to three ways that must agree.
 
 The *sform* is a whole affine, the *qform* a rotation, and *pixdim* the spacing. The codes of sform
 and qform say which world each leads to, and 0 that it says nothing. Two of the same code are two
@@ -15,7 +15,7 @@ import nibabel
 import numpy as np
 
 _TEMPLATES = (3, 4, 5)  # Talairach, MNI152, other: a registration to them may scale
-_MOST_SCALING = 1.5  # of a head to a template
+_MAX_SCALING = 1.5  # of a head to a template
 _SPACING_TOLERANCE = 0.01  # headers round
 _DIRECTION_TOLERANCE = 5e-3  # a quaternion in float32 loses about 1e-3
 _SHEAR_TOLERANCE = 2e-3
@@ -101,7 +101,7 @@ def _contradiction(
     spacing = np.linalg.norm(columns, axis=0)
     scaling = 1 + _SPACING_TOLERANCE
     if codes[0] in _TEMPLATES and codes[0] != codes[1]:
-        scaling = _MOST_SCALING
+        scaling = _MAX_SCALING
     said = f"the sform (code {codes[0]}) says {_words(sform)}"
     if pixdim.all() and not _within(spacing, pixdim, scaling):
         return f"{said}, but pixdim {_lengths(pixdim)}"

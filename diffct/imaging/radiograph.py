@@ -16,7 +16,7 @@ from diffct.atomic import atomic_file
 from diffct.imaging.contrast import is_blank
 from diffct.imaging.dicom import is_dicom
 from diffct.imaging.dicom_film import UnusableFilmError, read_dicom_film
-from diffct.imaging.film_display import LEAST_GRAY_SHARE, gray_share
+from diffct.imaging.film_display import MIN_GRAY_SHARE, gray_share
 
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _TIFF_PHOTOMETRIC = 262
@@ -80,7 +80,7 @@ def read_source_film(path: str | Path, *, bits: int = 16) -> np.ndarray:
     """
     film, path = read_radiograph(path, bits=bits), Path(path)
     gray = gray_share(film)
-    if gray < LEAST_GRAY_SHARE:
+    if gray < MIN_GRAY_SHARE:
         raise UnusableFilmError(
             path,
             "constant",

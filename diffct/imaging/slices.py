@@ -19,7 +19,7 @@ PLANES: tuple[Plane, ...] = get_args(Plane)
 # Where slices, rows and columns grow to.
 _ORIENTATIONS: dict[Plane, str] = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
 # Of the tissue in the fullest slice; what holds less shows the top of the skull or the neck's end.
-_LEAST_TISSUE = 0.1
+_MIN_TISSUE = 0.1
 _GRID_TOLERANCE = 1e-3  # voxels
 
 
@@ -45,7 +45,7 @@ def slices_with_tissue(unit: np.ndarray) -> list[int]:
         unit: Intensities in [0, 1], (slices, rows, columns).
     """
     areas = foreground(unit).sum(axis=(1, 2))
-    return np.flatnonzero(areas > _LEAST_TISSUE * areas.max()).tolist() if areas.any() else []
+    return np.flatnonzero(areas > _MIN_TISSUE * areas.max()).tolist() if areas.any() else []
 
 
 def central_slices(indices: Sequence[int], number: int | None) -> list[int]:

@@ -1,4 +1,4 @@
-"""What every sampled image says of itself as DICOM: a new person who does not exist.
+"""The DICOM header of a sampled image: a new patient, who does not exist.
 
 Every sample is a patient, a study and a series of its own. What marks it as synthetic is in the
 image type, the descriptions that viewers show, the patient's name, and DICOM's own attribute for

@@ -2,7 +2,7 @@
 
 A voxel is a box, and every change of the grid is aligned at the outer faces of the boxes, not at
 their centres: resizing maps the whole field of view onto the new one, as skimage's `resize` does.
-Chance enters in one place, `draw_augmentation`; what it draws is applied by `augment`.
+Only `draw_augmentation` is random; what it draws is applied by `augment`.
 """
 
 from collections.abc import Sequence
@@ -208,7 +208,7 @@ def draw_augmentation(
     """Draw what to do with one training scan.
 
     Args:
-        rng: The source of chance; it is drawn from equally often whatever the outcome.
+        rng: Source of randomness; how often it is drawn from does not depend on the outcome.
         flip_axes: Axes that may be mirrored, each for itself.
         flip_probability: How likely each of them is mirrored.
         zoom_range: Lowest and highest magnification.

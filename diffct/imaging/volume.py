@@ -42,7 +42,7 @@ from diffct.imaging.nifti_space import WorldSpace
 
 # A scan of a body holds air around it, or at least fat (-50 to -150 HU) in it.
 _FAT_BELOW_HU = -50.0
-_LEAST_FAT_OR_AIR = 0.001
+_MIN_FAT_OR_AIR = 0.001
 _SHEAR_TOLERANCE = 2e-3  # cosine between two axes; 0.1 degrees
 # What scanners of people do, with room on both sides: a cone-beam CT of teeth has 0.08 mm, slices
 # of an old series lie 10 mm apart; a scan shows a tooth or the whole body. What is beyond has
@@ -205,7 +205,7 @@ def reorient(volume: Volume, codes: str) -> Volume:
 
     Args:
         volume: A volume in any orientation.
-        codes: Where the three axes shall grow to, as nearly as its position allows, e.g. "SPL".
+        codes: Where the three axes are to grow to, as nearly as its position allows, e.g. "SPL".
 
     Returns:
         The same voxels at the same places in the world. Turning back by the volume's own
@@ -242,7 +242,7 @@ def check_hounsfield(volume: Volume, path: str | Path) -> None:
     if low < bounds.min or high > bounds.max:
         raise ValueError(f"{span}: they do not fit 16 bits. Give a CT in HU.")
     fat_or_air = np.count_nonzero(volume.array < _FAT_BELOW_HU) / volume.array.size
-    if fat_or_air >= _LEAST_FAT_OR_AIR:
+    if fat_or_air >= _MIN_FAT_OR_AIR:
         return
     if is_label_array(volume.array):
         hint = "The image looks like a label map (a mask); give the CT itself."

@@ -15,7 +15,7 @@ WINDOWS: dict[str, tuple[float, float]] = {
 
 _PERCENTILES = (0.1, 99.9)  # what lies beyond, such as a dead voxel, decides nothing
 _STEP_HU = 10.0  # to which a window is rounded
-_LEAST_WIDTH_HU = 1.0
+_MIN_WIDTH_HU = 1.0
 
 
 def window_of(level: float, width: float) -> tuple[float, float]:
@@ -71,7 +71,7 @@ def fitting_window(volumes: Sequence[np.ndarray]) -> tuple[float, float]:
     ranges = np.array([np.percentile(volume, (0, *_PERCENTILES, 100)) for volume in volumes])
     least, low = ranges[:, :2].min(axis=0).tolist()
     high, most = ranges[:, 2:].max(axis=0).tolist()
-    if (low <= soft[0] and high >= soft[1]) or not high - low >= _LEAST_WIDTH_HU:
+    if (low <= soft[0] and high >= soft[1]) or not high - low >= _MIN_WIDTH_HU:
         return soft
     return (
         max(math.floor(low / _STEP_HU) * _STEP_HU, least),

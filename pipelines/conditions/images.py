@@ -1,4 +1,4 @@
-"""Condition images of whatever kind as tensors (images, channels, H, W) in [0, 1].
+"""Condition images of any kind as tensors (images, channels, H, W) in [0, 1].
 
 Missing conditions are filled with 0 (background).
 """

@@ -20,12 +20,12 @@ Scan = str | Path | Volume
 
 # Magnetic resonance is positive but for what filters overshoot; air in CT has -1000 HU.
 _AIR_BELOW_HU = -500.0
-_LEAST_AIR = 0.001
+_MIN_AIR = 0.001
 # Short words only as a whole: there is an ear in every heart and forearm, and "iac" in cardiac.
 _HEAD = re.compile(r"HEAD|BRAIN|SKULL|CRANI|CEREB|NEURO|NECK|ORBIT|\b(?:FACE|EARS?|IACS?)\b")
 # Tissue this much larger or smaller than the training slices is not what was trained on.
-_MOST_TIMES_LARGER = 1.5
-_MOST_TIMES_SMALLER = 2.5
+_MAX_TIMES_LARGER = 1.5
+_MAX_TIMES_SMALLER = 2.5
 
 
 def is_scan(image: object) -> bool:
@@ -76,7 +76,7 @@ def read_scan(scan: Scan, name: str) -> Volume:
     if stored.unit == "labels":
         raise ValueError(f"{name} holds labels; give the scan itself.")
     air = np.count_nonzero(stored.array < _AIR_BELOW_HU) / stored.array.size
-    if air >= _LEAST_AIR:
+    if air >= _MIN_AIR:
         doubts.append(f"{air:.0%} of its values lie below {_AIR_BELOW_HU:g}, as air in CT does")
     if doubts:
         where = name if isinstance(scan, Volume) else scan
@@ -114,7 +114,7 @@ def warn_of_other_size(
     held = [np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0)]
     extent = np.array([places[-1] - places[0] + 1 for places in held]) * scan.spacing_mm[1:]
     larger = (extent / trained).max()
-    if larger > _MOST_TIMES_LARGER or larger < 1 / _MOST_TIMES_SMALLER:
+    if larger > _MAX_TIMES_LARGER or larger < 1 / _MAX_TIMES_SMALLER:
         logger.warning(
             "The tissue of the scan measures %.0f x %.0f mm, the slices of the training %.0f x "
             "%.0f mm: is it the same part of the body? The translation may mean nothing.",
