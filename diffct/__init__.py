@@ -17,6 +17,7 @@ from diffct.registration import register_with_diffusers
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
 
+    from diffct.eval.evaluation import evaluate
     from diffct.hub import load_pipeline
     from diffct.imaging.volume import Volume, read_volume, write_volume
     from diffct.models import UNet3DModel
@@ -40,6 +41,7 @@ __all__ = [
     "UNet3DModel",
     "Volume",
     "__version__",
+    "evaluate",
     "load_pipeline",
     "read_volume",
     "write_volume",
@@ -59,6 +61,7 @@ _HOMES = {
     "read_volume": "diffct.imaging.volume",
     "write_volume": "diffct.imaging.volume",
     "load_pipeline": "diffct.hub",
+    "evaluate": "diffct.eval.evaluation",
 }
 
 

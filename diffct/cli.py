@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from diffct import __version__
+from diffct.commands.compare import add_compare
+from diffct.commands.evaluate import add_evaluate
 from diffct.commands.inspect import add_inspect
 from diffct.commands.parsing import CommandParser
 from diffct.commands.phantom import add_phantom
@@ -17,8 +19,6 @@ from diffct.commands.prepare import add_prepare
 from diffct.commands.sample import add_sample
 from diffct.commands.train import add_train
 from diffct.commands.translate import add_translate
-from diffct.eval.command import add_evaluate
-from diffct.eval.compare import add_compare
 
 _INTERRUPTED, _NO_READER = 130, 141  # as shells count an end by SIGINT and by SIGPIPE
 

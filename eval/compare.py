@@ -1,25 +1,16 @@
-"""`diffct compare`: two results figure by figure, if their protocols are the same."""
+"""Two results figure by figure, if their protocols are the same."""
 
-import argparse
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffct.config import path_argument
 from diffct.eval.directions import direction, is_better, is_under_test
 from diffct.eval.protocol import differences
-from diffct.eval.section import show
 from diffct.metrics.intervals import Estimate
 
 _VALUE, _INTERVAL = "value", "interval"
-_COLUMNS = ("figure", "first", "second", "difference", "the second is", "intervals")
-_HOW_TO_READ = (
-    "Better is higher, lower, or nearer to what real images have, whichever the figure means."
-    " Intervals (95 %) that lie apart tell a difference; overlapping ones do not exclude one."
-)
 
 
 @dataclass(frozen=True)
@@ -51,56 +42,7 @@ class Comparison:
     intervals_overlap: bool | None
 
 
-def add_compare(commands: "argparse._SubParsersAction") -> None:
-    """Describe `diffct compare`."""
-    parser = commands.add_parser(
-        "compare",
-        help="say how two results differ, figure by figure, if their protocols are the same",
-    )
-    parser.add_argument(
-        "first",
-        type=path_argument,
-        help="folder of an evaluation, its metrics.json, or the JSON of one measurement",
-    )
-    parser.add_argument("second", type=path_argument, help="another one")
-    parser.add_argument("--force", action="store_true", help="compare despite other protocols")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
-    parser.set_defaults(run=_compare)
-
-
-def _compare(options: argparse.Namespace) -> None:
-    """Print how both results differ, or say why they cannot be compared."""
-    first, second = (_read_measurements(path) for path in (options.first, options.second))
-    shared = [name for name in first if name in second]
-    if not shared:
-        raise ValueError("The two files have no measurement in common.")
-    apart = {name: _protocols(name, first, second, force=options.force) for name in shared}
-    found = {
-        name: compare_figures(first[name]["figures"], second[name]["figures"]) for name in shared
-    }
-    alone = sorted(first.keys() ^ second.keys())
-    lonely = f"In one of the two files only: {', '.join(alone)}." if alone else ""
-    if options.json:
-        values = {
-            name: {
-                "protocols_differ": apart[name],
-                "figures": [asdict(comparison) for comparison in found[name]],
-            }
-            for name in shared
-        }
-        print(json.dumps(values, indent=2, allow_nan=False))
-        if lonely:
-            print(lonely, file=sys.stderr)
-        return
-    for name in shared:
-        print(f"\n## {name}" + (" (DIFFERENT PROTOCOLS)" if apart[name] else ""))
-        print("\n" + _table(found[name]))
-    if lonely:
-        print(f"\n{lonely}")
-    print(f"\n{_HOW_TO_READ}")
-
-
-def _protocols(
+def compare_protocols(
     name: str, first: Mapping[str, Any], second: Mapping[str, Any], *, force: bool
 ) -> list[str]:
     """List where the protocols of a measurement differ; refuse it unless forced."""
@@ -114,7 +56,7 @@ def _protocols(
     return apart
 
 
-def _read_measurements(path: Path) -> dict[str, Any]:
+def read_measurements(path: Path) -> dict[str, Any]:
     """Read the measurements of a file, by name, without those that found nothing."""
     if path.is_dir():  # of an evaluation
         path = path / "metrics.json"
@@ -191,29 +133,3 @@ def _leaves(figures: object, place: str = "") -> Iterator[tuple[str, Estimate]]:
             yield from _leaves(inner, f"{place}, {name}" if place else name)
     elif isinstance(figures, int | float) and not isinstance(figures, bool):
         yield place, Estimate(figures)
-
-
-def _table(comparisons: Sequence[Comparison]) -> str:
-    """Write comparisons as a table whose columns stand in line."""
-    words = {None: "–", True: "better", False: "worse"}
-    overlap = {None: "–", True: "overlap", False: "apart"}
-    rows = [_COLUMNS]
-    for found in comparisons:
-        word = "equal" if found.difference == 0 else words[found.second_is_better]
-        rows.append(
-            (
-                found.figure,
-                show(Estimate(found.first, interval=found.first_interval)),
-                show(Estimate(found.second, interval=found.second_interval)),
-                f"{found.difference:+.3g}",
-                word,
-                overlap[found.intervals_overlap],
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    lines = [
-        f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"
-        for row in rows
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)

@@ -11,29 +11,33 @@ Direction = Literal["higher", "lower", "nearer", "none"]
 
 # What is told of real images, of other methods and of the measurement itself: no figure under test.
 _OF_OTHERS = re.compile(
-    r"(^|, )(train|held_out|yardstick|expected|samples, (images|pairs|scales))(, |$)"
+    r"(^|, )(train|held_out|decoded|empty prompt|yardstick|expected)(, |$)"
+    r"|(^|, )samples, (images|pairs|scales)(, |$)"
     r"|^(autoencoder alone|copied input|linear regression|histogram matching|true T1w), "
     r"|window_yardstick"
     r"|real_score|real_patients|held_out_patients|threshold|false_alarms|own_weight|bandwidth"
-    r"|^(copies|nearest neighbours, [^,]+), samples$|, lesions$"
+    r"|^(copies|nearest neighbours, [^,]+), samples$|, lesions$|, true T1w$|^\.\.\. if the map"
 )
 _LOWER = re.compile(
     r"^(FD|KID|MMD²)\[|^realism, ((figures|tissue), .*, distance$|window_distance_hu, )"
-    r"|^realism, without_body, "
+    r"|^realism, without_body, |^films without a chest, |^wrong side, "
+    r"|^(MAE|MAE in tissue|largest difference of the affines.*)$"
     r"|(^|, )(mae|rmse|mae_hu|rmse_hu|lpips|distance_px|false_per_slice|suspicious"
     r"|nearer_than_real|identical)$"
 )
 _HIGHER = re.compile(
     r", (precision|recall|coverage)$|(^|, )(psnr|ssim|ms_ssim|found|dice)$"
-    r"|^nearest neighbours, .*score_quantiles"
+    r"|^nearest neighbours, .*score_quantiles|^PSNR|^uncertainty and error, |, spearman$"
+    r"|^(present|side|zone|severity|heart size|absent), \w+, samples$"
 )
 # What real images have stands beside the figure, under another name.
 _REAL = (
     (re.compile(r"^(MS-SSIM of pairs|realism, (?:figures|tissue), .*), samples$"), r"\1, held_out"),
     (re.compile(r"^(manifold\[.*), samples, density$"), r"\1, train, density"),
+    (re.compile(r"^(slice-to-slice difference), translated$"), r"\1, true T1w"),
     (re.compile(r"^(samples nearest to a training patient), share$"), r"\1, expected"),
 )
-_NO_SIGN = {"membership attack, auc": 0.5}
+_NO_SIGN = {"membership attack, auc": 0.5, "ratio": 1.0}
 
 
 def is_under_test(place: str) -> bool:

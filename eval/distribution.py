@@ -6,99 +6,82 @@ perfect samples would.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from diffct.eval.attempts import Attempts
 from diffct.eval.cohorts import Cohort
+from diffct.eval.figures import Figure, Number, Table
 from diffct.eval.image_sets import ImageSet, check_comparable
+from diffct.eval.inputs import Inputs
 from diffct.eval.pictures import save_sheet
-from diffct.eval.protocol import protocol_card
+from diffct.eval.protocol import describe_network, protocol_card
 from diffct.eval.realism import measure_realism
-from diffct.eval.section import Picture, Section, Table, Verdict, show
+from diffct.eval.section import Picture, Section, Verdict
 from diffct.eval.verdicts import quality, variety
 from diffct.metrics.discrepancy import kernel_distance, mmd
 from diffct.metrics.distribution import frechet_estimate
 from diffct.metrics.diversity import Diversity, ms_ssim_diversity
-from diffct.metrics.features import FeatureNetwork, result_name
+from diffct.metrics.features import FeatureNetwork
 from diffct.metrics.manifold import precision_recall_density_coverage
 from diffct.metrics.similarity import multi_scale
 from diffct.metrics.slice_features import PLANES, slice_features
 
 NEIGHBOURS = 5
+BANDWIDTH = "MMD bandwidth"
+"""Found from the data, but a setting."""
+MANIFOLD, MANIFOLD_FIGURES = "manifold", ("precision", "recall", "density", "coverage")
+_COMPARED = ("samples", "train")  # with held-out images
+_SLICES = 16  # of each plane and volume, for networks that see slices; fewer of thinner volumes
 _BATCH = 16
-_MOST_FOR_DIVERSITY = 1000
+_MAX_FOR_DIVERSITY = 1000
 
 Features = dict[str, tuple[Tensor, list[str]]]
 """For each plane ("" for whole images): features (n, d), and whose image each row is of."""
 
 
-def measure_distribution(
-    samples: ImageSet,
-    cohort: Cohort,
-    *,
-    networks: Sequence[FeatureNetwork],
-    out: Path,
-    most: int | None = None,
-    slices: int = 16,
-    pipeline: dict[str, Any] | None = None,
-) -> Section:
-    """Measure a set of samples as a whole.
+def measure(inputs: Inputs) -> Section:
+    """Compare samples with held-out images as sets.
 
     The three sets are cut to one number, since distances shrink as numbers grow.
-
-    Args:
-        samples: Generated images.
-        cohort: Training and held-out images.
-        networks: Feature networks; 2D ones see slices of volumes in three planes.
-        out: Where pictures go.
-        most: Use so many images of each set at most.
-        slices: Slices of each plane and volume for 2D networks; fewer for thinner volumes.
-        pipeline: What made the samples, for the protocol.
 
     Raises:
         ValueError: The sets cannot be compared, or are too small.
     """
-    check_comparable(samples, cohort.held_out)
-    sets = {"samples": samples, "held_out": cohort.held_out}
-    if cohort.train is not None:
-        check_comparable(cohort.train, cohort.held_out)
-        sets["train"] = cohort.train
-    number = min(most or len(samples), *map(len, sets.values()))
-    sets = {role: images.pick(number) for role, images in sets.items()}
-    slices = min(slices, *samples.size)
-    figures: dict[str, Any] = {}
+    samples, described = inputs.samples
+    sets = _sets(samples, inputs.cohort, inputs.config.max_images)
+    slices = min(_SLICES, *samples.size)
+    figures: list[Figure] = []
     tables = []
     attempts = Attempts()
-    for network in networks:
+    for network in inputs.networks:
         features = attempts(
             f"figures of {network.name}", partial(_all_features, network, sets, slices)
         )
         if features is not None:
-            figures |= _compare(network, features, attempts)
-            tables.append(_network_table(network, figures))
+            found = _compare(network, features, attempts)
+            figures += found
+            tables.append(_network_table(network, found))
     diversity = {
         role: attempts(f"MS-SSIM of {images.name}", partial(_diversity, images))
         for role, images in sets.items()
     }
-    figures["MS-SSIM of pairs"] = diversity
+    figures += [Figure("MS-SSIM of pairs", found, of=role) for role, found in diversity.items()]
     if any(diversity.values()):
         tables.append(_diversity_table(diversity, samples.size))
-    pictures = [save_sheet(sets["samples"], sets["held_out"], out / "distribution.png")]
-    realism = (
-        attempts("tissue, noise and continuity", partial(measure_realism, sets, out))
-        if samples.unit == "HU"
-        else None
-    )
+    out = Path(inputs.config.out)
+    pictures = [Picture(*save_sheet(sets["samples"], sets["held_out"], out / "distribution.png"))]
+    realism = None
+    if samples.unit == "HU":
+        realism = attempts("tissue, noise and continuity", partial(measure_realism, sets, out))
     if realism is not None:
-        more_figures, more_tables, more_pictures = realism
-        figures |= more_figures
-        tables += more_tables
-        pictures += more_pictures
+        figures.append(Figure("realism", realism.comparison))
+        tables += realism.tables
+        pictures.append(realism.picture)
     return Section(
         name="distribution",
         title="Samples as a set",
@@ -108,41 +91,65 @@ def measure_distribution(
             settings={
                 "neighbours": NEIGHBOURS,
                 "slices": slices,
-                "most_for_diversity": _MOST_FOR_DIVERSITY,
+                "most_for_diversity": _MAX_FOR_DIVERSITY,
             },
-            networks=[describe_network(network) for network in networks],
-            pipeline=pipeline,
-            synthetic=cohort.synthetic,
+            networks=[describe_network(network) for network in inputs.networks],
+            pipeline=described,
+            synthetic=inputs.cohort.synthetic,
         ),
         figures=figures,
         tables=[table for table in tables if table.rows],
-        pictures=[Picture(path, caption) for path, caption in pictures],
-        remarks=[*samples.notes, *_remarks(sets, networks, samples)],
+        pictures=pictures,
+        remarks=[*samples.notes, *_remarks(sets, inputs.networks, samples)],
         missing=attempts.missing,
-        verdicts=_verdicts(sets, networks, figures),
+        verdicts=_verdicts(sets, inputs.networks, figures),
     )
 
 
+def foresee(inputs: Inputs) -> list[str]:
+    """Say, before anything is sampled, what will not be measured and why."""
+    cohort = inputs.cohort
+    parts = [cohort.held_out, *([] if cohort.train is None else [cohort.train])]
+    samples = len(inputs.samples[0]) if inputs.pipeline is None else inputs.number
+    fewest = min(samples, inputs.config.max_images or samples, *map(len, parts))
+    found = []
+    try:
+        multi_scale(cohort.held_out.size)
+    except ValueError as error:
+        found.append(f"MS-SSIM: {error}")
+    if fewest < 2:
+        found.append("Diversity and distances of whole images: they need 2 images of each set.")
+    if fewest <= NEIGHBOURS:
+        found.append(
+            f"Precision, recall, density and coverage of whole images: they need more than"
+            f" {NEIGHBOURS} images of each set, and there are {fewest}."
+        )
+    if cohort.train is None:
+        found.append("The yardstick of figures: it is the same figure of training images.")
+    return found
+
+
+def _sets(samples: ImageSet, cohort: Cohort, most: int | None) -> dict[str, ImageSet]:
+    """Pick equally many images of each set."""
+    sets = {"samples": samples, "held_out": cohort.held_out}
+    if cohort.train is not None:
+        sets["train"] = cohort.train
+    for images in sets.values():
+        check_comparable(images, cohort.held_out)
+    number = min(most or len(samples), *map(len, sets.values()))
+    return {role: images.pick(number) for role, images in sets.items()}
+
+
 def _verdicts(
-    sets: dict[str, ImageSet], networks: Sequence[FeatureNetwork], figures: dict[str, Any]
+    sets: dict[str, ImageSet], networks: Sequence[FeatureNetwork], figures: Sequence[Figure]
 ) -> list[Verdict]:
     """Answer whether samples are as good and as varied as real images."""
     patients = min(len(set(images.patients)) for images in sets.values())
     random = [network.name for network in networks if network.weights_sha256 is None]
     return [
         quality(figures, patients=patients, random_networks=random),
-        variety(figures["MS-SSIM of pairs"], patients=patients),
+        variety(figures, patients=patients),
     ]
-
-
-def describe_network(network: FeatureNetwork) -> dict[str, Any]:
-    """Describe a feature network for the protocol."""
-    return {
-        "name": network.name,
-        "weights_sha256": network.weights_sha256,
-        "dimensions": network.dimensions,
-        "preprocessing": network.preprocessing,
-    }
 
 
 def _all_features(
@@ -167,9 +174,9 @@ def _features(network: FeatureNetwork, images: ImageSet, slices: int) -> Feature
 
 def _compare(
     network: FeatureNetwork, features: dict[str, Features], attempts: Attempts
-) -> dict[str, Any]:
+) -> list[Figure]:
     """Compute every distance in one feature space: of samples, and of training images."""
-    figures: dict[str, Any] = {}
+    figures = []
     for plane in features["samples"]:
         reference, owners = features["held_out"][plane]
         for role in (role for role in features if role != "held_out"):
@@ -179,51 +186,51 @@ def _compare(
                 "FD": partial(frechet_estimate, rows, reference, **both),
                 "KID": partial(kernel_distance, rows, reference, **both),
                 "MMD²": partial(mmd, rows, reference, groups_a=groups, groups_reference=owners),
-                "manifold": partial(
+                MANIFOLD: partial(
                     precision_recall_density_coverage, reference, rows, neighbours=NEIGHBOURS
                 ),
             }
             for metric, compute in distances.items():
-                name = result_name(metric, network) + (f", {plane}" if plane else "")
-                found = attempts(f"{name} of {role}", compute)
+                figure = Figure(metric, None, role, network.name, plane or None)
+                found = attempts(f"{figure.name} of {role}", compute)
                 if metric == "MMD²":
-                    bandwidth = name.replace(metric, "MMD bandwidth")
                     found, width = found or (None, None)
-                    figures.setdefault(bandwidth, {})[role] = width
-                figures.setdefault(name, {})[role] = found
+                    figures.append(replace(figure, metric=BANDWIDTH, value=width))
+                figures.append(replace(figure, value=found))
     if len(features["samples"]) > 1:
-        name = result_name("FD", network)
-        figures[f"{name}, mean of planes"] = _mean_of_planes(figures, name)
+        figures += _means_of_planes(figures)
     return figures
 
 
-def _mean_of_planes(figures: dict[str, Any], name: str) -> dict[str, float | None]:
-    """Average a figure over the planes of a volume, for each role that has all of them."""
-    planes = [figures[f"{name}, {plane}"] for plane in PLANES]
-    return {
-        role: None
-        if any(found[role] is None for found in planes)
-        else float(np.mean([found[role].value for found in planes]))
-        for role in planes[0]
-    }
+def _means_of_planes(figures: Sequence[Figure]) -> list[Figure]:
+    """Average the Fréchet distance over the planes of a volume, for each role that has all."""
+    means = []
+    for role in dict.fromkeys(figure.of for figure in figures):
+        planes = [figure for figure in figures if figure.metric == "FD" and figure.of == role]
+        values = [figure.value for figure in planes]
+        known = all(value is not None for value in values)
+        mean = float(np.mean([value.value for value in values])) if known else None
+        means.append(replace(planes[0], value=mean, plane="mean of planes"))
+    return means
 
 
-def _network_table(network: FeatureNetwork, figures: dict[str, Any]) -> Table:
+def _network_table(network: FeatureNetwork, figures: Sequence[Figure]) -> Table:
     """Show the figures of one network."""
+    pairs: dict[tuple[str, str | None], dict[str | None, Figure]] = {}
+    for figure in figures:
+        if figure.metric != BANDWIDTH:
+            pairs.setdefault((figure.metric, figure.plane), {})[figure.of] = figure
     rows = []
-    for name, found in figures.items():
-        if f"[{network.name}]" not in name or name.startswith("MMD bandwidth"):
+    for (metric, plane), sides in pairs.items():
+        if all(figure.value is None for figure in sides.values()):
             continue
-        pair = (found["samples"], found.get("train"))
-        if pair == (None, None):
-            continue
-        if name.startswith("manifold"):
-            suffix = name.partition("]")[2]
-            for figure in ("precision", "recall", "density", "coverage"):
-                cells = (show(getattr(side, figure, None), digits=3) for side in pair)
-                rows.append((f"{figure}[{network.name}]{suffix}", *cells))
-        else:
-            rows.append((name, *(show(side) for side in pair)))
+        names = MANIFOLD_FIGURES if metric == MANIFOLD else (metric,)
+        for name in names:
+            cells = [
+                Number(getattr(side, name, None), digits=3) if metric == MANIFOLD else Number(side)
+                for side in (sides[role].value if role in sides else None for role in _COMPARED)
+            ]
+            rows.append((Figure(name, None, network=network.name, plane=plane).name, *cells))
     random = network.weights_sha256 is None
     return Table(
         f"Distances in the features of {network.name}",
@@ -242,7 +249,7 @@ def _network_table(network: FeatureNetwork, figures: dict[str, Any]) -> Table:
 def _diversity(images: ImageSet) -> Diversity:
     """Average MS-SSIM over the pairs of a set."""
     multi_scale(images.size)  # refuses small images before they are read
-    picked = images.pick(_MOST_FOR_DIVERSITY)
+    picked = images.pick(_MAX_FOR_DIVERSITY)
     return ms_ssim_diversity(
         picked.stacked(progress=False), groups=picked.patients, show_progress=True
     )
@@ -252,7 +259,7 @@ def _diversity_table(diversity: dict[str, Diversity | None], size: Sequence[int]
     """Show how alike the images of each set are."""
     names = {"samples": "samples", "held_out": "held-out", "train": "training"}
     rows = [
-        (names[role], show(found), str(found.pairs) if found else "–")
+        (names[role], Number(found), Number(found.pairs if found else None))
         for role, found in diversity.items()
     ]
     return Table(

@@ -1,19 +1,13 @@
 """Figures on a pipeline's model card, as the Hugging Face Hub shows them: its model-index.
 
-Which figures of a section: every `Estimate` and every float that is
-
-1. the figure itself: `figures[name]`, or `figures[name]["samples"]` where roles are compared, or
-2. one level below it, in a dictionary or a dataclass, as the precision among manifold figures.
-
-Where methods are compared, `figures["diffct"]` stands for `figures`. What is told of other roles
-and methods is no figure of this pipeline; whole numbers are counts, deeper figures are details:
-they are left out, as is what is not finite.
+Which figures of a section: those of samples or of none, and every `Estimate` and float in them one
+level deep (`Figure.parts`). What is told of other roles and methods is no figure of this pipeline;
+what is not finite is left out.
 """
 
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +15,14 @@ from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from diffct.atomic import atomic_file
-from diffct.eval.reconstruction import NAMES
+from diffct.eval.distribution import BANDWIDTH
+from diffct.eval.figures import OWN_METHOD, Figure
+from diffct.eval.findings import THRESHOLDS
 from diffct.eval.section import Section
 from diffct.metrics.intervals import Estimate
 from diffct.pipelines.publishing import EVALUATION
 
-_NO_METRICS = ("MMD bandwidth",)  # found from the data, but a setting
-_OWN_METHOD = "diffct"  # as `measure_translation` names it
+_NO_METRICS = (BANDWIDTH, THRESHOLDS)
 _MEASURED_BY = {"measured_by": "diffct"}
 
 
@@ -87,10 +82,10 @@ def _section_results(section: Section, *, data_name: str, task: str) -> Iterator
         "images": {role: facts["images"] for role, facts in section.protocol["sets"].items()},
         "phantoms": section.protocol["phantoms"],
     }
-    for name, compared, figure in _figures(section):
-        value, interval = (
-            (figure.value, figure.interval) if isinstance(figure, Estimate) else (figure, None)
-        )
+    for figure, compared in _figures(section):
+        value, interval = figure.value, None
+        if isinstance(value, Estimate):
+            value, interval = value.value, value.interval
         if not math.isfinite(value):
             continue
         bounds = [float(bound) for bound in interval or () if math.isfinite(bound)]
@@ -99,47 +94,28 @@ def _section_results(section: Section, *, data_name: str, task: str) -> Iterator
             dataset_type="-".join(["diffct", *words]),
             dataset_name=data_name,
             dataset_split="held-out",
-            metric_type=name,
-            metric_name=f"{name}, {compared}",
+            metric_type=figure.title,
+            metric_name=f"{figure.title}, {compared}",
             metric_value=float(value),
             metric_args=facts | ({"interval_95": bounds} if len(bounds) == 2 else {}),
         )
 
 
-def _figures(section: Section) -> Iterator[tuple[str, str, Estimate | float]]:
-    """List figures with their names, and what of which images they tell."""
-    for name, found in section.figures.get(_OWN_METHOD, section.figures).items():
-        if name.startswith(_NO_METRICS):
+def _figures(section: Section) -> Iterator[tuple[Figure, str]]:
+    """List the numbers of the pipeline itself, and say what of which images they tell."""
+    methods = any(figure.of == OWN_METHOD for figure in section.figures)
+    both = {figure.metric for figure in section.figures if figure.of == "held_out"}
+    for figure in section.figures:
+        if figure.metric in _NO_METRICS or (methods and figure.of != OWN_METHOD):
             continue
         compared = section.title.lower()
-        if isinstance(found, dict) and "samples" in found:
+        if figure.of == "samples":
             # Where held-out images have a figure of their own, it is one of a single set.
-            compared = "samples" if "held_out" in found else "samples and held-out"
-            found = found["samples"]
-        for inner, figure in _leaves(found).items():
-            yield _name(name, inner), compared, figure
-
-
-def _name(name: str, inner: str) -> str:
-    """Name a figure as the report does."""
-    metric, bracket, network = name.partition("[")
-    if not inner:
-        return NAMES.get(name, name)
-    # As precision[network], not manifold[network], precision.
-    return f"{inner}[{network}" if bracket else f"{metric}, {inner}"
-
-
-def _leaves(found: object) -> dict[str, Estimate | float]:
-    """Return a figure by the name "", or those one level below by their names."""
-    if isinstance(found, Estimate | float):
-        return {"": found}
-    if is_dataclass(found):
-        found = vars(found)
-    if not isinstance(found, dict):
-        return {}
-    return {
-        str(name): inner for name, inner in found.items() if isinstance(inner, Estimate | float)
-    }
+            compared = "samples" if figure.metric in both else "samples and held-out"
+        elif figure.of not in (None, OWN_METHOD):
+            continue
+        for part in figure.parts():
+            yield part, compared
 
 
 def _is_own(result: EvalResult) -> bool:

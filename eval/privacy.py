@@ -4,30 +4,32 @@ What is asked and how it is answered is `diffct.privacy`; here it gets images, a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from diffct import privacy
 from diffct.eval.cohorts import Cohort
-from diffct.eval.distribution import describe_network
+from diffct.eval.figures import Figure, Number, Table
 from diffct.eval.image_sets import ImageSet, check_comparable
+from diffct.eval.inputs import Inputs
+from diffct.eval.membership import denoising_losses
 from diffct.eval.pictures import draw
-from diffct.eval.protocol import protocol_card
-from diffct.eval.section import PRIVACY, Picture, Section, Table, Verdict, show
-from diffct.metrics.features import FeatureNetwork
+from diffct.eval.protocol import describe_network, protocol_card
+from diffct.eval.section import PRIVACY, Picture, Section, Verdict
 from diffct.privacy.alignment import align
-from diffct.privacy.auditing import NO_YARDSTICK, ONE_TRANSLATED
-from diffct.privacy.auditing import yardstick as real_sets
+from diffct.privacy.auditing import NO_YARDSTICK, ONE_TRANSLATED, yardstick
 from diffct.privacy.neighbours import COMPARISONS
 from diffct.privacy.thresholds import FALSE_ALARMS, MAX_REAL_IMAGES
 from diffct.privacy.words import PatientNaming
 
-__all__ = ["NO_YARDSTICK", "ONE_TRANSLATED", "Losses", "audit", "yardstick"]
-
+_NO_TRAINING = (
+    "no training images are known, so nothing can be a copy of them. Give their folder (--train), a"
+    " manifest, or the output_dir of the training run."
+)
+_DRAWS = 8  # noise levels of each image in the membership attack
+_MAX_LOSSES = 200  # images of each set in it
 _MAX_NAMED = 50
 _MAX_PAIRS = 6
 _NAMING = PatientNaming(
@@ -36,46 +38,21 @@ _NAMING = PatientNaming(
 )
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Denoising losses of training and held-out images, whose images they are, how they came."""
-
-    train: Tensor
-    held_out: Tensor
-    train_patients: Sequence[str]
-    held_out_patients: Sequence[str]
-    settings: dict[str, Any]
-
-
-def audit(
-    samples: ImageSet,
-    cohort: Cohort,
-    *,
-    networks: Sequence[FeatureNetwork],
-    out: Path,
-    losses: Losses | None = None,
-    max_real: int = MAX_REAL_IMAGES,
-    pipeline: dict[str, Any] | None = None,
-    device: str = "cpu",
-) -> Section:
-    """Audit samples for copies of training images.
-
-    Args:
-        samples: Generated images.
-        cohort: All training images, and held-out ones.
-        networks: Feature networks that take whole images; others are left out.
-        out: Where the picture goes.
-        losses: For the membership attack; None to leave it out.
-        max_real: How many real images of each set tell the threshold.
-        pipeline: What made the samples, for the protocol.
-        device: Where neighbours are searched.
+def measure(inputs: Inputs) -> Section:
+    """Audit samples, and the losses of a pipeline, for what they tell of training images.
 
     Raises:
-        ValueError: The sets cannot be compared, or there are too few real patients.
+        ValueError: No training image is known, the sets cannot be compared, or there are too few
+            real patients.
     """
+    cohort = inputs.cohort
+    if cohort.train is None:
+        raise ValueError(_NO_TRAINING)
+    samples, described = inputs.samples
     check_comparable(samples, cohort.train)
     check_comparable(cohort.train, cohort.held_out)
-    fitting = [network for network in networks if network.spatial_dims == len(samples.size)]
+    networks = [n for n in inputs.networks if n.spatial_dims == len(samples.size)]
+    attacked = inputs.pipeline is not None
     report = privacy.audit(
         samples,
         cohort.train,
@@ -84,13 +61,14 @@ def audit(
         sample_patients=samples.patients,
         train_patients=cohort.train.patients,
         held_out_patients=cohort.held_out.patients,
-        features={network.name: network for network in fitting},
-        losses=None if losses is None else _of_patients(losses),
-        max_real=max_real,
-        device=device,
+        features={network.name: network for network in networks},
+        losses=_losses(inputs) if attacked else None,
+        max_real=MAX_REAL_IMAGES,
+        device=inputs.device,
         progress=True,
     )
-    named = _suspect_table(report, [path.name for path in samples.files])
+    attack = {"draws": _DRAWS, "seed": inputs.config.seed, "most": _MAX_LOSSES}
+    suspects = _suspect_table(report, [path.name for path in samples.files])
     return Section(
         name="privacy",
         title="Privacy",
@@ -101,39 +79,48 @@ def audit(
                 "false_alarms": FALSE_ALARMS,
                 "real_images": list(report.real_images),
                 "search": vars(report.settings),
-                "membership": None if losses is None else losses.settings,
+                "membership": attack if attacked else None,
             },
-            networks=[describe_network(network) for network in fitting],
-            pipeline=pipeline,
+            networks=[describe_network(network) for network in networks],
+            pipeline=described,
             synthetic=cohort.synthetic,
         ),
-        figures={
-            "copies": report.copies,
-            "nearest neighbours": {
-                name: found.summary() for name, found in report.comparisons.items()
-            },
-            "samples nearest to a training patient": report.training_share,
-            "membership attack": report.membership,
-        },
-        tables=[*([] if named is None else [named]), _score_table(report)],
-        pictures=[_draw_pairs(samples, cohort, report, out)],
+        figures=[
+            Figure("copies", report.copies),
+            Figure(
+                "nearest neighbours",
+                {name: found.summary() for name, found in report.comparisons.items()},
+            ),
+            Figure("samples nearest to a training patient", report.training_share),
+            Figure("membership attack", report.membership),
+        ],
+        tables=[*([] if suspects is None else [suspects]), _score_table(report)],
+        pictures=[_draw_pairs(samples, cohort, report, Path(inputs.config.out))],
         remarks=report.remarks(_NAMING),
         verdicts=[Verdict(PRIVACY, *report.answer)],
     )
 
 
-def yardstick(cohort: Cohort) -> bool:
-    """Whether there are real images that can be compared with other patients of their own set."""
-    return bool(real_sets(cohort.train.patients, cohort.held_out.patients))
+def foresee(inputs: Inputs) -> list[str]:
+    """Say, before anything is sampled, what will not be measured and why."""
+    cohort = inputs.cohort
+    translated = inputs.pipeline is not None and inputs.pipeline.guided_by == "image"
+    if cohort.train is None:
+        return [f"Privacy: {_NO_TRAINING}"]
+    if translated and len(set(cohort.held_out.patients)) < 2:
+        return [f"Privacy: {ONE_TRANSLATED}"]
+    known = yardstick(cohort.train.patients, cohort.held_out.patients)
+    return [] if known else [f"Privacy: {NO_YARDSTICK}"]
 
 
-def _of_patients(losses: Losses) -> privacy.MembershipLosses:
-    return privacy.MembershipLosses(
-        losses.train.numpy(),
-        losses.held_out.numpy(),
-        losses.train_patients,
-        losses.held_out_patients,
+def _losses(inputs: Inputs) -> privacy.MembershipLosses:
+    """Compute a pipeline's denoising losses of training and held-out images."""
+    sets = [images.pick(_MAX_LOSSES) for images in (inputs.cohort.train, inputs.cohort.held_out)]
+    train, held_out = (
+        denoising_losses(inputs.pipeline, images, draws=_DRAWS, seed=inputs.config.seed).numpy()
+        for images in sets
     )
+    return privacy.MembershipLosses(train, held_out, *(images.patients for images in sets))
 
 
 def _score_table(report: privacy.PrivacyReport) -> Table:
@@ -141,12 +128,12 @@ def _score_table(report: privacy.PrivacyReport) -> Table:
     rows = [
         (
             name,
-            f"{int(result.suspicious.sum())} of {len(result.scores)}",
-            show(result.threshold, digits=3),
-            show(float(result.scores.min()), digits=3),
-            show(result.median_score, digits=3),
-            show(float(result.real_scores.min()), digits=3),
-            show(float(np.median(result.real_scores)), digits=3),
+            Number(int(result.suspicious.sum()), out_of=len(result.scores)),
+            Number(result.threshold, digits=3),
+            Number(float(result.scores.min()), digits=3),
+            Number(result.median_score, digits=3),
+            Number(float(result.real_scores.min()), digits=3),
+            Number(float(np.median(result.real_scores)), digits=3),
         )
         for name, result in report.comparisons.items()
     ]
@@ -176,7 +163,7 @@ def _suspect_table(report: privacy.PrivacyReport, names: Sequence[str]) -> Table
     rows = [
         (
             names[suspect.sample],
-            *(show(suspect.scores[by], digits=3) for by in COMPARISONS),
+            *(Number(suspect.scores[by], digits=3) for by in COMPARISONS),
             suspect.reason,
         )
         for suspect in suspects[:_MAX_NAMED]

@@ -12,9 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+
 from diffct import __version__
 from diffct.eval.image_sets import SAMPLES, ImageSet
 from diffct.imaging.volume import source_files
+from diffct.metrics.features import FeatureNetwork
 
 CARD_FORMAT = 1
 UNDER_TEST = ("samples", "pipeline")
@@ -92,20 +97,42 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def describe_pipeline(folder: str | Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Describe what made the samples: the hash of its weights, and how it was run.
+def describe_model(source: str | Path | DiffusionPipeline) -> dict[str, Any]:
+    """Name a model, and hash its weights.
 
     Args:
-        folder: A pipeline's folder, or a Hub id, which is then named as it is.
-        settings: Steps, seed, guidance and the like.
+        source: Its folder, or a Hub id, which is then named as it is, or the pipeline itself.
     """
-    folder = Path(folder)
+    if isinstance(source, DiffusionPipeline):
+        return {"name": type(source).__name__, "weights_sha256": _hash_in_memory(source)}
+    folder = Path(source)
     if not folder.is_dir():
-        return {"name": str(folder), "weights_sha256": None, **settings}
+        return {"name": str(folder), "weights_sha256": None}
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*.safetensors")):
         digest.update(file_hash(file).encode())
-    return {"name": folder.name, "weights_sha256": digest.hexdigest(), **settings}
+    return {"name": folder.name, "weights_sha256": digest.hexdigest()}
+
+
+def describe_network(network: FeatureNetwork) -> dict[str, Any]:
+    """Describe a feature network: the hash of its weights, and what it does to images."""
+    return {
+        "name": network.name,
+        "weights_sha256": network.weights_sha256,
+        "dimensions": network.dimensions,
+        "preprocessing": network.preprocessing,
+    }
+
+
+def _hash_in_memory(pipeline: DiffusionPipeline) -> str:
+    """Hash the weights of all networks of a pipeline, in any precision."""
+    digest = hashlib.sha256()
+    for name, network in sorted(pipeline.components.items()):
+        weights = network.state_dict() if isinstance(network, nn.Module) else {}
+        for key, weight in sorted(weights.items()):
+            digest.update(f"{name}.{key}".encode())
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:

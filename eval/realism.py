@@ -1,14 +1,15 @@
 """CT realism of sets, without any network: HU, volumes of tissue, noise, continuity of slices."""
 
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from diffct.atomic import atomic_file
+from diffct.eval.figures import Cell, Number, Table
 from diffct.eval.image_sets import ImageSet
-from diffct.eval.section import Table, show
+from diffct.eval.section import Picture
 from diffct.metrics.ct_realism import (
     FigureComparison,
     RealismComparison,
@@ -22,18 +23,21 @@ _COLOURS = {"samples": "#c2410c", "held-out": "#0f766e", "training": "#6b7280"}
 _BIN_HU = 10
 _COLUMNS = ("", "samples", "held-out", "training", "distance", "yardstick")
 
-Found = tuple[dict[str, Any], list[Table], list[tuple[Path, str]]]
+
+class Realism(NamedTuple):
+    """What was found: figures, and how readers see them."""
+
+    comparison: RealismComparison
+    tables: list[Table]
+    picture: Picture
 
 
-def measure_realism(sets: dict[str, ImageSet], out: Path) -> Found:
+def measure_realism(sets: dict[str, ImageSet], out: Path) -> Realism:
     """Measure volumes one by one and compare the sets.
 
     Args:
         sets: "samples", "held_out" and perhaps "train", volumes in HU.
         out: Where the picture goes.
-
-    Returns:
-        Figures, tables and pictures with captions.
     """
     records = {role: _records(images) for role, images in sets.items()}
     roles = ("samples", "held_out", "train")
@@ -53,7 +57,7 @@ def measure_realism(sets: dict[str, ImageSet], out: Path) -> Found:
         "Share of voxels by HU (logarithmic), and noise power spectrum of soft tissue, mean over"
         " volumes."
     )
-    return {"realism": comparison}, _tables(comparison), [(path, caption)]
+    return Realism(comparison, _tables(comparison), Picture(path, caption))
 
 
 def _records(images: ImageSet) -> list[VolumeRecord]:
@@ -66,8 +70,8 @@ def _tables(comparison: RealismComparison) -> list[Table]:
     windows = [
         (
             f"{name} ({low:g} to {high:g} HU)",
-            show(comparison.window_distance_hu[name], digits=3),
-            show((comparison.window_yardstick_hu or {}).get(name), digits=3),
+            Number(comparison.window_distance_hu[name], digits=3),
+            Number((comparison.window_yardstick_hu or {}).get(name), digits=3),
         )
         for name, (low, high) in TISSUE_WINDOWS_HU.items()
     ]
@@ -102,12 +106,12 @@ def _tables(comparison: RealismComparison) -> list[Table]:
     ]
 
 
-def _rows(figures: dict[str, FigureComparison]) -> list[tuple[str, ...]]:
+def _rows(figures: dict[str, FigureComparison]) -> list[tuple[Cell, ...]]:
     return [
         (
             name,
-            *(show(side, digits=3) for side in (row.samples, row.held_out, row.train)),
-            *(show(side, digits=3) for side in (row.distance, row.yardstick)),
+            *(Number(side, digits=3) for side in (row.samples, row.held_out, row.train)),
+            *(Number(side, digits=3) for side in (row.distance, row.yardstick)),
         )
         for name, row in figures.items()
     ]

@@ -1,6 +1,5 @@
 """Samples of a pipeline as files without loss: what is measured is what would be shared."""
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +12,6 @@ from diffusers import DiffusionPipeline
 
 from diffct.atomic import atomic_folder
 from diffct.cohort_folder import holds_cohort, sign_cohort
-from diffct.config import finite_number
 from diffct.eval.cohorts import Cohort
 from diffct.eval.conditions import read_conditions
 from diffct.eval.image_sets import (
@@ -22,10 +20,8 @@ from diffct.eval.image_sets import (
     pictures_of_folder,
     volumes_of_folder,
 )
-from diffct.eval.protocol import describe_pipeline
 from diffct.eval.run_folder import read_settings
 from diffct.eval.screening import Cut, screen
-from diffct.pipelines import CT3DPipeline, FlairToT1Pipeline, TextToImagePipeline
 from diffct.pipelines.outputs import CT3DPipelineOutput, TextToImagePipelineOutput
 
 _VOLUMES, _IMAGES = 16, 200
@@ -34,7 +30,7 @@ _SENTENCES = 4  # of a held-out report, as the training draws them
 
 def make_samples(
     pipeline: DiffusionPipeline,
-    name: str,
+    model: dict[str, Any],
     folder: Path,
     *,
     cohort: Cohort,
@@ -52,7 +48,7 @@ def make_samples(
 
     Args:
         pipeline: Of diffct.
-        name: Its folder or Hub id.
+        model: Its name and hash, as `describe_model` returns them.
         folder: Where to write: 16-bit PNG, or NIfTI in HU.
         cohort: Whose held-out prompts or conditions are used.
         number: How many.
@@ -67,24 +63,19 @@ def make_samples(
         for the protocol.
 
     Raises:
-        ValueError: The pipeline is none of diffct's, `folder` holds something else, or all samples
-            hold NaN.
+        ValueError: `folder` holds something else, or all samples hold NaN.
     """
-    if not isinstance(pipeline, CT3DPipeline | TextToImagePipeline | FlairToT1Pipeline):
-        raise ValueError(f"A {type(pipeline).__name__} is none of diffct's pipelines.")
     settings = {
         "number": number,
         "seed": seed,
         "steps": steps,
         "scheduler": type(pipeline.scheduler).__name__,
     }
-    if not isinstance(pipeline, CT3DPipeline):
-        if guidance_scale is None:  # the card says which it was
-            guidance_scale = signature(pipeline.__call__).parameters["guidance_scale"].default
-        settings["guidance_scale"] = guidance_scale
-    if isinstance(pipeline, TextToImagePipeline):
+    if pipeline.guided_by is not None:
+        settings["guidance_scale"] = guidance_scale = guidance(pipeline, guidance_scale)
+    if pipeline.guided_by == "prompt":
         settings["prompts"] = "empty" if empty_prompt else "held-out"
-    described = describe_pipeline(name, settings)
+    described = {**model, **settings}
     # Through JSON, as it will be read.
     parameters = json.loads(json.dumps({"kind": "samples", **described}))
     if not holds_cohort(folder, parameters):
@@ -106,14 +97,14 @@ def _read_samples(
     pipeline: DiffusionPipeline, folder: Path, held_out: ImageSet, number: int
 ) -> ImageSet:
     """Read samples as files, as those of anybody are read."""
-    if isinstance(pipeline, CT3DPipeline):
+    if pipeline.modality == "volume":
         config = pipeline.config
         made = volumes_of_folder(
             folder, title=SAMPLES, window_hu=config.window_hu, spacing_mm=config.spacing_mm
         )
     else:
         made = pictures_of_folder(folder, title=SAMPLES)
-    if isinstance(pipeline, FlairToT1Pipeline):
+    if pipeline.guided_by == "image":
         # A translation is an image of its condition's patient, for intervals and for privacy.
         places = [_number_of(path) for path in made.files]
         true = held_out.pick(number).of(places)
@@ -180,45 +171,35 @@ def _save_finite(
             replace(output, **{name: array[None]}).save(folder, first_index=index)
 
 
+def guidance(pipeline: DiffusionPipeline, scale: float | None) -> float:
+    """Return a guidance scale, or the pipeline's default for None: protocols say which it was."""
+    if scale is not None:
+        return scale
+    return signature(pipeline.__call__).parameters["guidance_scale"].default
+
+
 def default_number(pipeline: DiffusionPipeline, cohort: Cohort) -> int:
     """Return how many samples are drawn if nobody says: all held-out slices are translated."""
-    if isinstance(pipeline, FlairToT1Pipeline):
+    if pipeline.guided_by == "image":
         return len(cohort.held_out)
-    return _VOLUMES if isinstance(pipeline, CT3DPipeline) else _IMAGES
+    return _VOLUMES if pipeline.modality == "volume" else _IMAGES
 
 
-def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe how a pipeline is sampled."""
-    parser.add_argument(
-        "--num",
-        type=int,
-        help=f"samples ({_VOLUMES} volumes, {_IMAGES} films, all held-out slices)",
-    )
-    parser.add_argument("--steps", type=int, default=50, help="denoising steps (50)")
-    parser.add_argument(
-        "--guidance-scale", type=finite_number, help="of prompts (the pipeline's own)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first sample (0)")
-    parser.add_argument("--batch-size", type=int, default=8, help="samples drawn at once (8)")
-    parser.add_argument(
-        "--empty-prompt", action="store_true", help="films of no prompt, not of held-out reports"
-    )
-
-
-def training_cut(pipeline: DiffusionPipeline | None, source: Path) -> Cut | None:
+def training_cut(pipeline: DiffusionPipeline | None, source: Path | None) -> Cut | None:
     """Return what training cut pictures to, so that evaluation does the same.
 
     Args:
         pipeline: What was trained, if it is a whole pipeline.
-        source: The folder of a pipeline or an autoencoder.
+        source: The folder of a pipeline or an autoencoder, if there is one.
 
     Returns:
         What the run beside it says, or else the size that the denoiser was made for; None for
         volumes and if nothing tells.
     """
-    if isinstance(pipeline, CT3DPipeline):
+    if pipeline is not None and pipeline.modality == "volume":
         return None
-    settings = read_settings(source.parent) if source.is_dir() else None
+    known = source is not None and source.is_dir()
+    settings = read_settings(source.parent) if known else None
     size = (getattr(pipeline, "config", {}).get("training") or {}).get("size")
     size = size or (settings.data.get("size") if settings is not None else None)
     if size is not None and len(size) == 2:
@@ -229,9 +210,7 @@ def training_cut(pipeline: DiffusionPipeline | None, source: Path) -> Cut | None
     height, width = usual if isinstance(usual, Sequence) else (usual, usual)
     factor = pipeline.vae_scale_factor
     # A ControlNet may have been trained at another size than the model that it controls.
-    return Cut(
-        (height * factor, width * factor), if_large_enough=isinstance(pipeline, FlairToT1Pipeline)
-    )
+    return Cut((height * factor, width * factor), if_large_enough=pipeline.guided_by == "image")
 
 
 def _prompts(held_out: ImageSet, number: int, *, empty: bool) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""What a measurement found: figures under their protocol, as JSON, as text, and for the report."""
+"""A measurement and all that it found: figures under their protocol, answers, tables, pictures."""
 
 import json
 import math
@@ -9,34 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffct.atomic import atomic_file
-from diffct.metrics.intervals import Estimate
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text cells.
-
-    Attributes:
-        title: A line above it.
-        columns: Their names.
-        rows: Cells, as many in each row as there are columns.
-        note: What a reader must know to read it.
-        aside: Whether readers may skip it, as the figures of a random network: reports fold it
-            away at their end.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-    aside: bool = False
-
-    def markdown(self) -> str:
-        """Write it as Markdown."""
-        lines = [f"| {' | '.join(row)} |" for row in (self.columns, *self.rows)]
-        lines.insert(1, "|" + "---|" * len(self.columns))
-        parts = [f"**{self.title}**", "\n".join(lines), self.note]
-        return "\n\n".join(part for part in parts if part)
+from diffct.eval.figures import Figure, Table, nested
 
 
 @dataclass(frozen=True)
@@ -76,8 +49,8 @@ class Section:
         name: Of its JSON file: "distribution", "privacy", ...
         title: For readers.
         protocol: The card, see `diffct.eval.protocol`.
-        figures: JSON values, dataclasses among them.
-        tables: The figures for readers.
+        figures: All of them, in the order of the JSON.
+        tables: Figures for readers.
         pictures: Files beside the JSON.
         remarks: Sentences that go with the figures: what was found, what limits it.
         verdicts: Answers to the questions that a report opens with.
@@ -88,12 +61,16 @@ class Section:
     name: str
     title: str
     protocol: dict[str, Any]
-    figures: dict[str, Any]
+    figures: Sequence[Figure]
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
     remarks: Sequence[str] = field(default=())
     verdicts: Sequence[Verdict] = ()
     missing: Sequence[str] = ()
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - as the figure's value
+        """Return a figure by its name in files, of each role or alone: "FD[net], axial"."""
+        return nested(self.figures)[name]
 
     def markdown(self) -> str:
         """Write verdicts, what is missing, remarks and tables as Markdown."""
@@ -106,7 +83,7 @@ class Section:
         """Return protocol, figures and words as JSON values; NaN becomes null."""
         return {
             "protocol": self.protocol,
-            "figures": _plain(self.figures),
+            "figures": _plain(nested(self.figures)),
             "remarks": list(self.remarks),
             "verdicts": _plain(list(self.verdicts)),
             "missing": list(self.missing),
@@ -135,7 +112,10 @@ def anonymous(section: Section, names: Mapping[str, str]) -> Section:
         [clean(text) for text in lines] for lines in (section.remarks, section.missing)
     )
     tables = [
-        replace(table, rows=[[clean(cell) for cell in row] for row in table.rows])
+        replace(
+            table,
+            rows=[[clean(c) if isinstance(c, str) else c for c in row] for row in table.rows],
+        )
         for table in section.tables
     ]
     return replace(section, tables=tables, verdicts=verdicts, remarks=remarks, missing=missing)
@@ -151,7 +131,7 @@ def not_measured(name: str, title: str, reason: str, *, questions: Sequence[str]
         questions: What it would have answered, each now "not measured".
     """
     verdicts = [Verdict(question, "not measured", reason) for question in questions]
-    return Section(name, title, {}, {}, verdicts=verdicts, missing=[reason])
+    return Section(name, title, {}, (), verdicts=verdicts, missing=[reason])
 
 
 def write_section(section: Section, folder: Path) -> Path:
@@ -165,28 +145,6 @@ def write_json(values: dict[str, Any], path: Path) -> None:
     """Write JSON values, atomically."""
     with atomic_file(path) as partial:
         partial.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def show(figure: Estimate | float | None, *, digits: int = 4, percent: bool = False) -> str:
-    """Write a figure with its 95 % interval, or as mean ± sd where only that is known."""
-    if figure is None:
-        return "–"
-    if not isinstance(figure, Estimate):
-        return _number(figure, digits, percent)
-    text = _number(figure.value, digits, percent)
-    if figure.interval is not None:
-        low, high = (_number(bound, digits, percent) for bound in figure.interval)
-        return f"{text} [{low}, {high}]"
-    return text
-
-
-def _number(value: float, digits: int, percent: bool) -> str:
-    """Write a number with so many significant digits."""
-    if not math.isfinite(value):
-        return "–"
-    if percent:
-        return f"{value:.1%}"
-    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value

@@ -8,7 +8,8 @@ have wide intervals, in which much has room: below 20 of them nothing is called 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from diffct.eval.section import QUALITY, TRUTH, VARIETY, State, Verdict, show
+from diffct.eval.figures import Figure, show
+from diffct.eval.section import QUALITY, TRUTH, VARIETY, State, Verdict
 from diffct.metrics.ct_realism import RealismComparison
 from diffct.metrics.intervals import Estimate
 
@@ -17,18 +18,17 @@ _DISTANCE = "KID"  # has no bias by the number of images, and an interval
 _SEVERITY: tuple[State, ...] = ("not measured", "good", "in doubt", "bad")
 
 
-def quality(
-    figures: Mapping[str, Any], *, patients: int, random_networks: Sequence[str]
-) -> Verdict:
+def quality(figures: Sequence[Figure], *, patients: int, random_networks: Sequence[str]) -> Verdict:
     """Answer whether samples are as good as real images.
 
     Args:
-        figures: Of a distribution section: distances by name, and "realism" for CT.
+        figures: Of a distribution section: distances, and "realism" for CT.
         patients: Of the smallest set; every sample is one.
         random_networks: Names of networks without trained weights. In their features samples may be
             told apart from real images, but what looks alike there may not be.
     """
-    found = [_by_realism(figures.get("realism")), _by_distance(figures, random_networks)]
+    realism = next((figure.value for figure in figures if figure.metric == "realism"), None)
+    found = [_by_realism(realism), _by_distance(figures, random_networks)]
     answers = [answer for answer in found if answer is not None]
     if not answers:
         return Verdict(QUALITY, "not measured", "No distance of sets has its yardstick.")
@@ -38,17 +38,14 @@ def quality(
 
 
 def _by_distance(
-    figures: Mapping[str, Any], random_networks: Sequence[str]
+    figures: Sequence[Figure], random_networks: Sequence[str]
 ) -> tuple[State, str] | None:
     """Compare each distance with its yardstick, in trained networks if there are some."""
-    named = {
-        name: (found["samples"], found["train"])
-        for name, found in figures.items()
-        if name.startswith(f"{_DISTANCE}[") and found.get("samples") and found.get("train")
-    }
-    is_random = {name: any(f"[{network}]" in name for network in random_networks) for name in named}
-    trained = {name: pair for name, pair in named.items() if not is_random[name]}
-    pairs = trained or named
+    distances = [figure for figure in figures if figure.metric == _DISTANCE and figure.value]
+    yardsticks = {figure.name: figure.value for figure in distances if figure.of == "train"}
+    compared = [f for f in distances if f.of == "samples" and f.name in yardsticks]
+    trained = [figure for figure in compared if figure.network not in random_networks]
+    pairs = {f.name: (f.value, yardsticks[f.name]) for f in trained or compared}
     if not pairs:
         return None
     states = {name: _near(*pair) for name, pair in pairs.items()}
@@ -99,13 +96,14 @@ def _by_realism(comparison: RealismComparison | None) -> tuple[State, str] | Non
     )
 
 
-def variety(diversity: Mapping[str, Estimate | None], *, patients: int) -> Verdict:
+def variety(figures: Sequence[Figure], *, patients: int) -> Verdict:
     """Answer whether samples are as varied as held-out images, by the MS-SSIM of pairs.
 
     Args:
-        diversity: Of "samples" and "held_out"; the lower, the more varied.
+        figures: Of a distribution section; the lower "MS-SSIM of pairs", the more varied.
         patients: Of the smallest set; every sample is one.
     """
+    diversity = {f.of: f.value for f in figures if f.metric == "MS-SSIM of pairs"}
     samples, real = (diversity.get(role) for role in ("samples", "held_out"))
     if samples is None or real is None:
         reason = "MS-SSIM of pairs could not be measured: images are too few or too small."

@@ -1,32 +1,24 @@
-"""Translate a whole scan and compare it with the true one: geometry, flicker, error, uncertainty.
+"""A whole translated scan beside the true one: geometry, flicker, error, uncertainty.
 
-    python -m diffct.eval.volume PIPELINE FLAIR.nii.gz T1w.nii.gz \
-        --num-samples 4 --out volume
-
-prints whether grid and affine are those of the input, PSNR and MAE, the mean difference of
-neighbouring slices beside that of the true T1w (a ratio above 1 is flicker), and how well the
-standard deviation over samples tells where the error is: rank correlation over all voxels, over
-those of tissue beside what an exact map would reach, and over tissue blurred by 4 pixels. It writes
-the translated NIfTI, its standard deviation, translated_volume.json, and two pictures: slices, and
-cuts across all slices.
+Whether grid and affine are those of the input, PSNR and MAE, the mean difference of neighbouring
+slices beside that of the true scan (a ratio above 1 is flicker), and how well the standard
+deviation over samples tells where the error is: rank correlation over all voxels, over those of
+tissue beside what an exact map would reach, and over tissue blurred by 4 pixels.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from diffct import FlairToT1Pipeline
-from diffct.config import folder_or_id, path_argument
-from diffct.cores import share_cores
-from diffct.eval.protocol import describe_pipeline, file_hash, protocol_card
-from diffct.eval.section import write_json
+from diffct.eval.figures import Cell, Figure, Number, Table
+from diffct.eval.inputs import Inputs
+from diffct.eval.protocol import file_hash, protocol_card
+from diffct.eval.samples import guidance
+from diffct.eval.section import Picture, Section
 from diffct.figures.comparison import save_translation
-from diffct.hub import load_pipeline
 from diffct.imaging.intensity import foreground, robust_range, to_unit_range
 from diffct.imaging.slices import turn_to_plane
 from diffct.imaging.volume import Volume, read_stored
@@ -35,69 +27,79 @@ from diffct.metrics.volumes import (
     slice_to_slice_difference,
     uncertainty_correlation,
 )
-from diffct.training.run import plain_errors
 
+_SAMPLES = 4
 _DRAWN = 5
 _REGION_PX = 4.0
 
 
-@plain_errors()
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Translate, measure, print and write."""
-    options = _parse(arguments)
-    share_cores()
-    pipeline = load_pipeline(options.pipeline, device=options.device)
-    if not isinstance(pipeline, FlairToT1Pipeline):
-        raise ValueError(
-            f"{options.pipeline} is a {type(pipeline).__name__}; it translates nothing."
-        )
-    flair, truth = (read_stored(path) for path in (options.flair, options.t1w))
-    if truth.size != flair.size or not np.allclose(truth.affine, flair.affine, atol=1e-3):
-        raise ValueError("The T1w is not on the FLAIR's grid, so voxels cannot be compared.")
-    options.out.mkdir(parents=True, exist_ok=True)
-    made_file = options.out / "translated.nii.gz"
+def measure(inputs: Inputs) -> Section:
+    """Translate the scan that was named, and compare it with its truth.
+
+    Raises:
+        ValueError: The pipeline translates nothing, or scan and truth have not one grid.
+    """
+    pipeline, config = inputs.pipeline, inputs.config
+    if pipeline is None or pipeline.guided_by != "image":
+        raise ValueError(f"{inputs.name} translates nothing.")
+    scan, truth = (read_stored(Path(path)) for path in (config.scan, config.truth))
+    if truth.size != scan.size or not np.allclose(truth.affine, scan.affine, atol=1e-3):
+        raise ValueError("The truth is not on the scan's grid, so voxels cannot be compared.")
+    samples = config.number or _SAMPLES
+    out = Path(config.out)
+    run = {"steps": config.steps, "guidance_scale": guidance(pipeline, config.guidance_scale)}
+    made_file = out / "translated.nii.gz"
     pipeline.translate_volume(
-        options.flair,
+        Path(config.scan),
         out=made_file,
-        num_samples=options.num_samples,
-        batch_size=options.batch_size,
-        num_inference_steps=options.steps,
-        guidance_scale=options.guidance_scale,
-        seed=options.seed,
+        num_samples=samples,
+        batch_size=config.batch_size,
+        num_inference_steps=run["steps"],
+        guidance_scale=run["guidance_scale"],
+        seed=config.seed,
     )
     made = read_stored(made_file)
-    figures = {
-        "same shape": made.size == flair.size,
-        "largest difference of the affines (mm)": float(np.abs(made.affine - flair.affine).max()),
-    }
-    volumes = [_unit(flair), _unit(truth), made]
-    if options.num_samples > 1:
-        volumes.append(read_stored(options.out / "translated_std.nii.gz"))
+    volumes = [_unit(scan), _unit(truth), made]
+    if samples > 1:
+        volumes.append(read_stored(out / "translated_std.nii.gz"))
     planes = [turn_to_plane(volume, pipeline.config.plane).array for volume in volumes]
-    figures |= compare(*planes)
-    for name, value in figures.items():
-        print(f"{name:<42}{value:.6g}" if isinstance(value, float) else f"{name:<42}{value}")
-    values = {"protocol": protocol(options), "figures": figures}
-    write_json(values, options.out / "translated_volume.json")
-    draw(planes, options.out / "translated_volume.png", name=pipeline.conditions[0])
-
-
-def protocol(options: argparse.Namespace) -> dict[str, Any]:
-    """Say what was measured, and how; scans are named by the hash of their bytes."""
-    names = ("num_samples", "steps", "guidance_scale", "seed")
-    scans = {"flair": options.flair, "t1w": options.t1w}
-    return protocol_card(
-        "translated volume",
-        sets={},
-        settings={
-            "intensities": "each scan's own robust range as [0, 1]; whole volumes",
-            "files_sha256": {name: file_hash(path) for name, path in scans.items()},
-        },
-        pipeline=describe_pipeline(
-            options.pipeline, {name: getattr(options, name) for name in names}
+    figures = [
+        Figure("same shape", made.size == scan.size),
+        Figure(
+            "largest difference of the affines",
+            float(np.abs(made.affine - scan.affine).max()),
+            unit="mm",
         ),
-        synthetic=None,
+        *compare(*planes),
+    ]
+    files = {"scan": config.scan, "truth": config.truth}
+    return Section(
+        name="volume",
+        title="A whole translated scan",
+        protocol=protocol_card(
+            "volume",
+            sets={},
+            settings={
+                "intensities": "each scan's own robust range as [0, 1]; whole volumes",
+                "files_sha256": {name: file_hash(Path(path)) for name, path in files.items()},
+            },
+            pipeline={**inputs.model, "number": samples, **run, "seed": config.seed},
+            synthetic=None,
+        ),
+        figures=figures,
+        tables=[_table(figures)],
+        pictures=draw(planes, out / "translated_volume.png", name=pipeline.conditions[0]),
     )
+
+
+def _table(figures: Sequence[Figure]) -> Table:
+    """Show every figure."""
+
+    def cell(value: float | bool) -> Cell:
+        return ("yes" if value else "no") if isinstance(value, bool) else Number(value)
+
+    rows = [(figure.name, cell(figure.value)) for figure in figures]
+    return Table("Translated scan and true scan", ("", "whole scan"), rows)
 
 
 def compare(
@@ -105,7 +107,7 @@ def compare(
     truth: np.ndarray,
     made: np.ndarray,
     deviation: np.ndarray | None = None,
-) -> dict[str, Any]:
+) -> list[Figure]:
     """Return the figures of a translated volume.
 
     Args:
@@ -117,30 +119,29 @@ def compare(
     tissue = foreground(truth) | foreground(flair)
     error = np.abs(made - truth)
     steps = [slice_to_slice_difference(volume, tissue) for volume in (made, truth)]
-    figures: dict[str, Any] = {
-        "PSNR (dB)": float(-10 * np.log10(np.square(error).mean())),
-        "MAE": float(error.mean()),
-        "MAE in tissue": float(error[tissue].mean()),
-        "slice-to-slice difference, translated": steps[0],
-        "slice-to-slice difference, true T1w": steps[1],
-        "ratio": steps[0] / steps[1],
+    figures = [
+        Figure("PSNR", float(-10 * np.log10(np.square(error).mean())), unit="dB"),
+        Figure("MAE", float(error.mean())),
+        Figure("MAE in tissue", float(error[tissue].mean())),
+        Figure("slice-to-slice difference, translated", steps[0]),
+        Figure("slice-to-slice difference, true T1w", steps[1]),
+        Figure("ratio", steps[0] / steps[1]),
+    ]
+    if deviation is None:
+        return figures
+    everywhere = np.ones_like(tissue)
+    agreements = {
+        "uncertainty and error, all voxels": uncertainty_correlation(deviation, error, everywhere),
+        "uncertainty and error, tissue": uncertainty_correlation(deviation, error, tissue),
+        "... if the map were exact": exact_map_correlation(deviation, tissue),
+        "uncertainty and error, regions of tissue": uncertainty_correlation(
+            deviation, error, tissue, blur_px=_REGION_PX
+        ),
     }
-    if deviation is not None:
-        everywhere = np.ones_like(tissue)
-        figures |= {
-            "uncertainty and error, all voxels": uncertainty_correlation(
-                deviation, error, everywhere
-            ),
-            "uncertainty and error, tissue": uncertainty_correlation(deviation, error, tissue),
-            "... if the map were exact": exact_map_correlation(deviation, tissue),
-            "uncertainty and error, regions of tissue": uncertainty_correlation(
-                deviation, error, tissue, blur_px=_REGION_PX
-            ),
-        }
-    return figures
+    return [*figures, *(Figure(name, value) for name, value in agreements.items())]
 
 
-def draw(planes: Sequence[np.ndarray], path: Path, *, name: str) -> None:
+def draw(planes: Sequence[np.ndarray], path: Path, *, name: str) -> list[Picture]:
     """Draw some slices, and cuts across all slices, where flicker shows.
 
     Args:
@@ -151,7 +152,8 @@ def draw(planes: Sequence[np.ndarray], path: Path, *, name: str) -> None:
     """
     held = np.flatnonzero(foreground(planes[1]).any(axis=(1, 2)))
     rows = np.flatnonzero(foreground(planes[1]).any(axis=(0, 2)))
-    for axis, places, file in ((0, held, path.name), (1, rows, f"{path.stem}_across.png")):
+    across = path.with_name(f"{path.stem}_across.png")
+    for axis, places, file in ((0, held, path), (1, rows, across)):
         chosen = places[np.linspace(0, len(places) - 1, _DRAWN + 2).round().astype(int)[1:-1]]
         cuts = [np.moveaxis(plane, axis, 0)[chosen] for plane in planes]
         # Across slices, the lowest row is the last of the picture.
@@ -163,36 +165,17 @@ def draw(planes: Sequence[np.ndarray], path: Path, *, name: str) -> None:
             flair,
             made,
             truth,
-            path.with_name(file),
+            file,
             names=[name],
             deviations=deviation[0] if deviation else None,
         )
+    return [
+        Picture(path, "Slices of the scan, its translation and the truth."),
+        Picture(across, "Cuts across all slices, where flicker shows."),
+    ]
 
 
 def _unit(volume: Volume) -> Volume:
     """Bring a scan to [0, 1] by its own robust range."""
     array = to_unit_range(volume.array, robust_range(volume.array, "scan"))
     return replace(volume, array=array, unit="[0, 1]")
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "pipeline", type=folder_or_id, help="folder or Hub id of a FlairToT1Pipeline"
-    )
-    parser.add_argument("flair", type=path_argument, help="the scan to translate")
-    parser.add_argument("t1w", type=path_argument, help="the true T1w, on the same grid")
-    parser.add_argument("--num-samples", type=int, default=4, help="samples (4)")
-    parser.add_argument("--steps", type=int, default=25, help="denoising steps (25)")
-    parser.add_argument("--guidance-scale", type=float, default=1.0, help="of the prompt (1)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first sample (0)")
-    parser.add_argument("--batch-size", type=int, default=16, help="slices at once (16)")
-    parser.add_argument("--device", help="cuda, cpu, ... (a GPU if there is one)")
-    parser.add_argument("--out", type=path_argument, default=Path("volume"), help="folder (volume)")
-    return parser.parse_args(arguments)
-
-
-if __name__ == "__main__":
-    main()

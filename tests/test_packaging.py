@@ -53,6 +53,7 @@ def test_the_installed_wheel_imports_and_knows_its_command(tmp_path):
     }
     assert "diffct/train/configs/ct3d_thesis.yaml" in names
     assert "diffct/py.typed" in names
+    assert {"diffct/eval/report.html.jinja", "diffct/eval/report.css"} <= set(names)
 
     site = tmp_path / "site"
     run(*(sys.executable, "-m", "pip", "install", "--no-deps", "-q", "--target", str(site)), wheel)

@@ -65,7 +65,7 @@ def films(tmp_path_factory):
 
 def evaluate(run, out, *words, network="random-resnet10-3d-seed0"):
     measured = ["evaluate", str(run / "pipeline"), "--data", str(run), "--out", str(out)]
-    sampled = ["--num", "6", "--steps", "2", "--batch-size", "3", "--feature-network", network]
+    sampled = ["--number", "6", "--steps", "2", "--batch-size", "3", "--feature-network", network]
     main([*measured, *sampled, *words])
 
 
@@ -84,7 +84,7 @@ def test_options_that_would_do_nothing_for_a_run_of_ct_are_refused(run, tmp_path
 @pytest.mark.parametrize(
     "words",
     [
-        *(["--split", "test"], ["--window-hu", "0", "80"], ["--num", "3"], ["--empty-prompt"]),
+        *(["--split", "test"], ["--window-hu", "0", "80"], ["--number", "3"], ["--empty-prompt"]),
         *(["--variant", "fp16"], ["--revision", "main"]),
     ],
 )
@@ -114,7 +114,7 @@ def test_networks_that_cannot_be_loaded_are_said_before_sampling(
 ):
     source = [str(run / "pipeline"), "--data", str(run), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit, match=reason):
-        main(["evaluate", *source, "--only", measurement, "--num", "1", "--steps", "1", *words])
+        main(["evaluate", *source, "--only", measurement, "--number", "1", "--steps", "1", *words])
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
 
 
@@ -220,7 +220,7 @@ def test_films_are_measured_as_a_set_at_one_number(films, tmp_path, capsys):
             "evaluate",
             str(films / "samples"),
             *words,
-            "--most",
+            "--max-images",
             "7",
             "--only",
             "distribution",
@@ -241,6 +241,13 @@ def test_what_cannot_be_measured_ends_in_one_line(run, films, tmp_path):
         main(["evaluate", "--only", "reconstruction", str(run / "pipeline"), *words])
     with pytest.raises(SystemExit, match="is no training run of CT"):
         main(["evaluate", str(run / "pipeline"), "--data", str(films), "--out", str(tmp_path)])
-    unweighted = ["--num", "6", "--steps", "2", "--feature-network", "medicalnet-resnet10=no.pth"]
+    unweighted = [
+        "--number",
+        "6",
+        "--steps",
+        "2",
+        "--feature-network",
+        "medicalnet-resnet10=no.pth",
+    ]
     with pytest.raises(SystemExit, match="needs its weights"):
         main(["evaluate", "--only", "distribution", str(run / "pipeline"), *words, *unweighted])

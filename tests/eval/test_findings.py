@@ -6,8 +6,10 @@ from itertools import product
 import numpy as np
 import pytest
 
+from diffct.cli import main
 from diffct.data.manifest import ManifestRow, read_manifest, write_manifest
-from diffct.eval.findings import amounts_by_grade, calibrate, hit_rates, main, read_films
+from diffct.eval.findings import calibrate, read_films
+from diffct.eval.findings_counts import amounts_by_grade, hit_rates
 from diffct.imaging.radiograph import write_png
 from diffct.phantoms.chest.cohort import ChestFinding, ChestTruth, draw_patient, render_film
 from diffct.phantoms.chest.findings import SEVERITIES
@@ -63,7 +65,7 @@ def test_a_faithful_sampler_is_told_from_one_that_swaps_sides_and_one_that_ignor
             ("held-out", films),
         )
     }
-    rates = {(row["question"], row["about"]): row for row in hit_rates(judged)}
+    rates = {(row.question, row.about): row.rates for row in hit_rates(judged)}
     for question in ("present", "absent"):
         rate = rates[question, "all"]
         assert rate["held-out"].hits >= 0.85 * rate["held-out"].count
@@ -75,7 +77,7 @@ def test_a_faithful_sampler_is_told_from_one_that_swaps_sides_and_one_that_ignor
         assert rate["sampled"].hits == pytest.approx(swapped * rate["sampled"].count, abs=2)
     assert rates["heart size", "heart"]["held-out"].hits >= 3
 
-    ranks = {(row["about"], row["source"]): row["spearman"] for row in amounts_by_grade(judged)}
+    ranks = {(row.about, row.source): row.spearman for row in amounts_by_grade(judged)}
     for about in ("effusion", "pneumothorax", "heart"):
         assert ranks[about, "held-out"] > 0.9
     assert ranks["effusion", "sampled"] is None  # nothing on the asked side
@@ -85,33 +87,31 @@ def test_an_untrained_pipeline_shows_nothing_that_was_asked(
     make_cxr_pipeline, cohort, tmp_path, capsys
 ):
     make_cxr_pipeline().save_pretrained(tmp_path / "pipeline")
-    folders = [
-        str(tmp_path / "pipeline"),
-        "--manifest",
-        str(cohort),
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    options = ["--prompts", "9", "--steps", "2", "--batch-size", "4", "--device", "cpu"]
-    main([*folders, *options])
+    folders = [str(tmp_path / "pipeline"), "--data", str(cohort), "--out", str(tmp_path / "out")]
+    options = ["--number", "9", "--steps", "2", "--batch-size", "4", "--device", "cpu"]
+    main(["evaluate", *folders, *options, "--only", "findings"])
     report = json.loads((tmp_path / "out" / "findings.json").read_text())
-    assert report["protocol"]["prompts"] == 9
-    assert report["protocol"]["held_out_films"] == 12
-    chestless = {"sampled": 9, "empty prompt": 9, "decoded": 12, "held-out": 0}
-    assert report["films_without_a_chest"] == chestless
-    rates = {(row["question"], row["about"]): row for row in report["rates"]}
-    sampled = rates["present", "all"]["sampled"]
-    assert (sampled["hits"], sampled["count"]) == (0, 7)
-    assert rates["absent", "effusion"]["held-out"]["count"] == 6
-    assert rates["absent", "effusion"]["empty prompt"]["count"] == 9
-    table = (tmp_path / "out" / "findings.md").read_text()
-    assert table.strip() in capsys.readouterr().out
-    assert "| asked finding there | effusion | 0 % (0/2; 0–66) |" in table
-    assert (tmp_path / "out" / "films.png").is_file()
+    assert report["protocol"]["pipeline"]["prompts"] == 9
+    assert report["protocol"]["settings"]["held_out_films"] == 12
+    figures = report["figures"]
+    chestless = {"samples": 9, "empty prompt": 9, "decoded": 12, "held_out": 0}
+    assert figures["films without a chest"] == chestless
+    sampled = figures["present, all"]["samples"]
+    assert (sampled["hits"], sampled["count"], sampled["value"]) == (0, 7, 0)
+    assert figures["absent, effusion"]["held_out"]["count"] == 6
+    assert figures["absent, effusion"]["empty prompt"]["count"] == 9
+    assert "| asked finding there | effusion | 0 % (0/2; 0–66) |" in capsys.readouterr().out
+    assert "Findings asked for" in (tmp_path / "out" / "report.html").read_text()
+    main(["compare", str(tmp_path / "out"), str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert "| present, all, samples" in printed and "held_out" not in printed
 
 
-def test_films_of_unknown_truth_are_refused_before_sampling(tmp_path):
-    write_png(np.random.default_rng(0).random((64, 64)), tmp_path / "0.png")
-    write_manifest([ManifestRow("0.png", "0", "train")], tmp_path / "manifest.jsonl")
+def test_films_of_unknown_truth_are_refused_before_sampling(make_cxr_pipeline, tmp_path):
+    make_cxr_pipeline().save_pretrained(tmp_path / "pipeline")
+    write_png(np.random.default_rng(0).random((64, 64)), tmp_path / "films" / "0.png")
+    rows = [ManifestRow("0.png", "0", "test")]
+    write_manifest(rows, tmp_path / "films" / "manifest.jsonl")
+    words = [str(tmp_path / "pipeline"), "--data", str(tmp_path / "films"), "--size", "64", "64"]
     with pytest.raises(SystemExit, match="1 of 1 films have no truth"):
-        main(["no-pipeline", "--manifest", str(tmp_path)])
+        main(["evaluate", *words, "--only", "findings", "--out", str(tmp_path / "out")])

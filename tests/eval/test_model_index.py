@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard
 from numpy import float64
 
 from diffct import CT3DPipeline, UNet3DModel
+from diffct.eval.figures import Figure
 from diffct.eval.model_index import add_to_model_card
 from diffct.eval.section import Section
 from diffct.metrics.diversity import Diversity
@@ -53,26 +54,37 @@ def make_sections(fd: float = 12.5) -> list[Section]:
         "versions": {"diffct": "1.2.3"},
     }
     diversity = Diversity(0.4, images=24, pairs=276, scales=multi_scale((64, 64)))
-    distribution = {
-        FD: {"samples": Estimate(fd, 1.0, (10.5, 14.5)), "train": Estimate(3.0)},
-        "KID[net]": {"samples": Estimate(math.nan), "train": Estimate(0.1)},
-        "MMD bandwidth[net]": {"samples": 7.0, "train": 7.0},
-        "manifold[net], axial": {"samples": ManifoldFigures(0.5, 0.25, math.inf, 0.75)},
-        "MS-SSIM of pairs": {"samples": diversity, "held_out": diversity, "train": diversity},
-        "FD[net], mean of planes": {"samples": float64(2.5), "train": 1.0},
-    }
-    privacy = {
-        "nearest neighbours": {"pixels": {"samples": 24, "threshold": 0.5}},
-        "membership AUC": Estimate(0.55, 0.1, (0.35, math.nan)),
-        "findings": {"effusion": 0.5, "images": 24, "none": None, "copies": False},
-    }
+    bandwidth = {"metric": "MMD bandwidth", "value": 7.0, "network": "net"}
+    planes = {"metric": "FD", "network": "net", "plane": "mean of planes"}
+    manifold = ManifoldFigures(0.5, 0.25, math.inf, 0.75)
+    distribution = [
+        Figure("FD", Estimate(fd, 1.0, (10.5, 14.5)), "samples", "xrv-densenet121-all"),
+        Figure("FD", Estimate(3.0), "train", "xrv-densenet121-all"),
+        Figure("KID", Estimate(math.nan), "samples", "net"),
+        Figure("KID", Estimate(0.1), "train", "net"),
+        *(Figure(of=role, **bandwidth) for role in ("samples", "train")),
+        Figure("manifold", manifold, "samples", "net", "axial"),
+        *(Figure("MS-SSIM of pairs", diversity, role) for role in ("samples", "held_out", "train")),
+        Figure(value=float64(2.5), of="samples", **planes),
+        Figure(value=1.0, of="train", **planes),
+    ]
+    privacy = [
+        Figure("nearest neighbours", {"pixels": {"samples": 24, "threshold": 0.5}}),
+        Figure("membership AUC", Estimate(0.55, 0.1, (0.35, math.nan))),
+        Figure("findings", {"effusion": 0.5, "images": 24, "none": None, "copies": False}),
+    ]
     pairs = {"mae_hu": Estimate(20.0, sd=3.0), "psnr": Estimate(30.0, sd=2.0)}
     lesions = LesionFigures(0.75, found=0.5, lesions=9, distance_px=1.5, false_per_slice=0.25)
-    translation = {"diffct": {**pairs, "lesions": lesions}, "mean": pairs, "true T1w": {}}
+    translation = [
+        *(Figure(metric, value, "diffct") for metric, value in pairs.items()),
+        Figure("lesions", lesions, "diffct"),
+        *(Figure(metric, value, "mean") for metric, value in pairs.items()),
+        Figure("lesions", lesions, "true T1w"),
+    ]
     found = {
         "distribution": distribution,
         "privacy": privacy,
-        "reconstruction": pairs,
+        "reconstruction": [Figure(metric, value) for metric, value in pairs.items()],
         "translation": translation,
     }
     return [Section(name, name, card, figures) for name, figures in found.items()]

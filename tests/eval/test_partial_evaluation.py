@@ -12,8 +12,9 @@ from diffct.cli import main
 from diffct.config import save_config
 from diffct.data.manifest import ManifestRow, write_manifest
 from diffct.data.volumes import CTDataConfig
-from diffct.eval import measurements
+from diffct.eval import distribution, privacy
 from diffct.eval.cohorts import load_cohort
+from diffct.eval.figures import Figure
 from diffct.eval.section import Section
 from diffct.imaging.radiograph import write_png
 from diffct.imaging.volume import Volume, canonical_affine, write_volume
@@ -74,7 +75,7 @@ def test_what_is_finished_is_written_when_the_user_stops(scans, monkeypatch):
     def stop(inputs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(measurements, "privacy", stop)
+    monkeypatch.setattr(privacy, "measure", stop)
     with pytest.raises(SystemExit) as stopped:
         evaluate(scans, "--train", str(scans / "train"))
     assert stopped.value.code == 130
@@ -86,9 +87,9 @@ def test_a_failing_measurement_loses_no_other_and_ends_with_an_error(scans, monk
     def fail(inputs):
         raise RuntimeError("the disk is on fire")
 
-    stands = Section("privacy", "Privacy", {}, {"figure": 1.0})
-    monkeypatch.setattr(measurements, "distribution", fail)
-    monkeypatch.setattr(measurements, "privacy", lambda inputs: stands)
+    stands = Section("privacy", "Privacy", {}, [Figure("figure", 1.0)])
+    monkeypatch.setattr(distribution, "measure", fail)
+    monkeypatch.setattr(privacy, "measure", lambda inputs: stands)
     with pytest.raises(SystemExit, match="Samples as a set is not measured: the disk is on fire"):
         evaluate(scans, "--train", str(scans / "train"))
     assert "privacy" in results(scans)["measurements"]
@@ -155,7 +156,7 @@ def test_a_pipeline_is_evaluated_on_real_films_of_several_widths(tmp_path):
         rows.append(ManifestRow(f"{number}.png", f"{number}", split, sentences=("Clear.",)))
     write_manifest(rows, tmp_path / "films" / "manifest.jsonl")
     sets = [str(write_base(tmp_path / "base")), "--data", str(tmp_path / "films")]
-    how = ["--num", "2", "--steps", "1", "--out", str(tmp_path / "out"), "--device", "cpu"]
+    how = ["--number", "2", "--steps", "1", "--out", str(tmp_path / "out"), "--device", "cpu"]
     main(["evaluate", *sets, *how])
     found = results(tmp_path)["measurements"]
     assert found["reconstruction"]["protocol"]["sets"]["held_out"]["size"] == [64, 48]

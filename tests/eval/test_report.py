@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffct.eval.report import PURPOSE, SYNTHETIC, write_report
+from diffct.eval.figures import Number, Table
+from diffct.eval.report_page import PURPOSE, SYNTHETIC, write_report
 from diffct.eval.section import (
     PRIVACY,
     QUALITY,
@@ -16,11 +17,9 @@ from diffct.eval.section import (
     VARIETY,
     Picture,
     Section,
-    Table,
     Verdict,
     anonymous,
     not_measured,
-    show,
 )
 from diffct.metrics.intervals import Estimate
 
@@ -68,8 +67,8 @@ def make_sections(folder: Path) -> list[Section]:
         "Distances",
         ("", "samples", "training"),
         [
-            ("FD[net]", show(Estimate(12.5, 1.0, (10.5, 14.5))), show(3.25)),
-            (f"KID[{HOSTILE}]", "–", "0.25"),
+            ("FD[net]", Number(Estimate(12.5, 1.0, (10.5, 14.5))), Number(3.25)),
+            (f"KID[{HOSTILE}]", Number(None), Number(0.25)),
         ],
         note=f"A note {HOSTILE}.",
     )
@@ -79,14 +78,14 @@ def make_sections(folder: Path) -> list[Section]:
         "settings": {"false_alarms": 0.001, "zooms": [0.5, 2.0], "membership": {}},
         "networks": [{"name": HOSTILE}, {"name": "net"}],
     }
-    random = Table("Random", ("", "samples"), [("FD[random]", "1")], aside=True)
-    scores = Table("Scores", ("compared by", "suspicious"), [("pixels", "0 of 4")])
+    random = Table("Random", ("", "samples"), [("FD[random]", Number(1))], aside=True)
+    scores = Table("Scores", ("compared by", "suspicious"), [("pixels", Number(0, out_of=4))])
     return [
         Section(
             "distribution",
             "Samples as a set",
             card,
-            {},
+            (),
             [distances, random],
             remarks=["Few images."],
             verdicts=[
@@ -99,7 +98,7 @@ def make_sections(folder: Path) -> list[Section]:
             "privacy",
             f"Privacy {HOSTILE}",
             card,
-            {},
+            (),
             [scores],
             [Picture(picture, f"Pairs {HOSTILE}")],
             [f"**Copies found: {HOSTILE}**", "AUC 0.5."],
@@ -217,9 +216,10 @@ def test_banner_is_there_for_phantoms_only_and_the_purpose_always(tmp_path):
 
 
 def test_wide_tables_have_intervals_below_their_numbers(tmp_path):
-    row = ("PSNR", *["26.5 ± 2.1 [26.1, 26.9]"] * 3)
+    psnr = Estimate(26.5, 0.2, (26.1, 26.9), sd=2.1)
+    row = ("PSNR", *[Number(psnr, deviation=True)] * 3)
     table = Table("Wide", ("", "one", "two", "three"), [row])
-    section = Section("wide", "Wide", protocol={}, figures={}, tables=[table])
+    section = Section("wide", "Wide", protocol={}, figures=(), tables=[table])
     write_report([section], tmp_path / "wide.html", title="", summary={}, synthetic=True)
     page = Page((tmp_path / "wide.html").read_text(encoding="utf-8"))
     assert page.texts_in("td") == ["26.5 ± 2.1"] * 3
@@ -255,7 +255,7 @@ def test_protocol_is_readable_and_its_hashes_are_short(tmp_path):
 def test_a_file_that_is_no_picture_is_refused_and_nothing_is_written(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     picture = Picture(tmp_path / "notes.txt", "")
-    section = Section("a", "A", {}, {}, pictures=[picture])
+    section = Section("a", "A", {}, (), pictures=[picture])
     options = {"title": "t", "summary": {}, "synthetic": False}
     with pytest.raises(ValueError, match=r"notes\.txt is no picture"):
         write_report([section], tmp_path / "report.html", **options)
@@ -281,7 +281,7 @@ def test_the_end_of_another_files_name_is_not_replaced():
 
 def test_tables_name_no_file_of_a_patient():
     table = Table("Nearest", ("sample", "score"), [("smith.png", "0.1"), ("new.png", "0.2")])
-    section = Section("privacy", "Privacy", {}, {"a": 1}, tables=[table])
+    section = Section("privacy", "Privacy", {}, (), tables=[table])
     cleaned = anonymous(section, {"smith.png": "image 1 of the training images"})
     assert cleaned.tables[0].rows == [
         ["image 1 of the training images", "0.1"],

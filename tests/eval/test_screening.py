@@ -8,13 +8,15 @@ from diffusers import DDIMScheduler
 from diffct.data.images import ImageDataset
 from diffct.data.manifest import ManifestRow, read_manifest, write_manifest
 from diffct.eval.cohorts import load_cohort
-from diffct.eval.distribution import measure_distribution
+from diffct.eval.config import EvaluationConfig
+from diffct.eval.distribution import measure
 from diffct.eval.image_sets import (
     SAMPLES,
     images_of_folder,
     pictures_of_folder,
     volumes_of_folder,
 )
+from diffct.eval.inputs import read_inputs
 from diffct.eval.realism import measure_realism
 from diffct.eval.samples import make_samples, training_cut
 from diffct.eval.screening import Cut, screen
@@ -96,8 +98,9 @@ def test_an_empty_sample_has_neighbours_and_a_similarity(tmp_path):
             write_png(np.zeros_like(film) if empty else film, tmp_path / part / f"{number}.png")
     samples = screen(pictures_of_folder(tmp_path / "samples", title=SAMPLES))
     cohort = load_cohort(tmp_path / "real", None, cache_dir=tmp_path)
-    section = measure_distribution(samples, cohort, networks=[], out=tmp_path)
-    assert 0 < section.figures["MS-SSIM of pairs"]["samples"].value < 1
+    config = EvaluationConfig(out=tmp_path / "out")
+    section = measure(read_inputs(tmp_path / "samples", tmp_path / "real", config))
+    assert 0 < section["MS-SSIM of pairs"]["samples"].value < 1
     assert "1 of 3 samples shows nothing" in section.remarks[0]
     real = cohort.held_out.stacked(progress=False)
     search = NeighbourSearch(real)
@@ -161,8 +164,7 @@ def test_hounsfield_figures_count_volumes_without_a_body(tmp_path):
         write_scan(tmp_path / part / "body.nii.gz", body)
     cohort = load_cohort(tmp_path / "real", None, cache_dir=tmp_path)
     sets = {"samples": screen(volumes(tmp_path / "samples")), "held_out": cohort.held_out}
-    figures, tables, _ = measure_realism(sets, tmp_path)
-    realism = figures["realism"]
+    realism, tables, _ = measure_realism(sets, tmp_path)
     assert realism.without_body == {"samples": 1, "held_out": 0, "train": None}
     assert realism.tissue["body_mean_hu"].samples.value == 40
     assert "Volumes without a body: 1 samples, 0 held-out." in tables[-1].note
@@ -192,7 +194,7 @@ def test_a_pipeline_that_makes_nan_of_some_samples_is_measured_by_the_others(tmp
         patch.setattr(CT3DPipeline, "__call__", spoil)
         samples, _ = make_samples(
             pipeline,
-            "tiny",
+            {"name": "tiny", "weights_sha256": None},
             tmp_path / "made",
             cohort=cohort,
             number=2,

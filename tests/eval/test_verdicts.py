@@ -2,6 +2,7 @@
 
 import pytest
 
+from diffct.eval.figures import Figure
 from diffct.eval.section import QUALITY, TRUTH, VARIETY
 from diffct.eval.verdicts import quality, truth, variety
 from diffct.metrics.ct_realism import FigureComparison, RealismComparison
@@ -13,7 +14,10 @@ def at(value, reach=1.0):
 
 
 def kid(samples, train=1.0, network="xrv"):
-    return {f"KID[{network}]": {"samples": at(samples), "train": at(train)}}
+    return [
+        Figure("KID", at(samples), of="samples", network=network),
+        Figure("KID", at(train), of="train", network=network),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -33,14 +37,17 @@ def test_random_networks_condemn_but_never_acquit():
 
 
 def test_trained_networks_are_asked_before_random_ones():
-    figures = kid(1.0) | kid(9.0, network="r")
+    figures = kid(1.0) + kid(9.0, network="r")
     assert quality(figures, patients=40, random_networks=["r"]).state == "good"
 
 
 def test_without_interval_or_yardstick_nothing_is_claimed():
-    plain = {"KID[xrv]": {"samples": Estimate(1.0), "train": Estimate(1.0)}}
+    plain = [
+        Figure("KID", Estimate(1.0), of="samples", network="xrv"),
+        Figure("KID", Estimate(1.0), of="train", network="xrv"),
+    ]
     assert quality(plain, patients=40, random_networks=[]).state == "in doubt"
-    alone = {"KID[xrv]": {"samples": at(1.0)}}
+    alone = [Figure("KID", at(1.0), of="samples", network="xrv")]
     assert quality(alone, patients=40, random_networks=[]).state == "not measured"
 
 
@@ -65,11 +72,15 @@ def test_ct_realism_counts_figures_that_lie_apart(samples_apart, train_apart, st
         )
         for index in range(6)
     }
-    found = {"realism": RealismComparison(figures, {}, {})}
+    found = [Figure("realism", RealismComparison(figures, {}, {}))]
     verdict = quality(found, patients=40, random_networks=[])
     assert verdict.state == state
     assert verdict.sentence.startswith(f"{samples_apart} of 6 figures")
     assert f"training scans {train_apart} do" in verdict.sentence
+
+
+def pairs(value, of):
+    return Figure("MS-SSIM of pairs", value, of=of)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +88,14 @@ def test_ct_realism_counts_figures_that_lie_apart(samples_apart, train_apart, st
     [(at(5.0), "good"), (at(9.0), "bad"), (at(1.0), "in doubt"), (Estimate(5.0), "in doubt")],
 )
 def test_variety_is_bad_only_where_samples_are_more_alike(samples, state):
-    verdict = variety({"samples": samples, "held_out": at(5.0)}, patients=40)
+    figures = [pairs(samples, "samples"), pairs(at(5.0), "held_out")]
+    verdict = variety(figures, patients=40)
     assert (verdict.question, verdict.state) == (VARIETY, state)
     assert "yardstick 5 [4, 6]" in verdict.sentence
 
 
 def test_variety_that_was_not_measured_is_said():
-    assert variety({"samples": None}, patients=40).state == "not measured"
+    assert variety([pairs(None, "samples")], patients=40).state == "not measured"
 
 
 @pytest.mark.parametrize(("psnr", "state"), [(30, "good"), (21, "in doubt"), (19, "bad")])

@@ -1,0 +1,140 @@
+"""The evaluation of a pipeline or of samples: all measurements that suit, as one report."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from diffusers import DiffusionPipeline
+
+from diffct.eval import distribution, fidelity, findings, privacy, reconstruction, volume
+from diffct.eval.attempts import IMPOSSIBLE
+from diffct.eval.config import NAMES, EvaluationConfig
+from diffct.eval.inputs import Inputs, read_inputs
+from diffct.eval.report import Report, make_report
+from diffct.eval.section import PRIVACY, QUALITY, TRUTH, VARIETY, Section, not_measured
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What can be measured.
+
+    Attributes:
+        name: Of its section.
+        title: For readers.
+        module: Whose `measure(inputs)` makes the section.
+        questions: Of a reader, that it answers.
+        suits: Says whether a pipeline is measured if nobody chooses; None stands for samples.
+    """
+
+    name: str
+    title: str
+    module: ModuleType
+    questions: tuple[str, ...] = ()
+    suits: Callable[[DiffusionPipeline | None], bool] = lambda pipeline: True
+
+    def missing(self, reason: str) -> Section:
+        """Return its section if it cannot be made."""
+        return not_measured(self.name, self.title, reason, questions=self.questions)
+
+    def attempt(self, inputs: Inputs) -> Section:
+        """Make its section, or one that says why there is none."""
+        try:
+            return self.module.measure(inputs)
+        except IMPOSSIBLE as error:
+            return self.missing(str(error) or type(error).__name__)
+
+
+def _has_autoencoder(pipeline: DiffusionPipeline | None) -> bool:
+    return getattr(pipeline, "vae", None) is not None
+
+
+def _translates(pipeline: DiffusionPipeline | None) -> bool:
+    return pipeline is not None and pipeline.guided_by == "image"
+
+
+def _if_named(pipeline: DiffusionPipeline | None) -> bool:
+    return False
+
+
+# Cheap ones first; the order of the report.
+MEASUREMENTS = (
+    Measurement("reconstruction", "Autoencoder", reconstruction, suits=_has_autoencoder),
+    Measurement("fidelity", "Translation", fidelity, (TRUTH,), _translates),
+    Measurement("distribution", "Samples as a set", distribution, (QUALITY, VARIETY)),
+    Measurement("privacy", "Privacy", privacy, (PRIVACY,)),
+    Measurement("findings", "Findings asked for", findings, suits=_if_named),
+    Measurement("volume", "A whole translated scan", volume, suits=_if_named),
+)
+
+
+def evaluate(
+    pipeline: str | Path | DiffusionPipeline,
+    data: str | Path,
+    *,
+    only: Sequence[str] | None = None,
+    data_name: str | None = None,
+    config: EvaluationConfig | None = None,
+) -> Report:
+    """Measure quality and privacy of a pipeline or of samples.
+
+    Args:
+        pipeline: A pipeline, its folder or Hub id; or a folder of samples or of an autoencoder.
+        data: A manifest, the `output_dir` of a training run, or a folder of held-out images.
+        only: Names of measurements; None for all that suit.
+        data_name: What the report calls the data.
+        config: How to measure; None for the defaults of the command line.
+
+    Returns:
+        The report; `report.save(folder)` writes it. What could not be measured says why.
+
+    Raises:
+        FileNotFoundError: There is no such pipeline, folder or data.
+        ValueError: They do not fit each other, or a setting is impossible.
+    """
+    inputs = read_inputs(pipeline, data, config or EvaluationConfig())
+    inputs.load_networks()
+    measurements = chosen(inputs, only)
+    return make_report(inputs, list(measure_each(inputs, measurements)), data_name=data_name)
+
+
+def chosen(inputs: Inputs, only: Sequence[str] | None = None) -> list[Measurement]:
+    """List the measurements of these names, or those that suit the inputs.
+
+    Raises:
+        ValueError: There is no measurement of a name, or it needs what is not given.
+    """
+    unknown = [name for name in only or () if name not in NAMES]
+    if unknown:
+        raise ValueError(f"There is no measurement {unknown[0]!r}; accepted: {', '.join(NAMES)}.")
+    _check_scan(inputs.config, wanted="volume" in (only or ()))
+    if only:
+        return [measurement for measurement in MEASUREMENTS if measurement.name in only]
+    return [m for m in MEASUREMENTS if m.suits(inputs.pipeline)]
+
+
+def _check_scan(config: EvaluationConfig, *, wanted: bool) -> None:
+    """Refuse a scan without its truth, one that nothing measures, and one that is not there."""
+    given = {"scan": config.scan, "truth": config.truth}
+    for name, path in given.items():
+        if wanted and path is None:
+            raise ValueError(f"volume needs --{name}: a scan to translate, and what it should be.")
+        if not wanted and path is not None:
+            raise ValueError(f"--{name} has no meaning without --only volume.")
+        if path is not None and not Path(path).exists():
+            raise FileNotFoundError(f"--{name} {path}: there is no such file or folder.")
+
+
+def measure_each(inputs: Inputs, measurements: Sequence[Measurement]) -> Iterator[Section]:
+    """Make one section after the other; before, print what will not be measured and why."""
+    for measurement in measurements:
+        for gap in foresee(measurement, inputs):
+            print(f"Will not be measured: {gap}")
+    for measurement in measurements:
+        yield measurement.attempt(inputs)
+
+
+def foresee(measurement: Measurement, inputs: Inputs) -> list[str]:
+    """Say, before anything is sampled, what of a measurement will not be measured and why."""
+    known = getattr(measurement.module, "foresee", None)
+    return [] if known is None else known(inputs)
