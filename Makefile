@@ -3,9 +3,9 @@
 # VENV, PYTHON, OUT and PYTEST_ARGS can be set: make test VENV=/tmp/venv PYTEST_ARGS="-m 'not slow'"
 PYTHON ?= python3
 VENV ?= .venv
-OUT ?= outputs/ct3d
+OUT ?= outputs/ct3d/diffusion
 CXR ?= outputs/cxr
-# Not to be set: train/configs/brain_*.yaml name it, too.
+# Not to be set: train/configs/brain/*.yaml name it, too.
 BRAIN := outputs/brain
 PYTEST_ARGS ?=
 READY := $(VENV)/diffct-is-installed
@@ -15,39 +15,34 @@ READY := $(VENV)/diffct-is-installed
 
 demo: $(READY)
 	@set -e
-	$(VENV)/bin/accelerate launch -q --config_file accelerate_config.yaml \
-		train/train_ct3d.py --resume output_dir=$(OUT) data.phantom_scans=28
-	$(VENV)/bin/diffct sample $(OUT)/pipeline --num 4 --steps 100 \
+	$(VENV)/bin/diffct train ct3d --resume output_dir=$(OUT) data.phantom_scans=28
+	$(VENV)/bin/diffct sample $(OUT)/pipeline --number 4 --steps 100 \
 		--batch-size 4 --overwrite --out $(OUT)/samples
-	$(VENV)/bin/python -m diffct.eval.hounsfield $(OUT)/samples $(OUT)/phantoms/images
 	echo "Look at $(OUT)/samples/*.png (samples), $(OUT)/previews/*.png and $(OUT)/loss.png"
 
-# Chest films from reports: prepare, autoencoder, diffusion, samples.
+# Chest films from reports: phantoms, autoencoder, diffusion, samples.
 demo-cxr: $(READY)
 	@set -e
-	$(VENV)/bin/diffct prepare phantom-cxr --films 3000 --out $(CXR)/films
-	$(VENV)/bin/accelerate launch -q --config_file accelerate_config.yaml \
-		train/train_autoencoder.py --resume data.manifest=$(CXR)/films output_dir=$(CXR)/autoencoder
-	$(VENV)/bin/accelerate launch -q --config_file accelerate_config.yaml \
-		train/train_text_to_image.py --resume data.manifest=$(CXR)/films output_dir=$(CXR)/ldm \
+	$(VENV)/bin/diffct phantom chest --number 3000 --out $(CXR)/films
+	$(VENV)/bin/diffct train autoencoder --resume data.manifest=$(CXR)/films output_dir=$(CXR)/autoencoder
+	$(VENV)/bin/diffct train diffusion --resume data.manifest=$(CXR)/films output_dir=$(CXR)/diffusion \
 		autoencoder=$(CXR)/autoencoder/autoencoder
-	$(VENV)/bin/diffct sample $(CXR)/ldm/pipeline --num 4 --batch-size 4 --overwrite --out $(CXR)/samples \
+	$(VENV)/bin/diffct sample $(CXR)/diffusion/pipeline --number 4 --batch-size 4 --overwrite \
+		--out $(CXR)/samples \
 		--prompt "There is a large left pleural effusion." --prompt "Severe cardiomegaly."
-	echo "Look at $(CXR)/samples, $(CXR)/ldm/previews and $(CXR)/autoencoder/reconstruction.png"
+	echo "Look at $(CXR)/samples, $(CXR)/diffusion/previews and $(CXR)/autoencoder/reconstruction.png"
 
 # FLAIR to T1w: synthetic brains, slices, autoencoder, T1w model, ControlNet, figures, one volume.
 demo-brain: $(READY)
 	@set -e
-	$(VENV)/bin/diffct prepare phantom-brain --subjects 80 --anatomy both --out $(BRAIN)/bids
+	$(VENV)/bin/diffct phantom brain --number 80 --anatomy both --out $(BRAIN)/bids
 	$(VENV)/bin/diffct prepare brain --bids $(BRAIN)/bids --slices all --size 112 80 --out $(BRAIN)/slices
-	for stage in autoencoder ldm controlnet; do
-		case $$stage in ldm) script=text_to_image ;; *) script=$$stage ;; esac
-		$(VENV)/bin/accelerate launch -q --config_file accelerate_config.yaml \
-			train/train_$$script.py --config train/configs/brain_$$stage.yaml --resume
+	for stage in autoencoder diffusion controlnet; do
+		$(VENV)/bin/diffct train $$stage --config train/configs/brain/$$stage.yaml --resume
 	done
-	$(VENV)/bin/python -m diffct.eval.fidelity $(BRAIN)/controlnet/pipeline \
+	$(VENV)/bin/diffct evaluate $(BRAIN)/controlnet/pipeline --only fidelity \
 		--data $(BRAIN)/slices --steps 4 --out $(BRAIN)/fidelity
-	$(VENV)/bin/diffct translate $(BRAIN)/controlnet/pipeline --num-samples 4 --steps 4 --overwrite \
+	$(VENV)/bin/diffct translate $(BRAIN)/controlnet/pipeline --number 4 --steps 4 --overwrite \
 		$(BRAIN)/bids/sub-0000/anat/sub-0000_FLAIR.nii.gz --out $(BRAIN)/translated/T1w.nii.gz
 	echo "Look at $(BRAIN)/fidelity/translation.png and $(BRAIN)/controlnet/previews"
 

@@ -24,7 +24,7 @@ from diffct.models.text_encoding import embed
 from diffct.training.denoising import Denoising, by_prompt
 from diffct.training.objectives import DiffusionObjective
 
-CONFIGS = Path(__file__).parents[1] / "train" / "configs"
+CONFIGS = Path(__file__).parents[1] / "train" / "configs" / "cxr"
 SMALL_TEXT = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 SD21_TEXT = {"hidden_size": 1024, "num_hidden_layers": 23, "num_attention_heads": 16}
 TOKENS = {True: 77, False: 64}
@@ -40,9 +40,9 @@ def main() -> None:
     options = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = "_mimic" if options.source else ""
-    autoencoder = OmegaConf.load(CONFIGS / f"cxr_autoencoder{name}.yaml").autoencoder
-    unet = OmegaConf.load(CONFIGS / f"cxr_ldm{name}.yaml").unet
+    kind = "-published" if options.source else ""
+    autoencoder = OmegaConf.load(CONFIGS / f"autoencoder{kind}.yaml").autoencoder
+    unet = OmegaConf.load(CONFIGS / f"diffusion{kind}.yaml").unet
     text = SD21_TEXT if options.source else SMALL_TEXT
     tokens = TOKENS[options.source]
     encoder = CLIPTextModel(CLIPTextConfig(**text, intermediate_size=4 * text["hidden_size"])).to(

@@ -20,7 +20,7 @@ from torch import nn
 
 from diffct import UNet3DModel
 
-THESIS = Path(__file__).parents[1] / "train" / "configs" / "ct3d_thesis.yaml"
+THESIS = Path(__file__).parents[1] / "train" / "configs" / "ct3d/diffusion-published.yaml"
 
 
 def main() -> None:

@@ -7,13 +7,10 @@ setting that is a path (its field has `metadata=PATH`), ~ and environment variab
 and what exists is named by its full path.
 """
 
-import argparse
 import dataclasses
 import difflib
 import math
-import os
 import re
-import sys
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +23,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from diffct.arguments import expand_path, path_argument
+from diffct.arguments import expand_path
 from diffct.arguments import finite_number as finite_number
 from diffct.arguments import folder_or_id as folder_or_id
 
@@ -42,6 +39,10 @@ A further entry, "words", lists values that are no paths.
 def within(lowest: float, highest: float = math.inf) -> dict[str, tuple[float, float]]:
     """Return the metadata of a field whose numbers are `lowest` to `highest`."""
     return {"within": (lowest, highest)}
+
+
+FREE = {"free": True}
+"""The metadata of a field, or of a section, that may differ between a run and its resumption."""
 
 
 POSITIVE = within(math.nextafter(0, 1))
@@ -243,6 +244,18 @@ def config_differences(saved: Path, config: object) -> list[str]:
     return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
 
 
+def may_change(schema: type, key: str) -> bool:
+    """Tell whether a dotted key may differ between a run and its resumption, see `FREE`."""
+    name, _, rest = key.partition(".")
+    known = {field.name: field for field in dataclasses.fields(schema)}
+    if name not in known:
+        return False
+    field = known[name]
+    return "free" in field.metadata or (
+        dataclasses.is_dataclass(field.type) and may_change(field.type, rest)
+    )
+
+
 def flat_config(config: object) -> dict[str, str]:
     """Return a configuration as {"section.key": "value"}, as trackers accept it."""
     return {key: str(value) for key, value in _flatten(dataclasses.asdict(config)).items()}
@@ -260,59 +273,6 @@ def _texts_as_they_stand(values: Any) -> Any:  # noqa: ANN401 - YAML is untyped
     if isinstance(values, list | tuple):
         return [_texts_as_they_stand(value) for value in values]
     return _without_interpolation(values) if isinstance(values, str) else values
-
-
-def read_command_line(
-    schema: type[Schema], *, default: Path, description: str, arguments: Sequence[str] | None
-) -> tuple[Schema, bool]:
-    """Read the command line that every training script shares.
-
-    A resumed run goes on with the `config.yaml` in its folder; what is given as key=value comes on
-    top. Where there is no run yet, one begins if settings are given: batch scripts do so.
-
-    Args:
-        schema: See `load_config`.
-        default: The configuration used when none is named.
-        description: First lines of the help text.
-        arguments: The words after the script's name; None for those of this process.
-
-    Returns:
-        The configuration, and whether to resume.
-    """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", type=path_argument, help=f"YAML file ({default.name})")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from the last checkpoint in output_dir, with the settings saved there;"
-        " without a run there, begin one if settings are given",
-    )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. optim.lr=2e-4")
-    options = parser.parse_intermixed_args(arguments)
-    try:
-        config = load_config(schema, options.config or default, options.overrides)
-        own = Path(config.output_dir, "config.yaml")
-        told = options.config or any(not o.startswith("output_dir=") for o in options.overrides)
-        if options.resume and not own.is_file() and not told:
-            raise FileNotFoundError(
-                f"{own.parent} holds no run to go on with (no {own.name}), and nothing says what"
-                " another should train on. Leave --resume out to begin one there."
-            )
-        if options.resume and own.is_file():
-            ignored = [] if options.config is None else config_differences(own, config)
-            config = load_config(schema, own, [*options.overrides, f"output_dir={own.parent}"])
-            ignored = sorted(set(ignored) - set(config_differences(own, config)))
-            if ignored and os.environ.get("RANK", "0") == "0":
-                print(
-                    f"Going on with {own}; of {options.config} these keys differ and are not used:"
-                    f" {', '.join(ignored)}. Give them as key=value to change them.",
-                    file=sys.stderr,
-                )
-        return config, options.resume
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
 
 
 def _keys(schema: type, prefix: str = "") -> list[str]:

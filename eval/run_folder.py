@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffct.config import expand_path
+from diffct.arguments import expand_path
 from diffct.data.manifest import Manifest, read_manifest
 from diffct.data.volume_folder import EARLIER_SPLIT, RUN_SCANS, divide_folder
 from diffct.data.volumes import CTDataConfig

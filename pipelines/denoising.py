@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from diffusers import DDPMScheduler, SchedulerMixin
@@ -20,6 +20,7 @@ from diffct.pipelines.scheduler_check import (
     TrainedSchedule,
     check_scheduler,
     read_schedule,
+    replace_scheduler,
 )
 from diffct.pipelines.schedulers import Steps, copy_scheduler
 from diffct.training.denoising import Denoising
@@ -78,6 +79,21 @@ class DenoisingPipeline(PublishedPipeline):
     @abstractmethod
     def denoising(self) -> Denoising:
         """Return what the pipeline has learnt to denoise, and under which condition."""
+
+    def use_scheduler(self, name: str) -> Self:
+        """Sample by another scheduler from now on.
+
+        Args:
+            name: E.g. ddim, dpm++ or a diffusers class, see `diffct.pipelines.schedulers`.
+
+        Returns:
+            The pipeline itself.
+
+        Raises:
+            ValueError: There is no such scheduler, or it cannot sample from the network.
+        """
+        self.scheduler = replace_scheduler(self.scheduler, name)
+        return self
 
     def condition_batch(self, condition: str | Tensor | None) -> Batch:
         """Return the condition of one sample as an entry of a batch, for `denoising`.

@@ -41,7 +41,7 @@ NEIGHBOURS = {
     "diffct.sections": {"diffct.config"},
     "diffct.models": {"diffct.model_source"},
     "diffct.imaging": {"diffct.atomic", "diffct.cores"},
-    "diffct.training": {"diffct.figures"},
+    "diffct.training": {"diffct.figures", "diffct.data"},
 }
 NEVER_IMPORTED = {"diffct.train", "diffct.cli"}
 

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
+from diffct.arguments import path_argument
 from diffct.config import (
     PATH,
     config_differences,
     expand_path,
     load_config,
-    path_argument,
     save_config,
 )
 from diffct.sections import check_arguments
 from diffct.train.train_autoencoder import AutoencoderConfig
 from diffct.train.train_controlnet import ControlTrainingConfig
 from diffct.train.train_ct3d import CT3DConfig
-from diffct.train.train_text_to_image import TextToImageConfig
+from diffct.train.train_diffusion import TextToImageConfig
 
 
 @dataclass

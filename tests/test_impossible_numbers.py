@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from diffusers import DDPMScheduler
 
-from diffct.config import POSITIVE, finite_number, load_config, within
+from diffct.arguments import finite_number
+from diffct.config import POSITIVE, load_config, within
 from diffct.data.volume_dataset import CTDataConfig, check_settings
 from diffct.imaging.volume import Volume, canonical_affine, read_volume, write_volume
 from diffct.models import UNet3DModel
 from diffct.pipelines import CT3DPipeline
-from diffct.train import train_ct3d, train_text_to_image
+from diffct.train import train_ct3d, train_diffusion
 from diffct.training.objectives import DiffusionObjective
 
 NAN = float("nan")
@@ -73,12 +74,12 @@ def test_a_setting_is_within_its_bounds(tmp_path, override, accepted):
         (train_ct3d, "ema.decay=2"),
         (train_ct3d, "preview.steps=0"),
         (train_ct3d, "seed=-1"),
-        (train_text_to_image, "prompt.empty_probability=2"),
-        (train_text_to_image, "prompt.max_sentences=0"),
-        (train_text_to_image, "augmentation.probability=-0.1"),
-        (train_text_to_image, "text_encoder.small.width=0"),
-        (train_text_to_image, "data.phantom_films=0"),
-        (train_text_to_image, "objective.timestep_power=0"),
+        (train_diffusion, "prompt.empty_probability=2"),
+        (train_diffusion, "prompt.max_sentences=0"),
+        (train_diffusion, "augmentation.probability=-0.1"),
+        (train_diffusion, "text_encoder.small.width=0"),
+        (train_diffusion, "data.phantom_films=0"),
+        (train_diffusion, "objective.timestep_power=0"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused_before_it_begins(tmp_path, script, override, capsys):

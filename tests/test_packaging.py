@@ -51,7 +51,7 @@ def test_the_installed_wheel_imports_and_knows_its_command(tmp_path):
         "diffct",
         "-".join(wheel.name.split("-")[:2]) + ".dist-info",
     }
-    assert "diffct/train/configs/ct3d_thesis.yaml" in names
+    assert "diffct/train/configs/ct3d/diffusion-published.yaml" in names
     assert "diffct/py.typed" in names
     assert {"diffct/eval/report.html.jinja", "diffct/eval/report.css"} <= set(names)
 
@@ -61,7 +61,7 @@ def test_the_installed_wheel_imports_and_knows_its_command(tmp_path):
     code = (
         "import diffct, diffct.train.train_ct3d as script, diffct.cli;"
         f"assert diffct.__file__.startswith({str(site)!r}), diffct.__file__;"
-        "print((script.CONFIGS / 'ct3d.yaml').exists(), diffct.__version__)"
+        "print((script.CONFIGS / 'ct3d/diffusion.yaml').exists(), diffct.__version__)"
     )
     paths = f"import sys; sys.path.insert(0, {str(site)!r});"
     output = run(sys.executable, "-P", "-c", paths + code, cwd=tmp_path)

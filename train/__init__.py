@@ -1,1 +1,6 @@
-"""Training entry points."""
+"""The training scripts, one for each stage, and their configurations."""
+
+from pathlib import Path
+
+CONFIGS = Path(__file__).parent / "configs"
+"""Folder of the configurations, `<system>/<stage>.yaml`."""

@@ -6,7 +6,8 @@ trains a small network on synthetic chest films, on any machine. For your own fi
 `diffct prepare`:
 
     accelerate launch -q --config_file accelerate_config.yaml train/train_autoencoder.py \
-        --config train/configs/cxr_autoencoder_mimic.yaml data.manifest=/path/to/manifest.jsonl \
+        --config train/configs/cxr/autoencoder-published.yaml \
+        data.manifest=/path/to/manifest.jsonl \
         objective.perceptual_backbone=/path/to/squeezenet1_1-b8a52dc0.pth \
         output_dir=outputs/my-autoencoder
 
@@ -17,67 +18,48 @@ factor is written into the autoencoder's config.json: nothing downstream has to 
 
 import diffct  # isort: skip # noqa: F401 - before torch: it tells how threads wait
 
-import dataclasses
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
-from diffct.atomic import atomic_file, atomic_folder
-from diffct.config import read_command_line, within
+from diffct.config import FREE, within
 from diffct.data.images import (
     ImageAugmentationConfig,
     ImageDataConfig,
     ImageDataset,
     check_images,
 )
-from diffct.figures.comparison import save_comparison
 from diffct.metrics.lpips import load_perceptual
-from diffct.metrics.similarity import (
-    describe,
-    ms_ssim_kernel,
-    reconstruction_errors,
-    summarise,
-    to_film,
-)
+from diffct.metrics.similarity import ms_ssim_kernel
 from diffct.phantoms.bootstrap import load_image_manifest
+from diffct.train import CONFIGS
 from diffct.training.adversarial import (
     AdversarialStep,
     make_adversarial_step,
     make_discriminator,
 )
 from diffct.training.checkpoints import Progress
-from diffct.training.loop import Events, fit
+from diffct.training.learner import averaged_weights, make_gradient_step, place
 from diffct.training.reconstruction import (
-    LatentStatistics,
     Reconstruction,
     ReconstructionConfig,
     ReconstructionObjective,
-    latent_sums,
     make_autoencoder,
-    write_scaling_factor,
 )
-from diffct.training.run import (
-    averaged_weights,
-    make_gradient_step,
-    make_loader,
-    plain_errors,
-    restore_run,
-    start_run,
-)
+from diffct.training.reconstruction_report import Reconstructions, measure_autoencoders
+from diffct.training.run import make_loader, start_run, train_network
+from diffct.training.script import run_script
 from diffct.training.settings import OptimConfig, RunConfig
-from diffct.training.steps import Batch, GradientStep, Learner
-from diffct.training.summary import Split, announce
+from diffct.training.steps import Batch, GradientStep
+from diffct.training.summary import Split
 
-CONFIGS = Path(__file__).parent / "configs"
 SPLITS = ("train", "validation", "test")
 
 
@@ -114,24 +96,23 @@ class AutoencoderConfig(RunConfig):
     discriminator: dict[str, Any] = field(default_factory=dict)
     discriminator_optim: OptimConfig = field(default_factory=OptimConfig)
     scaling_factor: float | None = None
-    preview: PreviewConfig = field(default_factory=PreviewConfig)
+    preview: PreviewConfig = field(default_factory=PreviewConfig, metadata=FREE)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and train."""
-    config, resume = read_command_line(
+    run_script(
+        train,
         AutoencoderConfig,
-        default=CONFIGS / "cxr_autoencoder.yaml",
+        default=CONFIGS / "cxr/autoencoder.yaml",
         description=__doc__,
         arguments=arguments,
     )
-    with plain_errors():
-        train(config, resume=resume)
 
 
-def train(config: AutoencoderConfig, *, resume: bool) -> None:
+def train(config: AutoencoderConfig, resume: bool) -> None:
     """Train as configured; see `main`."""
-    # 1. the run
+    # 1. the networks and the images
     objective = config.objective
     ms_ssim_kernel(config.data.size)
     autoencoder = make_autoencoder(config.autoencoder, size=config.data.size, seed=config.seed)
@@ -140,13 +121,8 @@ def train(config: AutoencoderConfig, *, resume: bool) -> None:
         discriminator = make_discriminator(config.discriminator, seed=config.seed)
     perceptual = load_perceptual(objective.perceptual, backbone=objective.perceptual_backbone)
     accelerator = start_run(config, resume=resume)
-    folder = Path(config.output_dir)
-
-    # 2. data
     augmented, images = load_images(config, accelerator)
     loader = accelerator.prepare(make_loader(config, augmented, accelerator=accelerator))
-
-    # 3. networks and step
     step = make_step(
         config,
         accelerator=accelerator,
@@ -154,43 +130,65 @@ def train(config: AutoencoderConfig, *, resume: bool) -> None:
         discriminator=discriminator,
         perceptual=perceptual,
     )
-    others = [step.discriminator] if isinstance(step, AdversarialStep) else []
-    progress, checkpoints = restore_run(config, accelerator=accelerator, step=step, others=others)
-    splits = [Split.count(name, each.rows) for name, each in images.items()]
-    announce(
-        config,
-        [step, *others],
-        splits=splits,
-        size=config.data.size,
-        images="images",
-        batches=len(loader),
-    )
 
-    # 4. train
-    fit(
+    # 2. train
+    reconstructions = Reconstructions(
         accelerator,
-        step,
-        config=config.train,
-        loader=loader,
-        progress=progress,
-        checkpoints=checkpoints,
-        events=make_events(
-            config, accelerator=accelerator, images=images, step=step, progress=progress
-        ),
-        folder=folder,
-        seed=config.seed,
+        images,
+        batch_size=config.train.batch_size,
+        workers=config.train.workers,
+        drawn=config.preview.images,
     )
+    train_autoencoder(config, step, loader=loader, reconstructions=reconstructions)
 
-    # 5. measure
-    report = folder / "reconstruction.json"
-    if not report.exists():
-        finish(config, accelerator=accelerator, images=images, report=report)
+    # 3. measure what was saved
+    folder = Path(config.output_dir)
+    report = measure_autoencoders(
+        folder, reconstructions, size=config.data.size, scaling_factor=config.scaling_factor
+    )
     accelerator.print(
         f"Done. Autoencoder: {folder / 'autoencoder'}, figures: {report}, pictures:"
         f" {report.with_suffix('.png')} and, if any, {folder / 'previews'}, loss curve:"
         f" {folder / 'loss.png'}."
     )
     accelerator.end_training()
+
+
+def train_autoencoder(
+    config: AutoencoderConfig,
+    step: GradientStep | AdversarialStep,
+    *,
+    loader: DataLoader,
+    reconstructions: Reconstructions,
+) -> None:
+    """Train; the moving average is what is validated, shown and saved."""
+    accelerator, progress = step.accelerator, Progress()
+    network: Reconstruction = accelerator.unwrap_model(step.model)
+
+    def reconstruct(image: Tensor) -> Tensor:
+        return network(image)[0]
+
+    def validate() -> float:
+        with averaged_weights(step):
+            l1, similarity = reconstructions.errors(reconstruct, "validation").mean(dim=0).tolist()
+        accelerator.log({"validation_ms_ssim": similarity}, step=progress.update)
+        return l1
+
+    images = reconstructions.images
+    train_network(
+        config,
+        step=step,
+        loader=loader,
+        progress=progress,
+        validate=validate if len(images["validation"]) else None,
+        preview=lambda path: reconstructions.draw(reconstruct, path),
+        save=lambda folder, name: network.autoencoder.save_pretrained(folder),
+        product="autoencoder",
+        splits=[Split.count(name, each.rows) for name, each in images.items()],
+        size=config.data.size,
+        images="images",
+        others=[step.discriminator] if isinstance(step, AdversarialStep) else [],
+    )
 
 
 def load_images(
@@ -232,10 +230,7 @@ def make_step(
     perceptual: nn.Module | None,
 ) -> GradientStep | AdversarialStep:
     """Prepare the networks and build the step: adversarial if there is a discriminator."""
-    if config.train.gradient_checkpointing:
-        autoencoder.enable_gradient_checkpointing()
-    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-    model = accelerator.prepare(Reconstruction(autoencoder).to(memory_format=layout))
+    model = accelerator.prepare(place(Reconstruction(autoencoder), config.train))
     settings = config.objective
     objective = ReconstructionObjective(
         kl_weight=settings.kl_weight,
@@ -258,120 +253,11 @@ def make_step(
         accelerator=accelerator,
         model=model,
         reconstruct=reconstruct,
-        discriminator=accelerator.prepare(discriminator.to(memory_format=layout)),
+        discriminator=accelerator.prepare(place(discriminator, config.train)),
         discriminator_optim=config.discriminator_optim,
         weight=settings.adversarial_weight,
         start_updates=settings.adversarial_start_updates,
     )
-
-
-def make_events(
-    config: AutoencoderConfig,
-    *,
-    accelerator: Accelerator,
-    images: dict[str, ImageDataset],
-    step: Learner,
-    progress: Progress,
-) -> Events:
-    """Say how this system validates, draws previews and saves; all by the moving average."""
-    network: Reconstruction = accelerator.unwrap_model(step.model)
-
-    def reconstruct(image: Tensor) -> Tensor:
-        return network(image)[0]
-
-    def validate() -> float:
-        batches = read_batches(images["validation"], config, accelerator)
-        with averaged_weights(step):
-            rows = torch.stack(gather_object(reconstruction_errors(reconstruct, batches)))
-        l1, similarity = rows.mean(dim=0).tolist()
-        accelerator.log({"validation_ms_ssim": similarity}, step=progress.update)
-        return l1
-
-    def preview(path: Path) -> None:
-        if accelerator.is_main_process:
-            with averaged_weights(step):
-                draw(reconstruct, images, path, config, accelerator)
-        accelerator.wait_for_everyone()
-
-    def save(path: Path) -> None:
-        if accelerator.is_main_process:
-            with averaged_weights(step), atomic_folder(path) as partial:
-                network.autoencoder.save_pretrained(partial)
-
-    return Events(
-        validate=validate if len(images["validation"]) else None,
-        preview=preview,
-        save=save,
-        product="autoencoder",
-    )
-
-
-def finish(
-    config: AutoencoderConfig,
-    *,
-    accelerator: Accelerator,
-    images: dict[str, ImageDataset],
-    report: Path,
-) -> None:
-    """Measure the saved autoencoders: scaling factors, figures and pictures; the figures last."""
-    figures = {}
-    for name in ("autoencoder", "autoencoder-best"):
-        folder = report.with_name(name)
-        if not folder.exists():
-            continue
-        autoencoder = AutoencoderKL.from_pretrained(folder).to(accelerator.device).eval()
-        batches = read_batches(images["train"], config, accelerator)
-        sums = gather_object([latent_sums(autoencoder, batches)])
-        statistics = LatentStatistics.from_sums(torch.stack(sums).sum(dim=0))
-        factor = config.scaling_factor or statistics.scaling_factor
-        accelerator.print(f"{name}: scaling_factor {factor}; {statistics}")
-        figures[name] = {"scaling_factor": factor, "latents": dataclasses.asdict(statistics)}
-
-        def reconstruct(image: Tensor, network: AutoencoderKL = autoencoder) -> Tensor:
-            return network(image).sample
-
-        for split in ("validation", "test"):
-            if len(images[split]):
-                batches = read_batches(images[split], config, accelerator)
-                rows = torch.stack(gather_object(reconstruction_errors(reconstruct, batches)))
-                figures[name][split] = summarise(rows, size=config.data.size)
-                accelerator.print(f"  {split}: {describe(figures[name][split])}")
-        if accelerator.is_main_process:
-            write_scaling_factor(folder, factor)
-            if name == "autoencoder":
-                draw(reconstruct, images, report.with_suffix(".png"), config, accelerator)
-    if accelerator.is_main_process:
-        with atomic_file(report) as partial:
-            partial.write_text(json.dumps(figures, indent=2) + "\n")
-
-
-def read_batches(
-    images: ImageDataset, config: AutoencoderConfig, accelerator: Accelerator
-) -> Iterator[Tensor]:
-    """Yield this process's share of images in batches, on the device."""
-    share = range(accelerator.process_index, len(images), accelerator.num_processes)
-    loader = DataLoader(
-        Subset(images, share),
-        batch_size=config.train.batch_size,
-        num_workers=config.train.workers,
-    )
-    for batch in loader:
-        yield batch["image"].to(accelerator.device)
-
-
-@torch.no_grad()
-def draw(
-    reconstruct: Callable[[Tensor], Tensor],
-    images: dict[str, ImageDataset],
-    path: Path,
-    config: AutoencoderConfig,
-    accelerator: Accelerator,
-) -> None:
-    """Draw the first validation images, or training ones, beside their reconstructions."""
-    shown = images["validation"] if len(images["validation"]) else images["train"]
-    chosen = [shown[index]["image"] for index in range(min(config.preview.images, len(shown)))]
-    originals = torch.stack(chosen).to(accelerator.device)
-    save_comparison(to_film(originals), to_film(reconstruct(originals)), path)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
     accelerate launch -q --config_file accelerate_config.yaml train/train_controlnet.py
 
 trains on the pairs that `diffct prepare brain` left in outputs/brain/slices, on top of the model of
-T1w slices that train_text_to_image.py left in outputs/brain/ldm. For your own:
+T1w slices that train_diffusion.py left in outputs/brain/diffusion. For your own:
 
     accelerate launch -q --config_file accelerate_config.yaml train/train_controlnet.py \
-        --config train/configs/brain_controlnet_ukb.yaml data.manifest=/path/to/slices \
+        --config train/configs/brain/controlnet-published.yaml data.manifest=/path/to/slices \
         base=outputs/my-t1w/pipeline output_dir=outputs/my-translation
 
 The base model is frozen; only the ControlNet learns, and only it is saved during the run. In the
@@ -14,27 +14,24 @@ end both are put together in <output_dir>/pipeline. After a crash, the same comm
 gives the same weights as a run that was never interrupted.
 """
 
-import diffct  # isort: skip - before torch: it tells how threads wait
+import diffct  # isort: skip # noqa: F401 - before torch: it tells how threads wait
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from diffusers import ControlNetModel
-from torch import Tensor
 
-from diffct.atomic import atomic_folder
-from diffct.config import PATH, read_command_line, within
+from diffct.config import FREE, PATH, within
 from diffct.data.conditions import (
     BrainDataConfig,
-    load_brain_pairs,
+    ConditionImages,
     pick_evenly,
     slice_geometry,
 )
-from diffct.data.images import ImageAugmentationConfig
+from diffct.data.images import ImageAugmentationConfig, ImageDataset, check_images
 from diffct.data.manifest import Manifest, read_manifest
 from diffct.data.pairs import PairedDataset
 from diffct.figures.comparison import save_translation
@@ -46,25 +43,21 @@ from diffct.models.text_encoding import embed, tokenize
 from diffct.pipelines import FlairToT1Pipeline
 from diffct.pipelines.scheduler_check import replace_scheduler
 from diffct.pipelines.schedulers import find_scheduler
+from diffct.train import CONFIGS
 from diffct.training.conflicts import cached_and_augmented, check_conflicts
 from diffct.training.denoising import Denoising, by_image
-from diffct.training.loop import Events, fit
-from diffct.training.objectives import DiffusionObjective, ObjectiveConfig
-from diffct.training.run import (
-    averaged_weights,
-    make_gradient_step,
-    make_loader,
-    plain_errors,
-    restore_run,
-    run_facts,
-    start_run,
+from diffct.training.diffusion import (
+    DiffusionConfig,
+    SamplePreviewConfig,
+    manifest_facts,
+    train_denoiser,
 )
-from diffct.training.settings import RunConfig
-from diffct.training.steps import GradientStep
-from diffct.training.summary import Split, announce
-from diffct.training.validation import make_validation
-
-CONFIGS = Path(__file__).parent / "configs"
+from diffct.training.latent_cache import open_images
+from diffct.training.learner import place
+from diffct.training.objectives import DiffusionObjective
+from diffct.training.run import start_run
+from diffct.training.script import run_script
+from diffct.training.summary import Split
 
 
 @dataclass
@@ -86,33 +79,29 @@ class ControlPromptConfig:
     """The prompt, which is the same for every slice.
 
     Args:
-        constant: Its text, as the base model learnt it.
+        constant: Its text; None for the one that the base records.
         empty_probability: Share of empty prompts.
     """
 
-    constant: str = "T1-weighted image of a brain."
+    constant: str | None = None
     empty_probability: float = field(default=0.1, metadata=within(0, 1))
 
 
 @dataclass
-class PreviewConfig:
+class PreviewConfig(SamplePreviewConfig):
     """Pictures of translations during training.
 
     Args:
         images: How many held-out slices.
-        steps: Denoising steps.
         guidance_scale: Weight of the prompt.
-        scheduler: What to sample with, e.g. ddim, dpm++ or a diffusers class.
     """
 
     images: int = field(default=4, metadata=within(1))
-    steps: int = field(default=25, metadata=within(1))
     guidance_scale: float = 1.0
-    scheduler: str = "ddim"
 
 
 @dataclass
-class ControlTrainingConfig(RunConfig):
+class ControlTrainingConfig(DiffusionConfig):
     """The experiment.
 
     Args:
@@ -121,93 +110,93 @@ class ControlTrainingConfig(RunConfig):
         base: Folder or Hub id of the text-to-image pipeline that is steered.
         controlnet: The ControlNet.
         prompt: The prompt.
-        objective: The loss.
         preview: Pictures of translations during training.
-        license: Licence of the model, for its card, as the Hub names it.
     """
 
     data: BrainDataConfig = field(default_factory=BrainDataConfig)
     augmentation: ImageAugmentationConfig = field(default_factory=ImageAugmentationConfig)
-    base: str = field(default="outputs/brain/ldm/pipeline", metadata=PATH)
+    base: str = field(default="outputs/brain/diffusion/pipeline", metadata=PATH)
     controlnet: ControlNetConfig = field(default_factory=ControlNetConfig)
     prompt: ControlPromptConfig = field(default_factory=ControlPromptConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    preview: PreviewConfig = field(default_factory=PreviewConfig)
-    license: str | None = None
+    preview: PreviewConfig = field(default_factory=PreviewConfig, metadata=FREE)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and train."""
-    config, resume = read_command_line(
+    run_script(
+        train,
         ControlTrainingConfig,
-        default=CONFIGS / "brain_controlnet.yaml",
+        default=CONFIGS / "brain/controlnet.yaml",
         description=__doc__,
         arguments=arguments,
     )
-    with plain_errors():
-        train(config, resume=resume)
 
 
-def train(config: ControlTrainingConfig, *, resume: bool) -> None:
+def train(config: ControlTrainingConfig, resume: bool) -> None:
     """Train as configured; see `main`."""
-    # 1. the run
+    # 1. the pairs and the networks
     check_settings(config)
     manifest = read_manifest(config.data.manifest)
-    parts = load_base(config.base)
+    parts = load_parts_and_prompt(config)
     replace_scheduler(parts.scheduler, config.preview.scheduler, steps=config.preview.steps)
-    accelerator, folder = start_run(config, resume=resume), Path(config.output_dir)
-
-    # 2. networks and pairs
+    accelerator = start_run(config, resume=resume)
     space = LatentSpace(parts.vae.to(accelerator.device))
     controlnet = make_networks(config, parts, space=space, device=accelerator.device)
-    pairs = load_splits(config, manifest, space=space, accelerator=accelerator)
+    with accelerator.main_process_first():
+        pairs = {
+            split: open_pairs(config, manifest, split, space=space, accelerator=accelerator)
+            for split in ("train", "validation")
+        }
 
-    # 3. the step
-    loader = make_loader(config, pairs["train"], accelerator=accelerator)
-    model, loader = accelerator.prepare(controlnet, loader)
-    prompts = embed(parts.text_encoder, tokenize(parts.tokenizer, ["", config.prompt.constant]))
-    denoising = Denoising(
-        DiffusionObjective(parts.scheduler, **vars(config.objective)),
-        space.encode,
-        by_image(parts.unet, model, prompts, empty_probability=config.prompt.empty_probability),
-        accelerator.autocast,
+    # 2. train
+    model = accelerator.prepare(controlnet)
+    prompts = embed(parts.text_encoder, tokenize(parts.tokenizer, ["", parts.prompt]))
+    condition = by_image(
+        parts.unet, model, prompts, empty_probability=config.prompt.empty_probability
     )
-    step = make_gradient_step(config, accelerator=accelerator, model=model, losses=denoising)
-    progress, checkpoints = restore_run(config, accelerator=accelerator, step=step)
-    splits = [Split.count(name, manifest.split(name)) for name in pairs]
-    announce(
-        config, [step], splits=splits, size=config.data.size, images="slices", batches=len(loader)
-    )
-
-    # 4. train
-    fit(
+    geometry = slice_geometry(manifest.split("train"))
+    conditions = list(config.data.conditions)
+    train_denoiser(
+        config,
         accelerator,
-        step,
-        config=config.train,
-        loader=loader,
-        progress=progress,
-        checkpoints=checkpoints,
-        events=make_events(
-            config,
-            accelerator=accelerator,
-            parts=parts,
-            controlnet=controlnet,
-            validation=pairs["validation"],
-            denoising=denoising,
-            step=step,
+        model=model,
+        denoising=Denoising(
+            DiffusionObjective(parts.scheduler, **vars(config.objective)),
+            space.encode,
+            condition,
+            accelerator.autocast,
         ),
-        folder=folder,
-        seed=config.seed,
+        samples=pairs,
+        splits=[Split.count(split, manifest.split(split)) for split in pairs],
+        size=config.data.size,
+        images="slices",
+        facts=manifest_facts(
+            config, manifest, data="pairs of brain slices", images="slices", patients="subjects"
+        )
+        | {"size": list(config.data.size)},  # the base model's may be another
+        make_pipeline=lambda facts: FlairToT1Pipeline(
+            **vars(parts), controlnet=controlnet, conditions=conditions, training=facts, **geometry
+        ),
+        preview=lambda pipeline, path: draw_preview(pipeline, pairs["validation"], config, path),
+        save_alone=lambda folder, name: controlnet.save_pretrained(folder),
+        product="controlnet",
+        in_the_end="pipeline",
     )
 
-    # 5. put base and ControlNet together
-    if accelerator.is_main_process:
-        facts = training_facts(config, manifest, progress.history)
-        pipeline = make_pipeline(config, parts, controlnet, manifest=manifest, facts=facts)
-        publish(pipeline, folder / "pipeline", step=step)
-    accelerator.wait_for_everyone()
-    accelerator.print(f"Done. Pipeline: {folder / 'pipeline'}, its ControlNet alone beside it.")
-    accelerator.end_training()
+
+def load_parts_and_prompt(config: ControlTrainingConfig) -> LatentDiffusionParts:
+    """Take over the base model, with the prompt that it learnt."""
+    parts, given = load_base(config.base), config.prompt.constant
+    if given is None and parts.prompt is None:
+        raise ValueError(
+            f"base={config.base} does not record the prompt of its images: give it by"
+            " prompt.constant, word for word."
+        )
+    if given is not None and parts.prompt not in (None, given):
+        raise ValueError(
+            f"prompt.constant={given!r}, but the base learnt {parts.prompt!r}: leave it out."
+        )
+    return replace(parts, prompt=given or parts.prompt)
 
 
 def check_settings(config: ControlTrainingConfig) -> None:
@@ -237,124 +226,36 @@ def make_networks(
         factor=space.factor,
         seed=config.seed,
     )
-    if config.train.gradient_checkpointing:
-        controlnet.enable_gradient_checkpointing()
-        parts.unet.enable_gradient_checkpointing()
-    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-    parts.unet.to(memory_format=layout)
-    return controlnet.to(memory_format=layout)
+    place(parts.unet, config.train)
+    return place(controlnet, config.train)
 
 
-def load_splits(
+def open_pairs(
     config: ControlTrainingConfig,
     manifest: Manifest,
+    split: str,
     *,
     space: LatentSpace,
     accelerator: Accelerator,
-) -> dict[str, PairedDataset]:
-    """Open the training and the validation pairs."""
-
-    def encode(images: Tensor) -> tuple[Tensor, Tensor]:
-        with accelerator.autocast():
-            return space.moments(images.to(accelerator.device))
-
-    rows = {
-        "train": manifest.split("train"),
-        "validation": pick_evenly(manifest.split("validation"), config.data.validation_slices),
-    }
-    if not rows["train"]:
+) -> PairedDataset:
+    """Open the slices of a split with their conditions, encoded ahead where configured."""
+    rows, learns = manifest.split(split), split == "train"
+    if learns and not rows:
         raise ValueError(f"{config.data.manifest}: no row has the split 'train'.")
-    with accelerator.main_process_first():
-        return {
-            split: load_brain_pairs(
-                manifest,
-                chosen,
-                config=config.data,
-                augmentation=config.augmentation if split == "train" else None,
-                autoencoder=space.autoencoder,
-                encode=encode,
-                cache_dir=Path(config.data.cache_dir or Path(config.output_dir) / "cache"),
-                seed=config.seed,
-                show_progress=accelerator.is_main_process,
-            )
-            for split, chosen in rows.items()
-        }
-
-
-def make_events(
-    config: ControlTrainingConfig,
-    *,
-    accelerator: Accelerator,
-    parts: LatentDiffusionParts,
-    controlnet: ControlNetModel,
-    validation: PairedDataset,
-    denoising: Denoising,
-    step: GradientStep,
-) -> Events:
-    """Say how this system validates, draws previews and saves; all by the moving average."""
-
-    def save(path: Path) -> None:
-        if accelerator.is_main_process:
-            with averaged_weights(step), atomic_folder(path) as partial:
-                controlnet.save_pretrained(partial)
-
-    def preview(path: Path) -> None:
-        if accelerator.is_main_process and len(validation):
-            with averaged_weights(step), accelerator.autocast():
-                draw_preview(make_pipeline(config, parts, controlnet), validation, config, path)
-        accelerator.wait_for_everyone()
-
-    return Events(
-        validate=make_validation(
-            config, accelerator=accelerator, step=step, denoising=denoising, samples=validation
-        ),
-        preview=preview,
-        save=save,
-        product="controlnet",
+    if not learns:
+        rows = pick_evenly(rows, config.data.validation_slices)
+    changes = {"augmentation": config.augmentation if learns else None, "seed": config.seed}
+    dropout = config.data.condition_dropout if learns else 0.0
+    conditions = ConditionImages(manifest, rows, config=config.data, dropout=dropout, **changes)
+    check_images(conditions, show_progress=accelerator.is_main_process)
+    images = open_images(
+        ImageDataset(manifest, rows, size=config.data.size, **changes),
+        space,
+        accelerator=accelerator,
+        cached=config.data.cache_latents,
+        folder=Path(config.data.cache_dir or Path(config.output_dir) / "cache"),
     )
-
-
-def make_pipeline(
-    config: ControlTrainingConfig,
-    parts: LatentDiffusionParts,
-    controlnet: ControlNetModel,
-    *,
-    manifest: Manifest | None = None,
-    facts: dict[str, Any] | None = None,
-) -> FlairToT1Pipeline:
-    """Put base and ControlNet together; what inference must know of the slices comes along."""
-    geometry = {} if manifest is None else slice_geometry(manifest.split("train"))
-    return FlairToT1Pipeline(
-        **vars(parts),
-        controlnet=controlnet,
-        prompt=config.prompt.constant,
-        conditions=list(config.data.conditions),
-        training=facts,
-        **geometry,
-    )
-
-
-def publish(pipeline: FlairToT1Pipeline, path: Path, *, step: GradientStep) -> None:
-    """Save a pipeline with the moving average of its ControlNet."""
-    with averaged_weights(step), atomic_folder(path) as partial:
-        pipeline.save_pretrained(partial, repo_id=path.name)
-
-
-def training_facts(
-    config: ControlTrainingConfig, manifest: Manifest, history: Sequence[dict[str, float]]
-) -> dict[str, Any]:
-    """Collect what the model card says about this run; no identifiers."""
-    synthetic = all(row.facts.get("synthetic") for row in manifest.rows)
-    counts = {f"{split} slices": len(manifest.split(split)) for split in ("train", "validation")}
-    return run_facts(config, history) | {
-        "data": ("synthetic " if synthetic else "the publisher's own ") + "pairs of brain slices",
-        "synthetic": synthetic,
-        "license": config.license or ("apache-2.0" if synthetic else "other"),
-        "size": list(config.data.size),  # the base model's may be another
-        "cohort": counts | {"subjects": len({row.patient for row in manifest.rows})},
-        "min_snr_gamma": config.objective.min_snr_gamma,
-        "diffct_version": diffct.__version__,
-    }
+    return PairedDataset(images, conditions)
 
 
 def draw_preview(
@@ -364,8 +265,8 @@ def draw_preview(
     path: Path,
 ) -> None:
     """Translate held-out slices with fixed noise and draw them beside the truth."""
-    pipeline.scheduler = replace_scheduler(pipeline.scheduler, config.preview.scheduler)
-    pipeline.set_progress_bar_config(desc="preview", leave=False)
+    if not len(pairs):
+        return
     number = min(config.preview.images, len(pairs))
     # From all over the split, as neighbouring rows are neighbouring slices.
     chosen = [index * len(pairs) // number for index in range(number)]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from diffct.arguments import finite_number, path_argument
 from diffct.commands.loading import add_pipeline_arguments, load_chosen
-from diffct.config import finite_number, path_argument
 from diffct.destination import prove_writable, refuse_earlier_samples, replace_samples
 from diffct.figures.contact_sheet import save_contact_sheet
 from diffct.imaging.ct_export import write_ct_series

@@ -16,7 +16,7 @@ from diffct.commands.parsing import CommandParser
 _SCRIPTS = {
     "ct3d": "diffct.train.train_ct3d",
     "autoencoder": "diffct.train.train_autoencoder",
-    "diffusion": "diffct.train.train_text_to_image",
+    "diffusion": "diffct.train.train_diffusion",
     "controlnet": "diffct.train.train_controlnet",
 }
 

@@ -4,30 +4,27 @@ Target and conditions are two data sets that draw the same motion for the same (
 a pair is augmented jointly without either knowing of the other, and the target may come encoded.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from diffct.config import FREE, PATH, within
 from diffct.data.condition_rows import BrainSlice
+from diffct.data.epoch import Epoch
 from diffct.data.images import (
     ImageAugmentationConfig,
-    ImageDataset,
-    check_images,
     cut_centre,
     draw_motion,
     move,
     read_cuttable,
 )
-from diffct.data.latents import encode_ahead
 from diffct.data.manifest import Manifest, ManifestRow
-from diffct.data.pairs import PairedDataset
 
 # Apart from the stream that motions are drawn from.
 _DROPOUT_STREAM = 1
@@ -49,13 +46,13 @@ class BrainDataConfig:
         cache_dir: Where; None means a folder in the output.
     """
 
-    manifest: str = field(default="outputs/brain/slices", metadata={"path": True})
+    manifest: str = field(default="outputs/brain/slices", metadata=PATH)
     size: list[int] = field(default_factory=lambda: [112, 80])
     conditions: list[str] = field(default_factory=lambda: ["FLAIR"])
-    condition_dropout: float = field(default=0.1, metadata={"within": (0, 1)})
-    validation_slices: int | None = field(default=200, metadata={"within": (0, math.inf)})
+    condition_dropout: float = field(default=0.1, metadata=within(0, 1))
+    validation_slices: int | None = field(default=200, metadata=within(0))
     cache_latents: bool = False
-    cache_dir: str | None = field(default=None, metadata={"path": True})
+    cache_dir: str | None = field(default=None, metadata=PATH | FREE)
 
 
 class ConditionImages(Dataset[dict[str, Tensor]]):
@@ -91,18 +88,17 @@ class ConditionImages(Dataset[dict[str, Tensor]]):
         self.augmentation = augmentation
         self.dropout = dropout
         self.seed = seed
-        # Shared memory, since workers that live on after an epoch hold a copy of this object.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.epoch = Epoch()
 
     def __len__(self) -> int:
         return len(self.files)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the chance of this epoch; call it before the epoch's first batch."""
-        self._epoch.fill_(epoch)
+        self.epoch.set(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        place = (self.seed, int(self._epoch), index)
+        place = (self.seed, int(self.epoch), index)
         kept = self._draw_kept(index, np.random.default_rng((*place, _DROPOUT_STREAM)))
         read = self.read(index, kept)
         height, width = next(iter(read.values())).shape
@@ -159,60 +155,6 @@ class ConditionImages(Dataset[dict[str, Tensor]]):
                 f" {', '.join(listed) or 'no condition'}."
             )
         return found
-
-
-def load_brain_pairs(
-    manifest: Manifest,
-    rows: Sequence[ManifestRow],
-    *,
-    config: BrainDataConfig,
-    augmentation: ImageAugmentationConfig | None,
-    autoencoder: nn.Module,
-    encode: Callable[[Tensor], tuple[Tensor, Tensor]],
-    cache_dir: Path,
-    seed: int,
-    show_progress: bool,
-) -> PairedDataset:
-    """Open slices with their conditions, the targets encoded ahead where `config` says so.
-
-    Args:
-        manifest: Where the rows are from.
-        rows: The slices.
-        config: The data.
-        augmentation: Changes of training pairs; None, as for validation, for none.
-        autoencoder: Names the cache by its weights.
-        encode: Images (B, 1, H, W) to mean and standard deviation of their latents.
-        cache_dir: Where encoded slices are kept.
-        seed: Seed of the run.
-        show_progress: Show progress bars.
-
-    Returns:
-        Items of `condition`, and of `image` or `latent_mean` and `latent_std`.
-
-    Raises:
-        ValueError: Images cannot be read, or a row has none of the conditions.
-    """
-    images = ImageDataset(manifest, rows, size=config.size, augmentation=augmentation, seed=seed)
-    conditions = ConditionImages(
-        manifest,
-        rows,
-        config=config,
-        augmentation=augmentation,
-        dropout=config.condition_dropout if augmentation is not None else 0.0,
-        seed=seed,
-    )
-    check_images(conditions, show_progress=show_progress)
-    if config.cache_latents:
-        images = encode_ahead(
-            images,
-            encode,
-            autoencoder=autoencoder,
-            folder=cache_dir,
-            show_progress=show_progress,
-        )
-    else:
-        check_images(images, show_progress=show_progress)
-    return PairedDataset(images, conditions)
 
 
 def pick_evenly(rows: Sequence[ManifestRow], number: int | None) -> list[ManifestRow]:

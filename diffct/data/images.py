@@ -5,7 +5,6 @@ chance changes depends on (seed, epoch, index) alone: the number of workers and 
 nothing. Films are never scaled here; `diffct prepare` has done that once, with antialiasing.
 """
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,7 +17,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from diffct.config import PATH, within
 from diffct.cores import count_cores
+from diffct.data.epoch import Epoch
 from diffct.data.manifest import Manifest, ManifestRow
 from diffct.imaging.affine_motion import move_images
 from diffct.imaging.contrast import is_blank
@@ -38,8 +39,8 @@ class ImageDataConfig:
         size: Pixels (height, width) that are cut out around the centre.
     """
 
-    manifest: str | None = field(default=None, metadata={"path": True})
-    phantom_films: int = field(default=1000, metadata={"within": (1, math.inf)})
+    manifest: str | None = field(default=None, metadata=PATH)
+    phantom_films: int = field(default=1000, metadata=within(1))
     size: list[int] = field(default_factory=lambda: [128, 128])
 
 
@@ -55,11 +56,11 @@ class ImageAugmentationConfig:
         flip_probability: How likely left and right are exchanged; 0 where texts name sides.
     """
 
-    probability: float = field(default=0.5, metadata={"within": (0, 1)})
-    rotation_degrees: float = field(default=5.0, metadata={"within": (0, 180)})
-    translation_px: float = field(default=2.0, metadata={"within": (0, math.inf)})
-    scale: float = field(default=0.01, metadata={"within": (0, 0.9)})
-    flip_probability: float = field(default=0.5, metadata={"within": (0, 1)})
+    probability: float = field(default=0.5, metadata=within(0, 1))
+    rotation_degrees: float = field(default=5.0, metadata=within(0, 180))
+    translation_px: float = field(default=2.0, metadata=within(0))
+    scale: float = field(default=0.01, metadata=within(0, 0.9))
+    flip_probability: float = field(default=0.5, metadata=within(0, 1))
 
 
 class Motion(NamedTuple):
@@ -175,20 +176,19 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         self.size = tuple(size)
         self.augmentation = augmentation
         self.seed = seed
-        # Shared memory, since workers that live on after an epoch hold a copy of this object.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.epoch = Epoch()
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the chance of this epoch; call it before the epoch's first batch."""
-        self._epoch.fill_(epoch)
+        self.epoch.set(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         film = torch.from_numpy(self.read(index))[None]
         if self.augmentation is not None:
-            rng = np.random.default_rng((self.seed, int(self._epoch), index))
+            rng = np.random.default_rng((self.seed, int(self.epoch), index))
             film = move(film, draw_motion(rng, self.augmentation))
         return {"image": cut_centre(film, self.size) * 2 - 1}
 

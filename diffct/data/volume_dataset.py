@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from diffct.config import FREE, PATH
+from diffct.data.epoch import Epoch
 from diffct.imaging.transforms import (
     Augmentation,
     augment,
@@ -60,8 +62,8 @@ class CTDataConfig:
         cache_dir: Where prepared scans are kept; None means a folder in the output.
     """
 
-    manifest: str | None = field(default=None, metadata={"path": True})
-    folder: str | None = field(default=None, metadata={"path": True})
+    manifest: str | None = field(default=None, metadata=PATH | FREE)
+    folder: str | None = field(default=None, metadata=PATH | FREE)
     include: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
     phantom_scans: int = 28
@@ -73,12 +75,12 @@ class CTDataConfig:
     crops_per_scan: int = 1
     validation_fraction: float = 0.2
     patient_pattern: str | None = None
-    split_file: str | None = field(default=None, metadata={"path": True})
+    split_file: str | None = field(default=None, metadata=PATH)
     flip_axes: list[str] = field(default_factory=lambda: ["width"])
     flip_probability: float = 0.5
     zoom_range: list[float] = field(default_factory=lambda: [0.9, 1.1])
     zoom_probability: float = 0.5
-    cache_dir: str | None = field(default=None, metadata={"path": True})
+    cache_dir: str | None = field(default=None, metadata=PATH | FREE)
 
 
 def check_settings(config: CTDataConfig) -> None:
@@ -167,8 +169,7 @@ class CTDataset(Dataset[dict[str, torch.Tensor | int]]):
         self.config = config
         self.training = training
         self.seed = seed
-        # Shared memory, since workers that live on after an epoch hold a copy of this object.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.epoch = Epoch()
 
     def __len__(self) -> int:
         return len(self.files) * (self.config.crops_per_scan if self.training else 1)
@@ -179,7 +180,7 @@ class CTDataset(Dataset[dict[str, torch.Tensor | int]]):
         Args:
             epoch: Number of the epoch, from 0.
         """
-        self._epoch.fill_(epoch)
+        self.epoch.set(epoch)
 
     def affine(self, index: int) -> np.ndarray:
         """Return where the voxels of an item lie, before flips and zoom.
@@ -207,7 +208,7 @@ class CTDataset(Dataset[dict[str, torch.Tensor | int]]):
         room = np.subtract(scan.size, self.config.size)
         if not self.training:
             return crop(scan, (room // 2).tolist(), self.config.size), Augmentation()
-        rng = np.random.default_rng((self.seed, int(self._epoch), index))
+        rng = np.random.default_rng((self.seed, int(self.epoch), index))
         start = rng.integers(room + 1) if self.config.random_crop else room // 2
         augmentation = draw_augmentation(
             rng,

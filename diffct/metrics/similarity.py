@@ -4,10 +4,9 @@ Source: Wang et al. 2003, "Multiscale structural similarity for image quality as
 by MONAI.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,57 +106,6 @@ def full_precision() -> AbstractContextManager[None]:
     """Keep cuDNN from rounding to TF32: local variances are small differences of large numbers."""
     cudnn = torch.backends.cudnn
     return cudnn.flags(enabled=True, deterministic=cudnn.deterministic, allow_tf32=False)
-
-
-@torch.no_grad()
-def reconstruction_errors(
-    reconstruct: Callable[[Tensor], Tensor], images: Iterable[Tensor]
-) -> list[Tensor]:
-    """Compare images with what an autoencoder makes of them.
-
-    Args:
-        reconstruct: The autoencoder.
-        images: Batches (B, 1, H, W) or (B, 1, D, H, W) in [-1, 1].
-
-    Returns:
-        For every image, on the CPU, (2,): the mean absolute difference in units of [0, 1], and
-        MS-SSIM.
-    """
-    rows: list[Tensor] = []
-    for batch in images:
-        film, made = to_film(batch), to_film(reconstruct(batch))
-        l1 = (made - film).abs().flatten(1).mean(dim=1)
-        rows += torch.stack([l1, ms_ssim(made, film)], dim=1).cpu()
-    return rows
-
-
-def summarise(rows: Tensor, *, size: Sequence[int]) -> dict[str, Any]:
-    """Sum up what `reconstruction_errors` returns.
-
-    Args:
-        rows: (N, 2).
-        size: Of the images, as in `multi_scale`.
-
-    Returns:
-        The number of images, mean and standard deviation over images of both figures, and the
-        window and number of scales of MS-SSIM.
-    """
-    summary: dict[str, Any] = {"images": len(rows)}
-    for name, column in zip(("l1", "ms_ssim"), rows.T, strict=True):
-        deviation = column.std(correction=0)
-        summary[name] = {"mean": round(column.mean().item(), 5), "sd": round(deviation.item(), 5)}
-    chosen = multi_scale(size)
-    return summary | {"ms_ssim_kernel": chosen.kernel, "ms_ssim_scales": len(chosen.weights)}
-
-
-def describe(summary: dict[str, Any]) -> str:
-    """Say in one line what `summarise` returns."""
-    l1, similarity = summary["l1"], summary["ms_ssim"]
-    chosen = f"{summary['ms_ssim_scales']} scales, window {summary['ms_ssim_kernel']}"
-    return (
-        f"MS-SSIM {similarity['mean']:.4f} ± {similarity['sd']:.4f} ({chosen}),"
-        f" L1 {l1['mean']:.4f} ± {l1['sd']:.4f}, {summary['images']} images"
-    )
 
 
 def to_film(image: Tensor) -> Tensor:

@@ -21,13 +21,19 @@ def unet_fingerprint(unet: nn.Module) -> str | None:
         24 hexadecimal digits, equal for equal names and float32 weights; None if there is a weight
         that is not float32, whose rounding says nothing, or that is offloaded.
     """
-    digest = hashlib.sha256()
-    for name, weight in sorted(unet.state_dict().items()):
+    for weight in unet.state_dict().values():
         if weight.is_meta or (weight.is_floating_point() and weight.dtype != torch.float32):
             return None
+    digest = hashlib.sha256()
+    add_weights(digest, unet)
+    return digest.hexdigest()[:24]
+
+
+def add_weights(digest: "hashlib._Hash", network: nn.Module) -> None:
+    """Add a network's weights and their names to a hash."""
+    for name, weight in sorted(network.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:24]
 
 
 def record_base_unet(controlnet: ControlNetModel, unet: UNet2DConditionModel) -> None:

@@ -55,13 +55,18 @@ class TextEncoderConfig:
 
 @dataclass
 class LatentDiffusionParts:
-    """The components of a Stable Diffusion-like pipeline."""
+    """The components of a Stable Diffusion-like pipeline, and the prompt of all its images.
+
+    Attributes:
+        prompt: What the model learnt all its images with; None if each had its own.
+    """
 
     vae: AutoencoderKL
     text_encoder: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     unet: UNet2DConditionModel
     scheduler: SchedulerMixin
+    prompt: str | None = None
 
 
 def load_autoencoder(name: str) -> AutoencoderKL:
@@ -177,7 +182,7 @@ def load_parts(name: str) -> LatentDiffusionParts:
     pipeline = DiffusionPipeline.from_pretrained(
         name, dtype=torch.float32, local_files_only=offline
     )
-    names = LatentDiffusionParts.__annotations__
+    names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
     missing = [part for part in names if pipeline.components.get(part) is None]
     if missing:
         raise ValueError(f"{name} lacks {', '.join(missing)}.")
@@ -187,7 +192,10 @@ def load_parts(name: str) -> LatentDiffusionParts:
             " consistency model has. It can be sampled, not trained on: name the pipeline that it"
             " was distilled from."
         )
-    return LatentDiffusionParts(**{part: pipeline.components[part] for part in names})
+    prompt = pipeline.config.get("prompt")
+    return LatentDiffusionParts(
+        **{part: pipeline.components[part] for part in names}, prompt=prompt
+    )
 
 
 def load_base(name: str) -> LatentDiffusionParts:
@@ -203,6 +211,6 @@ def load_base(name: str) -> LatentDiffusionParts:
         return load_parts(name)
     except OSError as error:
         raise FileNotFoundError(
-            f"base={name} holds no text-to-image pipeline. Train one first: train_text_to_image.py"
-            " --config train/configs/brain_ldm.yaml saves it in <output_dir>/pipeline."
+            f"base={name} holds no text-to-image pipeline. Train one first: train_diffusion.py"
+            " --config train/configs/brain/diffusion.yaml saves it in <output_dir>/pipeline."
         ) from error

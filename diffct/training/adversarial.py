@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from diffct.sections import check_arguments, section_named
-from diffct.training.run import make_learner
+from diffct.training.learner import make_learner
 from diffct.training.settings import OptimConfig, RunConfig
 from diffct.training.steps import Batch, Learner, shared_values, update
 

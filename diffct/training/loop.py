@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from diffct.config import within
+from diffct.config import FREE, within
 from diffct.figures.curves import save_loss_curve
 from diffct.training.checkpoints import Checkpoints, Progress
 from diffct.training.interruption import Interrupted, Interruption
@@ -50,11 +50,11 @@ class LoopConfig:
     """
 
     updates: int = field(default=1000, metadata=within(1))
-    log_every: int = field(default=10, metadata=within(0))
-    validate_every: int = field(default=100, metadata=within(0))
-    preview_every: int = field(default=500, metadata=within(0))
-    checkpoint_every: int = field(default=100, metadata=within(0))
-    keep_checkpoints: int = field(default=2, metadata=within(1))
+    log_every: int = field(default=10, metadata=within(0) | FREE)
+    validate_every: int = field(default=100, metadata=within(0) | FREE)
+    preview_every: int = field(default=500, metadata=within(0) | FREE)
+    checkpoint_every: int = field(default=100, metadata=within(0) | FREE)
+    keep_checkpoints: int = field(default=2, metadata=within(1) | FREE)
 
 
 @dataclass(frozen=True)

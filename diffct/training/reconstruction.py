@@ -22,7 +22,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
 from diffct.atomic import atomic_file
-from diffct.config import PATH, within
+from diffct.config import FREE, PATH, within
 from diffct.sections import check_arguments, section_named
 
 
@@ -41,7 +41,7 @@ class ReconstructionConfig:
 
     kl_weight: float = field(default=1e-8, metadata=within(0))
     perceptual: str = "squeeze"
-    perceptual_backbone: str | None = field(default=None, metadata=PATH)
+    perceptual_backbone: str | None = field(default=None, metadata=PATH | FREE)
     perceptual_weight: float = field(default=0.002, metadata=within(0))
     adversarial_weight: float = field(default=0.005, metadata=within(0))
     adversarial_start_updates: int = field(default=0, metadata=within(0))

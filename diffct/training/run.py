@@ -1,85 +1,31 @@
-"""Setting up a training run: its configuration, its folder, its accelerator, its optimiser."""
+"""A training run: its accelerator, its beginning or resumption, and its course."""
 
 import importlib.util
-import json
-import logging
-import math
 import os
-import shutil
-import signal
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration
-from diffusers.optimization import SchedulerType, get_scheduler
-from diffusers.training_utils import EMAModel
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from diffct.atomic import atomic_file, remove_partials
-from diffct.config import config_differences, flat_config, save_config
-from diffct.destination import prove_writable
+from diffct.atomic import atomic_folder
+from diffct.config import flat_config
 from diffct.training.checkpoints import Checkpoints, Progress
 from diffct.training.cpu import use_cpus_well
-from diffct.training.interruption import Interrupted
-from diffct.training.launcher import find_launcher, traceback_follows
+from diffct.training.launcher import find_launcher
+from diffct.training.learner import SCHEDULES, averaged_weights
+from diffct.training.loop import Events, fit
 from diffct.training.precision import choose_precision
-from diffct.training.settings import EMAConfig, OptimConfig, RunConfig
-from diffct.training.steps import GradientStep, Learner, Losses
-from diffct.training.summary import disk_needed
-
-logger = logging.getLogger(__name__)
+from diffct.training.run_folder import check_room, claim_folder, has_begun
+from diffct.training.settings import RunConfig
+from diffct.training.steps import Learner
+from diffct.training.summary import Split, announce
 
 TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 """Trackers by name, and the package that each needs."""
-
-SCHEDULES = tuple(
-    kind.value for kind in SchedulerType if kind is not SchedulerType.PIECEWISE_CONSTANT
-)
-"""diffusers' learning rate schedules, but the one that needs rules of its own."""
-
-FREE_TO_CHANGE = (
-    "train.",
-    "preview.",
-    "tracker",
-    "output_dir",
-    "data.cache_dir",
-    "data.folder",  # moved; the split names every scan in it
-    "license",
-    "objective.perceptual_backbone",
-)
-"""Keys that may differ on resume, except those in `FIXED`, which decide what is learnt when."""
-FIXED = (
-    "train.updates",
-    "train.batch_size",
-    "train.gradient_accumulation",
-    "train.channels_last",
-    "train.validation_draws",
-)
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """End the script with one line, not a traceback, for what its user can mend.
-
-    Bad data, settings and folders, a full disk, memory that ran out and a loss that diverged; and
-    for the user's own wish that it ends.
-    """
-    try:
-        yield
-    except Interrupted as interrupted:
-        sys.exit(interrupted.exit_code)
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        logger.debug("Traceback of the error:", exc_info=True)
-        sys.exit(f"ERROR: {error}{traceback_follows()}")
 
 
 def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
@@ -124,7 +70,7 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
         )
     with accelerator.main_process_first():
         if accelerator.is_main_process:
-            _claim_folder(folder, config, resume=resume, processes=accelerator.num_processes)
+            claim_folder(folder, config, resume=resume, processes=accelerator.num_processes)
     if resume and not has_begun(folder):
         accelerator.print(f"{folder} holds no checkpoint yet: the run begins.")
     if accelerator.device.type == "cpu":
@@ -134,70 +80,6 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
         "diffct", config=flat_config(config), init_kwargs={"wandb": {"dir": str(folder)}}
     )
     return accelerator
-
-
-def has_begun(folder: Path) -> bool:
-    """Tell whether a run's folder holds a checkpoint."""
-    return any((folder / "checkpoints").glob("checkpoint-*"))
-
-
-def _claim_folder(folder: Path, config: RunConfig, *, resume: bool, processes: int) -> None:
-    """Make the folder this run's, or raise a ValueError if it is another's."""
-    prove_writable(folder)
-    saved, facts_file = folder / "config.yaml", folder / "run.json"
-    # Before the first checkpoint nothing is lost: a run that stopped at bad data may be mended.
-    begun = has_begun(folder)
-    if begun and not saved.is_file():
-        raise ValueError(
-            f"{folder} holds checkpoints without the {saved.name} of their run. Put it back, or"
-            " choose another folder by output_dir=..."
-        )
-    if begun and not resume:
-        raise ValueError(
-            f"{folder} already holds a run. Add --resume to go on with it, or choose another folder"
-            " by output_dir=..."
-        )
-    if begun:
-        changed = [key for key in config_differences(saved, config) if not _may_change(key)]
-        if changed:
-            raise ValueError(
-                f"{folder} holds a run of another configuration; these keys differ:"
-                f" {', '.join(changed)}. Restore them or choose another output_dir."
-            )
-        try:
-            before = json.loads(facts_file.read_text())["processes"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise ValueError(
-                f"{facts_file} cannot be read; write into it by how many processes the run was"
-                ' trained, e.g. {"processes": 1}.'
-            ) from error
-        if before != processes:
-            raise ValueError(
-                f"{folder} was trained by {before} process(es) and now there are {processes}:"
-                " the data order would change. Launch as before or choose another output_dir."
-            )
-    if folder.is_dir():
-        remove_partials(folder)
-    with atomic_file(saved) as partial:
-        save_config(config, partial)
-    with atomic_file(facts_file) as partial:
-        partial.write_text(json.dumps({"processes": processes}))
-
-
-def _may_change(key: str) -> bool:
-    """Tell whether a key may differ between a run and its resumption."""
-    return key.startswith(FREE_TO_CHANGE) and not key.startswith(FIXED)
-
-
-def run_facts(config: RunConfig, history: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Collect what every model card says of its run: length, batch, rate and last losses."""
-    losses = {name: row[name] for row in history for name in row}
-    return {
-        "updates": int(losses.pop("update", 0)),
-        "batch_size": config.train.batch_size * config.train.gradient_accumulation,
-        "learning_rate": config.optim.lr,
-        "losses": losses,
-    }
 
 
 def make_loader(config: RunConfig, dataset: Dataset, *, accelerator: Accelerator) -> DataLoader:
@@ -211,159 +93,106 @@ def make_loader(config: RunConfig, dataset: Dataset, *, accelerator: Accelerator
     )
 
 
-def make_gradient_step(
-    config: RunConfig, *, accelerator: Accelerator, model: nn.Module, losses: Losses
-) -> GradientStep:
-    """Build optimiser, learning rate and moving average for a prepared network.
-
-    Args:
-        config: The run's configuration.
-        accelerator: The run's accelerator.
-        model: The network, prepared by the accelerator.
-        losses: The objective, closed over `model`.
-
-    Returns:
-        The step; its moving average and learning rate are registered for checkpoints.
-    """
-    learner = make_learner(
-        config.optim,
-        accelerator=accelerator,
-        model=model,
-        updates=config.train.updates,
-        ema=config.ema,
-    )
-    return GradientStep(**vars(learner), losses=losses)
-
-
-def make_learner(
-    config: OptimConfig,
-    *,
-    accelerator: Accelerator,
-    model: nn.Module,
-    updates: int,
-    ema: EMAConfig | None,
-) -> Learner:
-    """Build what improves a prepared network: its parameters that require gradients learn.
-
-    Args:
-        config: Optimiser and learning rate.
-        accelerator: The run's accelerator.
-        model: The network, prepared by the accelerator.
-        updates: Updates that it will learn for.
-        ema: The moving average; None for none.
-
-    Returns:
-        The learner; moving average, if any, and learning rate are registered for checkpoints.
-
-    Raises:
-        ValueError: `config.lr_factors` names what is no part of the network.
-    """
-    groups = _group_parameters(accelerator.unwrap_model(model), config)
-    parameters = [weight for group in groups for weight in group["params"]]
-    optimizer = torch.optim.AdamW(
-        groups,
-        betas=tuple(config.betas),
-        weight_decay=config.weight_decay,
-        # Exact, and on a CPU several times faster than the default loop.
-        fused=accelerator.device.type in ("cpu", "cuda"),
-    )
-    lr_scheduler = get_scheduler(
-        config.schedule,
-        optimizer,
-        num_warmup_steps=config.warmup_updates,
-        num_training_steps=updates,
-    )
-    average = None
-    if ema is not None:
-        average = EMAModel(
-            parameters, decay=ema.decay, use_ema_warmup=True, power=ema.power, foreach=True
-        )
-        average.to(accelerator.device)
-        accelerator.register_for_checkpointing(average)
-    # A prepared scheduler would step once per process: it is only registered.
-    accelerator.register_for_checkpointing(lr_scheduler)
-    return Learner(
-        accelerator=accelerator,
-        model=model,
-        optimizer=accelerator.prepare(optimizer),
-        lr_scheduler=lr_scheduler,
-        max_grad_norm=config.max_grad_norm,
-        ema=average,
-    )
-
-
-def _group_parameters(network: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
-    """Group the parameters that learn by their learning rate."""
-    # A part that this run leaves out, as a frozen text encoder, is None.
-    unknown = [part for part in config.lr_factors if not hasattr(network, part)]
-    if unknown:
-        parts = ", ".join(name for name, _ in network.named_children())
-        raise ValueError(f"optim.lr_factors: {', '.join(unknown)}; the parts are {parts}.")
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, weight in network.named_parameters():
-        if weight.requires_grad:
-            rate = config.lr * config.lr_factors.get(name.partition(".")[0], 1.0)
-            groups.setdefault(rate, []).append(weight)
-    return [{"params": weights, "lr": rate} for rate, weights in groups.items()]
-
-
-def restore_run(
+def train_network(
     config: RunConfig,
     *,
-    accelerator: Accelerator,
     step: Learner,
+    loader: DataLoader,
+    progress: Progress,
+    validate: Callable[[], float] | None,
+    preview: Callable[[Path], None],
+    save: Callable[[Path, str], None],
+    product: str,
+    splits: Sequence[Split],
+    size: Sequence[int],
+    images: str,
     others: Sequence[Learner] = (),
-) -> tuple[Progress, Checkpoints]:
-    """Return to the last checkpoint if there is one, else begin.
+) -> None:
+    """Begin a run, or go on with it from its last checkpoint, and train to its end.
+
+    The moving average is what is shown and saved.
 
     Args:
         config: The run's configuration.
-        accelerator: The run's accelerator.
-        step: The network that the run is about, with its moving average.
+        step: The network that the run is about; it learns from micro-batches.
+        loader: The prepared training data.
+        progress: How far the run is; it is brought to that of the last checkpoint.
+        validate: Returns the validation loss; None if there is nothing to validate on.
+        preview: Draws samples of the network into a PNG file.
+        save: Saves the network for inference into a folder, with a name for its card.
+        product: What is saved, as the name of its folder.
+        splits: What the data hold, to be announced.
+        size: Of an image, in voxels or pixels.
+        images: What they are, e.g. scans.
         others: Further networks that learn.
 
-    Returns:
-        The progress, and the run's checkpoints.
-
     Raises:
-        OSError: The disk has no room for the checkpoints and pipelines of this run.
+        OSError: The disk has no room for the checkpoints and models of this run.
     """
-    progress = Progress()
+    accelerator = step.accelerator
+    checkpoints = _restore(config, progress, [step, *others])
+    announce(config, [step, *others], splits=splits, size=size, images=images, batches=len(loader))
+
+    def draw_average(path: Path) -> None:
+        if accelerator.is_main_process:
+            with averaged_weights(step):
+                preview(path)
+        accelerator.wait_for_everyone()
+
+    fit(
+        accelerator,
+        step,
+        config=config.train,
+        loader=loader,
+        progress=progress,
+        checkpoints=checkpoints,
+        events=Events(
+            validate=validate,
+            preview=draw_average,
+            save=lambda folder: save_average(step, folder, save),
+            product=product,
+        ),
+        folder=Path(config.output_dir),
+        seed=config.seed,
+    )
+
+
+def save_average(step: Learner, folder: Path, save: Callable[[Path, str], None]) -> None:
+    """Save the moving average of a network, in one process and atomically.
+
+    Args:
+        step: Whose average.
+        folder: Where to.
+        save: Saves into a folder, with a name for its card.
+    """
+    if step.accelerator.is_main_process:
+        with averaged_weights(step), atomic_folder(folder) as partial:
+            save(partial, folder.name)
+
+
+def _restore(config: RunConfig, progress: Progress, learners: Sequence[Learner]) -> Checkpoints:
+    """Return to the last checkpoint if there is one; the first learner has the moving average."""
+    accelerator = learners[0].accelerator
     accelerator.register_for_checkpointing(progress)
     folder = Path(config.output_dir)
     checkpoints = Checkpoints(
         folder / "checkpoints", accelerator=accelerator, keep=config.train.keep_checkpoints
     )
     if checkpoints.load_last():
-        step.ema.to(accelerator.device)
+        learners[0].ema.to(accelerator.device)
         accelerator.print(f"Resumed at update {progress.update}.")
     elif accelerator.is_main_process:
-        models = [learner.model for learner in (step, *others)]
-        _check_room(folder, models, keep=config.train.keep_checkpoints)
-    return progress, checkpoints
+        models = [learner.model for learner in learners]
+        check_room(folder, models, keep=config.train.keep_checkpoints)
+    return checkpoints
 
 
-def _check_room(folder: Path, models: Iterable[nn.Module], *, keep: int) -> None:
-    """Raise an OSError if the run's files cannot fit on the disk."""
-    needed = disk_needed(models, keep=keep)
-    total, _, free = shutil.disk_usage(folder)
-    if total and free < needed:  # some network shares know neither
-        raise OSError(
-            f"{folder} has {free / 1e6:,.0f} MB free, and this run writes up to"
-            f" {math.ceil(needed / 1e6):,} MB: lower train.keep_checkpoints or choose another"
-            " output_dir."
-        )
-
-
-@contextmanager
-def averaged_weights(step: Learner) -> Iterator[None]:
-    """Let the network hold its moving average, in eval mode, for the length of a block."""
-    parameters = step.parameters
-    step.ema.store(parameters)
-    step.ema.copy_to(parameters)
-    step.model.eval()
-    try:
-        yield
-    finally:
-        step.ema.restore(parameters)
-        step.model.train()
+def run_facts(config: RunConfig, history: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Collect what every model card says of its run: length, batch, rate and last losses."""
+    losses = {name: row[name] for row in history for name in row}
+    return {
+        "updates": int(losses.pop("update", 0)),
+        "batch_size": config.train.batch_size * config.train.gradient_accumulation,
+        "learning_rate": config.optim.lr,
+        "losses": losses,
+    }

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from diffct.config import PATH, POSITIVE, within
+from diffct.config import FREE, PATH, POSITIVE, within
 from diffct.training.loop import LoopConfig
 
 
@@ -18,15 +18,13 @@ class TrainConfig(LoopConfig):
         channels_last: Keep images and weights in `channels_last` memory, or `channels_last_3d`.
             Faster on a CPU for shallow networks (1.8 times for a 3D one of 16 to 128 channels);
             free for in-slice blocks.
-        validation_draws: Noise levels per validation sample, for diffusion.
     """
 
     batch_size: int = field(default=1, metadata=within(1))
     gradient_accumulation: int = field(default=1, metadata=within(1))
-    workers: int = field(default=0, metadata=within(0))
-    gradient_checkpointing: bool = False
+    workers: int = field(default=0, metadata=within(0) | FREE)
+    gradient_checkpointing: bool = field(default=False, metadata=FREE)
     channels_last: bool = False
-    validation_draws: int = field(default=8, metadata=within(1))
 
 
 @dataclass
@@ -76,10 +74,10 @@ class RunConfig:
         tracker: tensorboard, mlflow, wandb or none.
     """
 
-    output_dir: str = field(default="outputs/run", metadata=PATH)
+    output_dir: str = field(default="outputs/run", metadata=PATH | FREE)
     seed: int = field(default=0, metadata=within(0, 2**32 - 1))
     mixed_precision: str = "auto"
-    tracker: str = "tensorboard"
+    tracker: str = field(default="tensorboard", metadata=FREE)
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)

@@ -3,35 +3,29 @@
 from collections.abc import Callable
 
 import torch
-from accelerate import Accelerator
 from torch.utils.data import Dataset, default_collate
 
 from diffct.training.denoising import Denoising
-from diffct.training.run import averaged_weights
-from diffct.training.settings import RunConfig
+from diffct.training.learner import averaged_weights
 from diffct.training.steps import Learner
 
 
 def make_validation(
-    config: RunConfig,
-    *,
-    accelerator: Accelerator,
-    step: Learner,
-    denoising: Denoising,
-    samples: Dataset,
+    step: Learner, denoising: Denoising, samples: Dataset, *, draws: int, seed: int
 ) -> Callable[[], float] | None:
     """Return what computes the mean loss of held-out samples, the same for any number of processes.
 
     Args:
-        config: The run's configuration.
-        accelerator: The run's accelerator.
         step: Whose moving average is validated.
         denoising: The system.
         samples: The held-out samples.
+        draws: Noise levels per sample.
+        seed: Seed of the run.
 
     Returns:
         A function of nothing, or None when there are no samples.
     """
+    accelerator = step.accelerator
 
     def validate() -> float:
         total = torch.zeros(2)
@@ -39,9 +33,7 @@ def make_validation(
             for index in range(accelerator.process_index, len(samples), accelerator.num_processes):
                 batch = default_collate([samples[index]])
                 batch = {name: values.to(accelerator.device) for name, values in batch.items()}
-                losses = denoising.losses_of(
-                    batch, index, draws=config.train.validation_draws, seed=config.seed
-                )
+                losses = denoising.losses_of(batch, index, draws=draws, seed=seed)
                 total += torch.tensor([losses.sum().item(), len(losses)])
         total = accelerator.reduce(total.to(accelerator.device))
         return (total[0] / total[1]).item()

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
-from diffct.data.conditions import BrainDataConfig, ConditionImages, load_brain_pairs, pick_evenly
+from diffct.data.conditions import BrainDataConfig, ConditionImages, pick_evenly
 from diffct.data.images import ImageAugmentationConfig, ImageDataset, check_images
 from diffct.data.manifest import read_manifest
 from diffct.data.pairs import PairedDataset
 from diffct.imaging.radiograph import read_radiograph, write_png
+from diffct.train.train_controlnet import ControlTrainingConfig, open_pairs
 from tests.train.brains import write_pairs
 
 MUCH = ImageAugmentationConfig(
@@ -75,17 +77,13 @@ def test_row_without_any_of_the_conditions_is_named(manifest):
         conditions_of(manifest, names=("T1ce",))
 
 
-def test_validation_pairs_are_never_changed(manifest):
-    pairs = load_brain_pairs(
-        manifest,
-        manifest.rows,
-        config=BrainDataConfig(size=[64, 48], condition_dropout=0.9, conditions=["FLAIR", "T2w"]),
-        augmentation=None,
-        autoencoder=torch.nn.Identity(),
-        encode=lambda images: (images, images),
-        cache_dir=manifest.folder,
-        seed=0,
-        show_progress=False,
+def test_validation_pairs_are_never_changed(tmp_path):
+    folder = write_pairs(tmp_path, "vt", conditions=("FLAIR", "T2w"))
+    data = BrainDataConfig(size=[64, 48], condition_dropout=0.9, conditions=["FLAIR", "T2w"])
+    config = ControlTrainingConfig(data=data, augmentation=MUCH, output_dir=str(tmp_path))
+    accelerator = Accelerator(cpu=True)
+    pairs = open_pairs(
+        config, read_manifest(folder), "validation", space=None, accelerator=accelerator
     )
     first = pairs[0]["condition"]
     pairs.set_epoch(5)

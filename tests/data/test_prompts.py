@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffct.data.latents import cache_embeddings, cache_latents, fingerprint
-from diffct.data.prompts import PairedDataset, PromptConfig, Prompts, draw_prompt
+from diffct.data.pairs import PairedDataset
+from diffct.data.prompts import PromptConfig, Prompts, draw_prompt
+from diffct.training.latent_cache import cache_embeddings, cache_latents, fingerprint
 
 REPORT = ("Heart size is normal.", "No pleural effusion.", "There is a left nodule.", "Old.")
 

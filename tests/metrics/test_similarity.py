@@ -6,12 +6,9 @@ from monai.metrics import MultiScaleSSIMMetric
 from skimage.metrics import structural_similarity
 
 from diffct.metrics.similarity import (
-    describe,
     ms_ssim,
     ms_ssim_kernel,
     multi_scale,
-    reconstruction_errors,
-    summarise,
     to_film,
 )
 
@@ -70,9 +67,6 @@ def test_volumes_are_compared_as_monai_compares_them():
     weights = multi_scale((16, 40, 48)).weights
     metric = MultiScaleSSIMMetric(spatial_dims=3, kernel_size=3, weights=weights, reduction="none")
     assert torch.allclose(ms_ssim(noisy, clean), metric(noisy, clean).flatten())
-    rows = torch.stack(reconstruction_errors(lambda x: x, [clean * 2 - 1]))
-    assert torch.allclose(rows, torch.tensor([0.0, 1.0]), atol=1e-6)
-    assert "(3 scales, window 3)" in describe(summarise(rows, size=(16, 40, 48)))
 
 
 def test_one_figure_per_image_falls_with_the_damage():
@@ -89,18 +83,6 @@ def test_one_figure_per_image_falls_with_the_damage():
         for a, b in zip(clean + noise, clean, strict=True)
     ]
     assert ssim[0] > ssim[1] > ssim[2]
-
-
-def test_errors_are_in_units_of_0_to_1_and_one_row_per_image():
-    images = films(64, count=5) * 1.6 - 0.8
-    batches = [images[:3], images[3:]]
-    rows = torch.stack(reconstruction_errors(lambda x: x + 0.1, batches))
-    assert torch.allclose(rows[:, 0], torch.full((5,), 0.05), atol=1e-5)
-    summary = summarise(rows, size=(64, 64))
-    assert summary["images"] == 5 and summary["ms_ssim_kernel"] == 3
-    assert summary["l1"]["mean"] == pytest.approx(0.05)
-    assert summary["ms_ssim"]["mean"] == pytest.approx(rows[:, 1].mean().item(), abs=1e-5)
-    assert "window 3" in describe(summary) and "5 images" in describe(summary)
 
 
 def test_films_are_cut_off_outside_the_model_range():

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffct import UNet3DModel
 from diffct.models.blocks_3d import DOWN_BLOCKS, MID_BLOCKS, UP_BLOCKS
 
-THESIS = Path(__file__).parents[2] / "train" / "configs" / "ct3d_thesis.yaml"
+THESIS = Path(__file__).parents[2] / "train" / "configs" / "ct3d/diffusion-published.yaml"
 MIXED = {
     "down_block_types": ("DownBlock2D", "AttnDownBlock3D"),
     "up_block_types": ("AttnUpBlock3D", "UpBlock2D"),

@@ -85,5 +85,7 @@ def write_base(folder: Path, *, seed: int = 0) -> Path:
         seed=seed,
     )
     scheduler = DDIMScheduler(prediction_type="v_prediction", clip_sample=False)
-    TextToImagePipeline(vae, text_encoder, tokenizer, unet, scheduler).save_pretrained(folder)
+    TextToImagePipeline(
+        vae, text_encoder, tokenizer, unet, scheduler, prompt="T1-weighted image of a brain."
+    ).save_pretrained(folder)
     return folder

@@ -10,26 +10,30 @@ from diffct.train.train_autoencoder import AutoencoderConfig
 from diffct.train.train_controlnet import ControlTrainingConfig
 from diffct.train.train_controlnet import check_settings as check_control
 from diffct.train.train_ct3d import CT3DConfig
-from diffct.train.train_text_to_image import TextToImageConfig, check_settings
+from diffct.train.train_diffusion import TextToImageConfig, check_settings
 from diffct.training.reconstruction import make_autoencoder
 
-CONFIGS = sorted((Path(__file__).parents[2] / "train" / "configs").glob("*.yaml"))
-SCHEMAS = {"autoencoder": AutoencoderConfig, "ldm": TextToImageConfig}
-SCHEMAS |= {"controlnet": ControlTrainingConfig, "ct3d": CT3DConfig}
+CONFIGS = sorted((Path(__file__).parents[2] / "train" / "configs").glob("*/*.yaml"))
+SCHEMAS = {
+    "autoencoder": AutoencoderConfig,
+    "diffusion": TextToImageConfig,
+    "controlnet": ControlTrainingConfig,
+}
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_experiment_can_be_read(path):
-    (kind,) = [name for name in SCHEMAS if name in path.stem]
+    kind = path.stem.removesuffix("-published")
+    schema = CT3DConfig if path.parent.name == "ct3d" else SCHEMAS[kind]
     missing = [
         k
         for k, v in OmegaConf.to_container(OmegaConf.load(path)).get("data", {}).items()
         if v == "???"
     ]
-    config = load_config(SCHEMAS[kind], path, [f"data.{key}=somewhere" for key in missing])
+    config = load_config(schema, path, [f"data.{key}=somewhere" for key in missing])
     if kind == "autoencoder":
         make_autoencoder(config.autoencoder, size=config.data.size, seed=0)
-    elif kind == "ldm":
+    elif schema is TextToImageConfig:
         check_settings(config)
     elif kind == "controlnet":
         check_control(config)

@@ -11,7 +11,7 @@ import torch
 import diffct
 from diffct.imaging.volume import read_volume
 from diffct.phantoms.chest.projection import write_projected_cohort
-from diffct.train import train_autoencoder, train_text_to_image
+from diffct.train import CONFIGS, train_autoencoder, train_diffusion
 from tests.train.films import TINY
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,7 @@ def test_films_of_a_real_ct_train_an_autoencoder_and_a_pipeline(tmp_path):
     films = write_projected_cohort(
         ct, tmp_path / "films", films=12, seed=0, size=(64, 64), show_progress=False
     )
-    config = train_autoencoder.CONFIGS / "cxr_autoencoder.yaml"
+    config = CONFIGS / "cxr/autoencoder.yaml"
     output = tmp_path / "autoencoder"
     words = [f"data.manifest={films}", f"output_dir={output}", *AUTOENCODER]
     train_autoencoder.main(["--config", str(config), *words])
@@ -61,7 +61,7 @@ def test_films_of_a_real_ct_train_an_autoencoder_and_a_pipeline(tmp_path):
     tiny = tmp_path / "tiny.yaml"
     tiny.write_text(TINY.format(folder=tmp_path / "ldm"))
     words = [f"data.manifest={films}", f"autoencoder={output / 'autoencoder'}"]
-    train_text_to_image.main(["--config", str(tiny), *words, "optim.lr=3e-3", "train.updates=40"])
+    train_diffusion.main(["--config", str(tiny), *words, "optim.lr=3e-3", "train.updates=40"])
     learnt = losses(tmp_path / "ldm", progress=2)
     assert np.mean(learnt[-8:]) < 0.9 * np.mean(learnt[:8])
     pipeline = diffct.load_pipeline(tmp_path / "ldm" / "pipeline", device="cpu")

@@ -11,7 +11,8 @@ import torch
 import diffct
 from diffct.imaging.transforms import crop
 from diffct.imaging.volume import read_volume, write_volume
-from diffct.train.train_ct3d import CONFIGS, main
+from diffct.train import CONFIGS
+from diffct.train.train_ct3d import main
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,7 @@ def sample_data(package: str, path: str) -> Path:
 
 def train(output: Path, *words: str) -> list[float]:
     """Train and return the logged losses."""
-    main(["--config", str(CONFIGS / "ct3d.yaml"), f"output_dir={output}", *SMALL, *words])
+    main(["--config", str(CONFIGS / "ct3d/diffusion.yaml"), f"output_dir={output}", *SMALL, *words])
     last = sorted((output / "checkpoints").iterdir())[-1]
     history = torch.load(last / "custom_checkpoint_2.pkl", weights_only=True)["history"]
     return [row["loss"] for row in history]

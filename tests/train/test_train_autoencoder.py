@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from diffct.data.manifest import ManifestRow, write_manifest
 from diffct.imaging.radiograph import write_png
-from diffct.train.train_autoencoder import CONFIGS, AutoencoderConfig, main
+from diffct.train import CONFIGS
+from diffct.train.train_autoencoder import AutoencoderConfig, main
 
 TINY = [
     "tracker=none",
@@ -57,7 +58,7 @@ def films(tmp_path_factory) -> Path:
 
 
 def train(output: Path, *words: str) -> None:
-    config = CONFIGS / "cxr_autoencoder.yaml"
+    config = CONFIGS / "cxr/autoencoder.yaml"
     main(["--config", str(config), f"output_dir={output}", *TINY, *words])
 
 
@@ -246,12 +247,12 @@ def test_the_shipped_configurations_fit_the_schema_and_the_networks():
     from diffct.training.adversarial import make_discriminator
     from diffct.training.reconstruction import make_autoencoder
 
-    for path in CONFIGS.glob("*autoencoder*.yaml"):
+    for path in CONFIGS.glob("*/autoencoder*.yaml"):
         config = load_config(AutoencoderConfig, path)
         with torch.device("meta"):
             autoencoder = make_autoencoder(config.autoencoder, size=config.data.size, seed=0)
             make_discriminator(config.discriminator, seed=0)
-        if "mimic" in path.name:
+        if path.parent.name == "cxr" and "published" in path.name:
             assert tuple(autoencoder.config.block_out_channels) == (64, 128, 128, 128)
             assert autoencoder.config.latent_channels == 3
             settings = config.objective

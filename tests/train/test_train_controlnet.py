@@ -141,7 +141,7 @@ def test_bad_input_is_refused_by_name(tmp_path, sources):
     pairs = Path(sources[0].removeprefix("data.manifest="))
     assert "no such manifest" in refuse(tmp_path / "a", "data.manifest=nowhere", sources[1])
     said = refuse(tmp_path / "b", sources[0], "base=nowhere")
-    assert "base=nowhere" in said and "train_text_to_image.py" in said
+    assert "base=nowhere" in said and "train_diffusion.py" in said
     said = refuse(tmp_path / "c", *sources, "data.conditions=[T2w]")
     assert "none of data.conditions=['T2w']" in said and "FLAIR" in said
     said = refuse(tmp_path / "d", *sources, "controlnet.conditioning_embedding_out_channels=[4]")

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 import diffct
 from diffct.data.splits import read_split
 from diffct.phantoms.pelvis.cohort import write_pelvis_cohort
-from diffct.train.train_ct3d import CONFIGS, CT3DConfig, main
+from diffct.train import CONFIGS
+from diffct.train.train_ct3d import CT3DConfig, main
 
 TINY = [
     "tracker=none",
@@ -47,7 +48,7 @@ def scans(tmp_path_factory) -> Path:
 
 
 def train(output: Path, *words: str) -> None:
-    main(["--config", str(CONFIGS / "ct3d.yaml"), f"output_dir={output}", *TINY, *words])
+    main(["--config", str(CONFIGS / "ct3d/diffusion.yaml"), f"output_dir={output}", *TINY, *words])
 
 
 def refuse(output: Path, *words: str) -> str:
@@ -243,7 +244,7 @@ def test_the_shipped_configurations_fit_the_schema_and_the_network():
     from diffct.config import load_config
     from diffct.sections import check_arguments
 
-    for path in CONFIGS.glob("ct3d*.yaml"):
+    for path in CONFIGS.glob("ct3d/*.yaml"):
         config = load_config(CT3DConfig, path)
         check_arguments("unet", config.unet, diffct.UNet3DModel)
         with torch.device("meta"):

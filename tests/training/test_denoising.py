@@ -13,9 +13,9 @@ from diffct.models.latent_space import LatentSpace
 from diffct.models.small_text_encoder import make_small_text_encoder
 from diffct.models.text_encoding import embed, tokenize
 from diffct.training.denoising import Denoising, by_image, by_prompt, voxels
+from diffct.training.learner import averaged_weights, make_gradient_step
 from diffct.training.objectives import DiffusionObjective
-from diffct.training.run import averaged_weights, make_gradient_step
-from diffct.training.settings import EMAConfig, OptimConfig, RunConfig, TrainConfig
+from diffct.training.settings import EMAConfig, OptimConfig, RunConfig
 from diffct.training.validation import make_validation
 from tests.pipelines.tiny_flair import make_unet
 
@@ -99,15 +99,13 @@ def test_validation_is_the_mean_over_held_out_slices_by_the_moving_average(syste
     config = RunConfig(
         optim=OptimConfig(lr=0.05, warmup_updates=0),
         ema=EMAConfig(decay=0.9),
-        train=TrainConfig(validation_draws=2),
         seed=4,
     )
     accelerator, denoising = Accelerator(cpu=True), system.denoising()
     step = make_gradient_step(
         config, accelerator=accelerator, model=system.controlnet, losses=denoising
     )
-    given = {"accelerator": accelerator, "step": step, "denoising": denoising}
-    validate = make_validation(config, samples=held_out, **given)
+    validate = make_validation(step, denoising, held_out, draws=2, seed=4)
     before = validate()
     for seed in range(8):
         step(pairs(), torch.Generator().manual_seed(seed))
@@ -129,7 +127,7 @@ def test_validation_is_the_mean_over_held_out_slices_by_the_moving_average(syste
     with averaged_weights(step):
         assert by_hand() == pytest.approx(validated, rel=1e-6)
     assert by_hand() != pytest.approx(validated, rel=1e-3)
-    assert make_validation(config, samples=[], **given) is None
+    assert make_validation(step, denoising, [], draws=2, seed=4) is None
 
 
 class Proportional:

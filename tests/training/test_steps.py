@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from diffct.training.run import averaged_weights, make_gradient_step
+from diffct.training.learner import averaged_weights, make_gradient_step
 from diffct.training.settings import EMAConfig, OptimConfig, RunConfig
 
 

@@ -5,8 +5,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from diffct.training.learner import make_gradient_step
 from diffct.training.loop import describe_seconds
-from diffct.training.run import make_gradient_step
 from diffct.training.settings import RunConfig, TrainConfig
 from diffct.training.summary import Split, announce, disk_needed
 

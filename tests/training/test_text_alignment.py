@@ -4,11 +4,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from diffct.data.latents import CachedLatents
 from diffct.data.prompts import PromptConfig, Prompts
 from diffct.models.latent_space import LatentSpace
 from diffct.models.small_text_encoder import make_small_text_encoder
 from diffct.models.text_encoding import embed, tokenize
+from diffct.training.latent_cache import CachedLatents
 from diffct.training.text_alignment import align_text_encoder
 
 REPORTS = {

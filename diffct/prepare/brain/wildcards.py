@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffct.config import expand_path
+from diffct.arguments import expand_path
 
 _WILDCARD = re.compile(r"\*|\?|\[[^]]+\]")
 

@@ -24,7 +24,7 @@ def test_killed_and_resumed_run_equals_uninterrupted_run(experiment_factory, tmp
         f"data.manifest={write_films(tmp_path / 'films', 'ttttttttttttvv')}",
         f"autoencoder={write_autoencoder(tmp_path / 'autoencoder')}",
         *overrides,
-        script="train_text_to_image.py",
+        script="train_diffusion.py",
         yaml=TINY,
         processes=processes,
     )

@@ -11,13 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from diffct.atomic import atomic_file
+from diffct.data.epoch import Epoch
 from diffct.data.images import ImageDataset, check_images
+from diffct.data.prompts import Prompts
 from diffct.destination import prove_writable
+from diffct.models.fingerprint import add_weights
+from diffct.models.latent_space import LatentSpace
+from diffct.models.text_encoding import embed
 
 
 def fingerprint(*parts: str | nn.Module | Iterable[Path]) -> str:
@@ -27,9 +34,7 @@ def fingerprint(*parts: str | nn.Module | Iterable[Path]) -> str:
         if isinstance(part, str):
             digest.update(part.encode())
         elif isinstance(part, nn.Module):
-            for name, weight in sorted(part.state_dict().items()):
-                digest.update(name.encode())
-                digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+            add_weights(digest, part)
         else:
             for path in part:
                 facts = path.stat()
@@ -90,37 +95,85 @@ def cache_latents(
     return CachedLatents(np.load(path, mmap_mode="r"), images)
 
 
-def encode_ahead(
+def open_images(
     images: ImageDataset,
-    encode: Callable[[Tensor], tuple[Tensor, Tensor]],
+    space: LatentSpace,
     *,
-    autoencoder: nn.Module,
+    accelerator: Accelerator,
+    cached: bool,
     folder: Path,
-    show_progress: bool,
-) -> CachedLatents:
-    """Check and encode images, or open the file that an earlier run left in a folder.
+) -> Dataset:
+    """Check images, and encode them if they are to be encoded once.
 
     Args:
-        images: Without augmentation.
-        encode: Maps images to the mean and standard deviation of their latents, each (B, C, h, w).
-        autoencoder: Names the file by its weights.
+        images: To learn from; without augmentation if they are encoded.
+        space: The latent space; the cache is named by its autoencoder's weights.
+        accelerator: The run's accelerator.
+        cached: Whether to encode, or to open the file that an earlier run left in the folder.
         folder: Holds the file; runs with the same images and autoencoder may share it.
-        show_progress: Show progress bars.
 
     Returns:
-        The latents, mapped into memory.
+        The images, or their latents, mapped into memory.
 
     Raises:
         OSError: Nothing can be written into the folder.
         ValueError: Images cannot be used; up to ten are listed.
     """
+    show_progress = accelerator.is_main_process
+    if not cached:
+        check_images(images, show_progress=show_progress)
+        return images
     prove_writable(folder)
     paths = [images.manifest.path(row) for row in images.rows]
-    path = folder / f"latents-{fingerprint(autoencoder, paths, str(list(images.size)))}.npy"
+    path = folder / f"latents-{fingerprint(space.autoencoder, paths, str(list(images.size)))}.npy"
     if not path.exists():
         check_images(images, show_progress=show_progress)
+
+    def encode(batch: Tensor) -> tuple[Tensor, Tensor]:
+        with accelerator.autocast():
+            return space.moments(batch.to(accelerator.device))
+
     return cache_latents(
         images, encode, path, batch_size=16, workers=0, show_progress=show_progress
+    )
+
+
+def open_prompts(
+    prompts: Prompts,
+    text_encoder: PreTrainedModel,
+    *,
+    accelerator: Accelerator,
+    cached_epochs: int,
+    folder: Path,
+) -> Dataset:
+    """Embed prompts if they are to be embedded once.
+
+    Args:
+        prompts: Of the images.
+        text_encoder: The frozen text encoder; the cache is named by its weights.
+        accelerator: The run's accelerator.
+        cached_epochs: Of how many epochs; 0 for none.
+        folder: Holds the file.
+
+    Returns:
+        The prompts, or their embeddings, mapped into memory.
+    """
+    if not cached_epochs:
+        return prompts
+    texts = prompts.draws(1 if prompts.fixed else cached_epochs)
+
+    def to_embeddings(words: Sequence[str]) -> Tensor:
+        tokens = prompts.tokenize(words)
+        tokens = {name: ids.to(accelerator.device) for name, ids in tokens.items()}
+        with accelerator.autocast():
+            return embed(text_encoder, tokens)
+
+    return cache_embeddings(
+        texts,
+        to_embeddings,
+        folder / f"prompts-{fingerprint(text_encoder, repr(texts))}.npy",
+        batch_size=64,
+        show_progress=accelerator.is_main_process,
     )
 
 
@@ -135,17 +188,17 @@ class CachedEmbeddings(Dataset):
     def __init__(self, embeddings: np.ndarray, places: np.ndarray) -> None:
         self.embeddings = embeddings
         self.places = places
-        self.draw = 0
+        self.epoch = Epoch()
 
     def set_epoch(self, epoch: int) -> None:
         """Take the next draw."""
-        self.draw = epoch % len(self.places)
+        self.epoch.set(epoch)
 
     def __len__(self) -> int:
         return self.places.shape[1]
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        embedding = self.embeddings[self.places[self.draw, index]]
+        embedding = self.embeddings[self.places[int(self.epoch) % len(self.places), index]]
         return {"prompt_embeds": torch.from_numpy(embedding.astype(np.float32))}
 
 

@@ -10,7 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 import diffct
 from diffct.models.small_text_encoder import make_small_text_encoder
-from diffct.train.train_text_to_image import main
+from diffct.train.train_diffusion import main
 from tests.train.films import TINY, write_autoencoder, write_films
 
 

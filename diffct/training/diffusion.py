@@ -1,0 +1,197 @@
+"""The training of a denoiser, which every diffusion system shares."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import Dataset
+
+from diffct.config import FREE, within
+from diffct.data.manifest import Manifest
+from diffct.training.checkpoints import Progress
+from diffct.training.denoising import Denoising
+from diffct.training.learner import make_gradient_step
+from diffct.training.objectives import ObjectiveConfig
+from diffct.training.run import make_loader, run_facts, save_average, train_network
+from diffct.training.settings import RunConfig, TrainConfig
+from diffct.training.summary import Split
+from diffct.training.validation import make_validation
+
+
+class Pipeline(Protocol):
+    """What training needs of a pipeline."""
+
+    def use_scheduler(self, name: str) -> Self:
+        """Sample by another scheduler."""
+
+    def save_pretrained(self, folder: Path, *, repo_id: str) -> None:
+        """Save for inference."""
+
+    def set_progress_bar_config(self, **settings: str | bool) -> None:
+        """Describe the progress bar."""
+
+
+@dataclass
+class DenoiserTrainConfig(TrainConfig):
+    """The loop's intervals, how data reaches it, and how denoisers are validated.
+
+    Args:
+        validation_draws: Noise levels per validation sample.
+    """
+
+    validation_draws: int = field(default=8, metadata=within(1))
+
+
+@dataclass
+class SamplePreviewConfig:
+    """Pictures of samples during training.
+
+    Args:
+        steps: Denoising steps of each.
+        scheduler: What to sample with, e.g. ddpm, ddim, dpm++ or a diffusers class.
+    """
+
+    steps: int = field(default=25, metadata=within(1))
+    scheduler: str = "ddim"
+
+
+@dataclass
+class DiffusionConfig(RunConfig):
+    """What every training of a denoiser configures.
+
+    Args:
+        objective: The loss.
+        license: Licence of the model, for its card, as the Hub names it.
+    """
+
+    train: DenoiserTrainConfig = field(default_factory=DenoiserTrainConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    license: str | None = field(default=None, metadata=FREE)
+
+
+def train_denoiser(
+    config: DiffusionConfig,
+    accelerator: Accelerator,
+    *,
+    model: nn.Module,
+    denoising: Denoising,
+    samples: Mapping[str, Dataset],
+    splits: Sequence[Split],
+    size: Sequence[int],
+    images: str,
+    facts: Mapping[str, Any],
+    make_pipeline: Callable[[dict[str, Any] | None], Pipeline],
+    preview: Callable[[Any, Path], None],
+    save_alone: Callable[[Path, str], None] | None = None,
+    product: str = "pipeline",
+    in_the_end: str | None = None,
+) -> None:
+    """Train a denoiser; its moving average is what is validated, shown and saved.
+
+    Args:
+        config: The run's configuration.
+        accelerator: The run's accelerator.
+        model: The network that learns, prepared.
+        denoising: The system, closed over `model`.
+        samples: The data sets "train" and "validation".
+        splits: What they hold, to be announced.
+        size: Of an image, in voxels or pixels.
+        images: What they are, e.g. scans.
+        facts: What the model card says of the data, see `card_facts`.
+        make_pipeline: Makes the pipeline of the networks as they are, with all facts for its card.
+        preview: Draws samples of a pipeline into a PNG file.
+        save_alone: Saves what the run makes into a folder, with a name for its card, if that is
+            less than a pipeline.
+        product: What is saved, as the name of its folder.
+        in_the_end: Name of a folder for the whole pipeline, if `save_alone` saves less.
+    """
+    progress = Progress()
+    loader = accelerator.prepare(make_loader(config, samples["train"], accelerator=accelerator))
+    step = make_gradient_step(config, accelerator=accelerator, model=model, losses=denoising)
+
+    def save_pipeline(folder: Path, name: str) -> None:
+        told = run_facts(config, progress.history) | facts
+        make_pipeline(told).save_pretrained(folder, repo_id=name)
+
+    def draw(path: Path) -> None:
+        with accelerator.autocast():
+            pipeline = make_pipeline(None).use_scheduler(config.preview.scheduler)
+            pipeline.set_progress_bar_config(desc="preview", leave=False)
+            preview(pipeline, path)
+
+    train_network(
+        config,
+        step=step,
+        loader=loader,
+        progress=progress,
+        validate=make_validation(
+            step,
+            denoising,
+            samples["validation"],
+            draws=config.train.validation_draws,
+            seed=config.seed,
+        ),
+        preview=draw,
+        save=save_pipeline if save_alone is None else save_alone,
+        product=product,
+        splits=splits,
+        size=size,
+        images=images,
+    )
+    folder = Path(config.output_dir)
+    if in_the_end is not None:
+        save_average(step, folder / in_the_end, save_pipeline)
+        accelerator.wait_for_everyone()
+    accelerator.print(
+        f"Done. Model: {folder / (in_the_end or product)} (best on validation:"
+        f" {folder / product}-best), loss curve: {folder / 'loss.png'}, previews, if any:"
+        f" {folder / 'previews'}."
+    )
+    accelerator.end_training()
+
+
+def card_facts(
+    config: DiffusionConfig, *, data: str, synthetic: bool, cohort: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Collect what the model card says of a run's data and settings; no identifiers.
+
+    Args:
+        config: The run's configuration.
+        data: What the images are.
+        synthetic: Whether they are phantoms.
+        cohort: How many there are, and what else is known of them.
+    """
+    return {
+        "data": data,
+        "synthetic": synthetic,
+        "license": config.license or ("apache-2.0" if synthetic else "other"),
+        "cohort": dict(cohort),
+        "min_snr_gamma": config.objective.min_snr_gamma,
+        "diffct_version": version("diffct"),
+    }
+
+
+def manifest_facts(
+    config: DiffusionConfig, manifest: Manifest, *, data: str, images: str, patients: str
+) -> dict[str, Any]:
+    """Collect what the model card says of a run on a manifest, see `card_facts`.
+
+    Args:
+        config: The run's configuration.
+        manifest: The images.
+        data: What they are.
+        images: A word for them, e.g. slices.
+        patients: A word for whose they are.
+    """
+    synthetic = all(row.facts.get("synthetic") for row in manifest.rows)
+    counts = {f"{split} {images}": len(manifest.split(split)) for split in ("train", "validation")}
+    return card_facts(
+        config,
+        data=("synthetic " if synthetic else "the publisher's own ") + data,
+        synthetic=synthetic,
+        cohort=counts | {patients: len({row.patient for row in manifest.rows})},
+    )

@@ -1,0 +1,318 @@
+"""Train a latent diffusion model of images from text, as of radiographs from their reports.
+
+    accelerate launch -q --config_file accelerate_config.yaml train/train_diffusion.py
+
+trains a small network on synthetic chest films, on any machine, in the latent space of the
+autoencoder that train_autoencoder.py left in outputs/cxr/autoencoder. For your own films:
+
+    accelerate launch -q --config_file accelerate_config.yaml train/train_diffusion.py \
+        --config train/configs/cxr/diffusion-published.yaml data.manifest=/path/to/manifest.jsonl \
+        autoencoder=outputs/my-autoencoder/autoencoder output_dir=outputs/my-films
+
+To fine-tune an existing text-to-image pipeline by LoRA instead: initial_pipeline=<folder or Hub id>
+lora.rank=16. After a crash, the same command with --resume gives the same weights as a run that was
+never interrupted.
+"""
+
+import diffct  # isort: skip # noqa: F401 - before torch: it tells how threads wait
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers import UNet2DConditionModel
+
+from diffct.config import FREE, PATH
+from diffct.data.images import ImageAugmentationConfig, ImageDataset
+from diffct.data.manifest import Manifest
+from diffct.data.pairs import PairedDataset
+from diffct.data.prompts import PromptConfig, Prompts, TextToImageDataConfig
+from diffct.figures.contact_sheet import save_contact_sheet
+from diffct.models.latent_diffusion import (
+    SMALL,
+    LatentDiffusionParts,
+    TextEncoderConfig,
+    load_autoencoder,
+    load_parts,
+    make_text_encoder,
+    make_unet,
+)
+from diffct.models.latent_space import LatentSpace
+from diffct.models.text_conditioned import TextConditionedUNet
+from diffct.models.text_encoding import tokenize
+from diffct.phantoms.bootstrap import load_image_manifest
+from diffct.pipelines import CXRTextToImagePipeline, TextToImagePipeline
+from diffct.pipelines.scheduler_check import make_scheduler, replace_scheduler
+from diffct.pipelines.schedulers import find_scheduler
+from diffct.sections import check_arguments, section_named
+from diffct.train import CONFIGS
+from diffct.training.conflicts import check_text_to_image
+from diffct.training.denoising import Denoising, by_prompt
+from diffct.training.diffusion import (
+    DiffusionConfig,
+    SamplePreviewConfig,
+    manifest_facts,
+    train_denoiser,
+)
+from diffct.training.latent_cache import open_images, open_prompts
+from diffct.training.learner import place
+from diffct.training.lora import LoRAConfig, add_lora, save_lora
+from diffct.training.objectives import DiffusionObjective
+from diffct.training.run import start_run
+from diffct.training.run_folder import has_begun
+from diffct.training.script import run_script
+from diffct.training.summary import Split
+from diffct.training.text_alignment import align_text_encoder
+
+PIPELINES = {kind.__name__: kind for kind in (CXRTextToImagePipeline, TextToImagePipeline)}
+
+
+@dataclass
+class PreviewConfig(SamplePreviewConfig):
+    """Pictures of samples during training.
+
+    Args:
+        prompts: One image each; at least one.
+        guidance_scale: Weight of the prompt.
+    """
+
+    prompts: list[str] = field(default_factory=lambda: ["", "No acute cardiopulmonary process."])
+    guidance_scale: float = 7.0
+
+
+@dataclass
+class TextToImageConfig(DiffusionConfig):
+    """The experiment.
+
+    Args:
+        data: The films.
+        augmentation: Changes of the training films; never a flip where reports tell sides.
+        prompt: How prompts are drawn from reports.
+        autoencoder: Folder or Hub id of the autoencoder.
+        text_encoder: The text encoder.
+        unet: Arguments of `UNet2DConditionModel`; what the other parts decide is left out.
+        scheduler: A diffusers scheduler configuration, its class under `_class_name`.
+        initial_pipeline: A text-to-image pipeline whose components to start from, in place of
+            `autoencoder`, `text_encoder.name`, `unet` and `scheduler`.
+        lora: Low-rank fine-tuning of `initial_pipeline`.
+        preview: Pictures of samples during training.
+        pipeline: What is saved; "TextToImagePipeline" for images other than chest films.
+        images: What they are, for the model's card.
+    """
+
+    data: TextToImageDataConfig = field(default_factory=TextToImageDataConfig)
+    augmentation: ImageAugmentationConfig = field(
+        default_factory=lambda: ImageAugmentationConfig(flip_probability=0.0)
+    )
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+    autoencoder: str = field(default="outputs/cxr/autoencoder/autoencoder", metadata=PATH)
+    text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    unet: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    initial_pipeline: str | None = field(default=None, metadata=PATH)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    preview: PreviewConfig = field(default_factory=PreviewConfig, metadata=FREE)
+    pipeline: str = "CXRTextToImagePipeline"
+    images: str = "chest films with reports"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and train."""
+    run_script(
+        train,
+        TextToImageConfig,
+        default=CONFIGS / "cxr/diffusion.yaml",
+        description=__doc__,
+        arguments=arguments,
+    )
+
+
+def train(config: TextToImageConfig, resume: bool) -> None:
+    """Train as configured; see `main`."""
+    check_settings(config)
+    # 1. the images and the components
+    accelerator = start_run(config, resume=resume)
+    with accelerator.main_process_first():
+        manifest = load_image_manifest(
+            config.data,
+            output=Path(config.output_dir),
+            seed=config.seed,
+            main=accelerator.is_main_process,
+        )
+    parts = make_parts(config, manifest)
+    replace_scheduler(parts.scheduler, config.preview.scheduler, steps=config.preview.steps)
+    space = LatentSpace(parts.vae.to(accelerator.device))
+    network = make_network(config, parts, accelerator)
+    with accelerator.main_process_first():
+        pairs = {
+            split: open_pairs(
+                config, manifest, split, parts=parts, space=space, accelerator=accelerator
+            )
+            for split in ("train", "validation")
+        }
+    teach_words(config, parts, pairs["train"], space)
+
+    # 2. train
+    model = accelerator.prepare(network)
+    frozen = None if config.text_encoder.train else parts.text_encoder
+    lora = {}
+    if config.lora.rank:
+        lora = {"product": "lora", "save_alone": lambda folder, name: save_lora(parts.unet, folder)}
+    train_denoiser(
+        config,
+        accelerator,
+        model=model,
+        denoising=Denoising(
+            DiffusionObjective(parts.scheduler, **vars(config.objective)),
+            space.encode,
+            by_prompt(model, frozen),
+            accelerator.autocast,
+        ),
+        samples=pairs,
+        splits=[Split.count(split, manifest.split(split)) for split in pairs],
+        size=config.data.size,
+        images="images",
+        facts=manifest_facts(
+            config, manifest, data=config.images, images="images", patients="patients"
+        )
+        | {"images": config.images},
+        # The prepared module shares its parts: they hold what it learns.
+        make_pipeline=lambda facts: PIPELINES[config.pipeline](**vars(parts), training=facts),
+        preview=lambda pipeline, path: draw_preview(pipeline, config, path),
+        **lora,
+    )
+
+
+def check_settings(config: TextToImageConfig) -> None:
+    """Raise a ValueError for settings that cannot go together, before anything is made."""
+    find_scheduler(config.preview.scheduler)
+    if config.pipeline not in PIPELINES:
+        raise ValueError(f"pipeline={config.pipeline}; accepted are {', '.join(PIPELINES)}.")
+    check_text_to_image(
+        cached_latents=config.data.cache_latents,
+        cached_prompts=bool(config.data.cache_prompts),
+        augmented=config.augmentation.probability > 0,
+        flipped=config.augmentation.flip_probability > 0,
+        constant_prompt=config.prompt.constant is not None,
+        text_encoder=config.text_encoder,
+        has_base=config.initial_pipeline is not None,
+        lora=config.lora,
+    )
+
+
+def make_parts(config: TextToImageConfig, manifest: Manifest) -> LatentDiffusionParts:
+    """Take the components over from `initial_pipeline`, or make them to fit each other."""
+    if config.initial_pipeline is not None:
+        parts = load_parts(config.initial_pipeline)
+        if config.lora.rank:
+            add_lora(parts.unet, config.lora)
+        return replace(parts, prompt=config.prompt.constant or parts.prompt)
+    scheduler = make_scheduler(config.scheduler, default="ddim")
+    check_arguments("unet", config.unet, UNet2DConditionModel)
+    vae = load_autoencoder(config.autoencoder)
+    sentences = [sentence for row in manifest.split("train") for sentence in row.sentences]
+    sentences = sentences if config.prompt.constant is None else [config.prompt.constant]
+    tokenizer, text_encoder = make_text_encoder(config.text_encoder, sentences, seed=config.seed)
+    with section_named("unet"):
+        unet = make_unet(
+            config.unet,
+            space=LatentSpace(vae),
+            size=config.data.size,
+            width=text_encoder.config.hidden_size,
+            seed=config.seed,
+        )
+    return LatentDiffusionParts(
+        vae, text_encoder, tokenizer, unet, scheduler, prompt=config.prompt.constant
+    )
+
+
+def make_network(
+    config: TextToImageConfig, parts: LatentDiffusionParts, accelerator: Accelerator
+) -> TextConditionedUNet:
+    """Put together what learns; a frozen text encoder stays out, and out of the checkpoints."""
+    learns = config.text_encoder.train
+    parts.text_encoder.requires_grad_(learns).to(accelerator.device)
+    network = TextConditionedUNet(parts.unet, text_encoder=parts.text_encoder if learns else None)
+    return place(network, config.train)
+
+
+def open_pairs(
+    config: TextToImageConfig,
+    manifest: Manifest,
+    split: str,
+    *,
+    parts: LatentDiffusionParts,
+    space: LatentSpace,
+    accelerator: Accelerator,
+) -> PairedDataset:
+    """Open the images of a split with their prompts, encoded ahead where configured."""
+    held_out, rows = split != "train", manifest.split(split)
+    images = ImageDataset(
+        manifest,
+        rows,
+        size=config.data.size,
+        augmentation=None if held_out else config.augmentation,
+        seed=config.seed,
+    )
+    prompts = Prompts(
+        [row.sentences for row in rows],
+        config.prompt,
+        tokenize=partial(tokenize, parts.tokenizer),
+        seed=config.seed,
+        fixed=held_out,
+    )
+    folder = Path(config.data.cache_dir or Path(config.output_dir) / "cache")
+    return PairedDataset(
+        open_images(
+            images,
+            space,
+            accelerator=accelerator,
+            cached=config.data.cache_latents,
+            folder=folder,
+        ),
+        open_prompts(
+            prompts,
+            parts.text_encoder,
+            accelerator=accelerator,
+            cached_epochs=config.data.cache_prompts,
+            folder=folder,
+        ),
+    )
+
+
+def teach_words(
+    config: TextToImageConfig, parts: LatentDiffusionParts, pairs: PairedDataset, space: LatentSpace
+) -> None:
+    """Give a text encoder that was just made its first lesson, unless this run has begun."""
+    made = config.initial_pipeline is None and config.text_encoder.name == SMALL
+    if made and not has_begun(Path(config.output_dir)):
+        align_text_encoder(
+            parts.text_encoder,
+            pairs.first,
+            pairs.second,
+            space=space,
+            updates=config.text_encoder.small.alignment_updates,
+            seed=config.seed,
+        )
+
+
+def draw_preview(pipeline: TextToImagePipeline, config: TextToImageConfig, path: Path) -> None:
+    """Sample the preview's prompts, distinct ones with the same noise, as one picture."""
+    prompts = list(config.preview.prompts)
+    seeds = [config.seed + prompts[:place].count(prompt) for place, prompt in enumerate(prompts)]
+    films = pipeline(
+        prompts,
+        num_inference_steps=config.preview.steps,
+        guidance_scale=config.preview.guidance_scale,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        output_type="np",
+    ).images
+    save_contact_sheet(list(films[..., 0]), path, titles=prompts)
+
+
+if __name__ == "__main__":
+    main()
