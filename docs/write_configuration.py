@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from diffct.config import POSITIVE
-from diffct.train import train_autoencoder, train_controlnet, train_ct3d, train_text_to_image
+from diffct.train import train_autoencoder, train_controlnet, train_ct3d, train_diffusion
 from diffct.training.settings import RunConfig
 
 CONFIGS = train_ct3d.CONFIGS
 PAGE = Path(__file__).with_name("configuration.md")
 SCRIPTS = {
-    "ct3d": (train_ct3d.CT3DConfig, "ct3d.yaml", "ct.md"),
-    "autoencoder": (train_autoencoder.AutoencoderConfig, "cxr_autoencoder.yaml", "chest-films.md"),
-    "diffusion": (train_text_to_image.TextToImageConfig, "cxr_ldm.yaml", "chest-films.md"),
+    "ct3d": (train_ct3d.CT3DConfig, "ct3d/diffusion.yaml", "ct.md"),
+    "autoencoder": (train_autoencoder.AutoencoderConfig, "cxr/autoencoder.yaml", "chest-films.md"),
+    "diffusion": (train_diffusion.TextToImageConfig, "cxr/diffusion.yaml", "chest-films.md"),
     "controlnet": (
         train_controlnet.ControlTrainingConfig,
-        "brain_controlnet.yaml",
+        "brain/controlnet.yaml",
         "contrast-translation.md",
     ),
 }
