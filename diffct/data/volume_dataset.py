@@ -62,7 +62,7 @@ class CTDataConfig:
         cache_dir: Where prepared scans are kept; None means a folder in the output.
     """
 
-    manifest: str | None = field(default=None, metadata=PATH | FREE)
+    manifest: str | None = field(default=None, metadata=PATH)
     folder: str | None = field(default=None, metadata=PATH | FREE)
     include: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
