@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from diffusers import DiffusionPipeline
 
-from diffct.arguments import finite_number
 from diffct.atomic import atomic_folder
 from diffct.cohort_folder import holds_cohort, sign_cohort
 from diffct.eval.cohorts import Cohort
