@@ -87,7 +87,7 @@ def check_count(name: str, count: object) -> None:
         raise ValueError(f"{name}={count!r} must be a whole number, at least 1.")
 
 
-def as_texts(prompt: str | Sequence[str]) -> list[str]:
+def as_texts(prompt: str | Sequence[str] | None) -> list[str]:
     """Return one text, or several, as a list; a ValueError for anything else."""
     texts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(texts, Sequence) or not texts or not all(isinstance(t, str) for t in texts):

@@ -200,7 +200,7 @@ def translate_volume(
             generator=[torch.Generator().manual_seed(step_seed) for _ in batch],
             output_type="np",
         )
-        return output.images[..., 0]
+        return np.asarray(output.images)[..., 0]
 
     noises = _noises(
         (first.size[0], *pipeline.latent_shape(size)),
@@ -228,7 +228,8 @@ def _by_condition(
 ) -> dict[str, Scan]:
     """Return the scans that are there, in the order of the conditions."""
     given = image if isinstance(image, Mapping) else {conditions[0]: image}
-    scans = {name: given[name] for name in conditions if given.get(name) is not None}
+    found = {name: given.get(name) for name in conditions}
+    scans = {name: scan for name, scan in found.items() if scan is not None}
     unknown = set(given) - set(conditions)
     if unknown or not scans:
         raise ValueError(

@@ -154,7 +154,7 @@ def read_values(frames: Sequence[PlacedFrame]) -> np.ndarray:
         ValueError: The pixels are damaged, or compressed in a way that needs another package.
     """
     stack = np.empty((len(frames), *frames[0].size), dtype=np.float32)
-    opened, stored = None, None
+    opened, stored = frames[0].file, _decode(frames[0].file)
     for index, frame in enumerate(frames):
         if frame.file != opened:
             opened, stored = frame.file, _decode(frame.file)

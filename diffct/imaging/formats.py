@@ -248,14 +248,14 @@ def _nrrd_unit_mm(header: dict, elsewhere: np.ndarray, path: Path) -> float:
         stated = [unit for axis, unit in enumerate(stated) if axis not in elsewhere]
     if not stated:
         return 1.0
-    units = {_NRRD_UNIT_TO_MM.get(unit.lower()) for unit in stated}
-    if len(units) != 1 or None in units:
+    units = [_NRRD_UNIT_TO_MM[unit.lower()] for unit in stated if unit.lower() in _NRRD_UNIT_TO_MM]
+    if len(units) != len(stated) or len(set(units)) != 1:
         known = ", ".join(unit for unit in _NRRD_UNIT_TO_MM if len(unit) == 2)
         raise ValueError(
             f"{path}: its {field} are {stated}; accepted is one of {known}, m and inches for all "
             "axes. Export it again, e.g. with 3D Slicer."
         )
-    return units.pop()
+    return units[0]
 
 
 def _numbers(stored: np.ndarray) -> np.ndarray:

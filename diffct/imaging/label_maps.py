@@ -32,11 +32,11 @@ def is_label_array(array: np.ndarray) -> bool:
     for axis in range(array.ndim):
         first, second = array.swapaxes(0, axis)[:-1], array.swapaxes(0, axis)[1:]
         both = (first > 0) & (second > 0)
-        pairs += np.count_nonzero(both)
-        agreeing += np.count_nonzero(both & (first == second))
+        pairs += int(np.count_nonzero(both))
+        agreeing += int(np.count_nonzero(both & (first == second)))
         # Unsigned numbers are never below zero, so the smaller is taken from the larger.
         apart = np.maximum(first, second) - np.minimum(first, second)
-        small_steps += np.count_nonzero(both & (apart <= _SMALL_STEP))
+        small_steps += int(np.count_nonzero(both & (apart <= _SMALL_STEP)))
     if agreeing < _MIN_AGREEMENT * pairs:
         return False
     smooth = 2 * (small_steps - agreeing) > pairs - agreeing

@@ -76,8 +76,8 @@ def condition_channels(
 
 def warn_of_other_base(nets: Sequence[ControlNetModel], unet: UNet2DConditionModel | None) -> None:
     """Warn of each ControlNet that was trained on another network than the one it steers."""
-    for number, net in enumerate(nets if unet is not None else []):
-        if is_base_unet(net, unet) is False:
+    for number, net in enumerate(nets):
+        if unet is not None and is_base_unet(net, unet) is False:
             logger.warning(
                 "ControlNet %d was trained with another unet (or with this one before it was"
                 " tuned further): compare results before you rely on them.",

@@ -6,7 +6,7 @@ Missing conditions are filled with 0 (background).
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
+from diffct.imaging.slices import Plane
 from diffct.pipelines.conditions.scans import Scan, is_scan, on_one_grid, read_normalised
 
 ImageLike = str | Path | np.ndarray | Tensor | Image.Image | Sequence[Any]
@@ -30,7 +31,7 @@ def read_condition_images(
     *,
     channels: Sequence[int],
     conditions: Sequence[str],
-    plane: str,
+    plane: Plane,
     slice_index: int | Sequence[int] | None = None,
 ) -> Tensor:
     """Read the condition images of a call.
@@ -61,7 +62,7 @@ def read_condition_images(
             f"image is for {sorted(map(str, image))}; give one of {list(conditions)} at least, and"
             " nothing else."
         )
-    scans = {name: given[name] for name in known if name in given and is_scan(given[name])}
+    scans = {name: image for name in known if name in given and is_scan(image := given[name])}
     if slice_index is not None and not scans:
         raise ValueError("slice_index is for scans; these condition images are slices already.")
     given |= _slices(scans, plane, slice_index)
@@ -92,29 +93,29 @@ def _by_condition(
     image: ImageLike, channels: Sequence[int], conditions: Sequence[str]
 ) -> dict[Any, Any]:
     """Return images by the name of their condition, or by the names of a ControlNet's channels."""
-    images = [image]
+    images: Sequence[Any] = [image]
     if len(channels) > 1:
         # As in diffusers: lists in a list are of several images, not of the ControlNets.
         nested = _is_list(image) and all(_is_list(one) for one in image)
-        rows = image if nested else [image]
+        rows: Sequence[Any] = image if nested else [image]
         if not rows or not all(_is_list(row) and len(row) == len(channels) for row in rows):
             raise ValueError(
                 f"There are {len(channels)} ControlNets: give a list with an image for each (of"
                 " several images, a list of such lists), or a dictionary with the keys"
                 f" {list(conditions)}."
             )
-        images = [list(of_one) for of_one in zip(*rows, strict=True)] if nested else image
+        images = [list(of_one) for of_one in zip(*rows, strict=True)] if nested else rows[0]
     groups = _groups(channels, conditions)
     return {g[0] if len(g) == 1 else g: i for g, i in zip(groups, images, strict=True)}
 
 
-def _is_list(image: object) -> bool:
+def _is_list(image: object) -> TypeGuard[list | tuple]:
     """Return whether condition images are several."""
     return isinstance(image, list | tuple)
 
 
 def _slices(
-    scans: dict[Any, Scan], plane: str, slice_index: int | Sequence[int] | None
+    scans: dict[Any, Scan], plane: Plane, slice_index: int | Sequence[int] | None
 ) -> dict[Any, Tensor]:
     """Cut slices out of scans, (slices, 1, H, W) each."""
     for name in scans:

@@ -4,13 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 from diffusers.utils import logging
 
 from diffct.imaging.dicom import read_scan_source
 from diffct.imaging.intensity import foreground, robust_range, to_unit_range
-from diffct.imaging.slices import turn_to_plane
+from diffct.imaging.slices import Plane, turn_to_plane
 from diffct.imaging.transforms import resample_onto
 from diffct.imaging.volume import Volume, read_stored
 
@@ -28,7 +29,7 @@ _MAX_TIMES_LARGER = 1.5
 _MAX_TIMES_SMALLER = 2.5
 
 
-def is_scan(image: object) -> bool:
+def is_scan(image: object) -> TypeGuard[Scan]:
     """Say whether an image is a scan, and not slices of one."""
     return isinstance(image, Scan)
 
@@ -64,8 +65,10 @@ def read_scan(scan: Scan, name: str) -> Volume:
         FileNotFoundError: There is no such file.
         ValueError: The scan is damaged, or holds labels.
     """
-    stored, doubts = scan, []
-    if not isinstance(scan, Volume):
+    doubts = []
+    if isinstance(scan, Volume):
+        stored = scan
+    else:
         stored = read_stored(scan)
         source = read_scan_source(Path(scan))
         if source.modality not in (None, "MR"):
@@ -108,10 +111,10 @@ def warn_of_other_size(
     if size is None or spacing_mm is None:
         return
     trained = np.multiply(size, spacing_mm)
-    shown = foreground(scan.array).any(axis=0)
+    shown = np.any(foreground(scan.array), axis=0)
     if not shown.any():
         return
-    held = [np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0)]
+    held = [np.flatnonzero(np.any(shown, axis=axis)) for axis in (1, 0)]
     extent = np.array([places[-1] - places[0] + 1 for places in held]) * scan.spacing_mm[1:]
     larger = (extent / trained).max()
     if larger > _MAX_TIMES_LARGER or larger < 1 / _MAX_TIMES_SMALLER:
@@ -123,7 +126,7 @@ def warn_of_other_size(
         )
 
 
-def on_one_grid(scans: Mapping[str, Volume], plane: str) -> dict[str, Volume]:
+def on_one_grid(scans: Mapping[str, Volume], plane: Plane) -> dict[str, Volume]:
     """Turn scans to a plane, and resample them onto the grid of the first one where they differ.
 
     Args:
