@@ -20,7 +20,12 @@ from diffct.data.volume_cache import prepare_scans
 from diffct.data.volumes import CTDataConfig, CTDataset, median_spacing_mm
 from diffct.imaging.image_folder import FoundImages, find_images
 from diffct.imaging.radiograph import read_radiograph
-from diffct.imaging.transforms import to_hounsfield, to_model_range
+from diffct.imaging.transforms import (
+    model_range_to_unit,
+    to_hounsfield,
+    to_model_range,
+    unit_to_model_range,
+)
 from diffct.imaging.volume import check_hounsfield, read_volume
 
 Unit = Literal["[0, 1]", "HU"]
@@ -130,12 +135,14 @@ class ImageSet:
         """Read image by image in [0, 1], (1, *size): HU by the window."""
         for image in self.images(progress=progress):
             if self.window_hu is not None:
-                image = to_model_range(image, self.window_hu) / 2 + 0.5
+                image = model_range_to_unit(to_model_range(image, self.window_hu))
             yield image.clamp(0, 1)
 
     def from_unit(self, image: Tensor) -> Tensor:
         """Bring an image from [0, 1] back to the set's unit."""
-        return image if self.window_hu is None else to_hounsfield(image * 2 - 1, self.window_hu)
+        if self.window_hu is None:
+            return image
+        return to_hounsfield(unit_to_model_range(image), self.window_hu)
 
     def cut(self, size: Sequence[int]) -> "ImageSet":
         """Return the same pictures, cut to (height, width) around their centres as in training.

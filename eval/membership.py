@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 
 from diffct.eval.conditions import read_conditions
 from diffct.eval.image_sets import ImageSet
+from diffct.imaging.transforms import unit_to_model_range
 from diffct.pipelines.denoising import DenoisingPipeline
 
 
@@ -35,7 +36,7 @@ def denoising_losses(
     losses = []
     bar = tqdm(read, f"losses, {images.title}", len(images), unit="image")
     for index, (image, condition) in enumerate(bar):
-        batch = {"image": image[None].to(pipeline.device) * 2 - 1}
+        batch = {"image": unit_to_model_range(image[None].to(pipeline.device))}
         batch |= pipeline.condition_batch(condition)
         found = denoising.losses_of(batch, index, draws=draws, seed=seed, at_once=True)
         losses.append(found.mean().cpu())

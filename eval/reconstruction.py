@@ -13,6 +13,7 @@ from diffct.eval.pictures import inner_pick
 from diffct.eval.protocol import protocol_card
 from diffct.eval.section import Picture, Section
 from diffct.figures.comparison import save_comparison
+from diffct.imaging.transforms import unit_to_model_range
 from diffct.metrics.intervals import Estimate
 from diffct.metrics.paired import PairedAccumulator
 from diffct.metrics.similarity import multi_scale, to_film
@@ -71,7 +72,7 @@ def _autoencoder(inputs: Inputs) -> nn.Module:
 @torch.no_grad()
 def reconstruct(autoencoder: nn.Module, images: Tensor) -> Tensor:
     """Pass images (B, 1, H, W) in [0, 1] through an autoencoder."""
-    pixels = (images * 2 - 1).to(autoencoder.device, autoencoder.dtype)
+    pixels = unit_to_model_range(images).to(autoencoder.device, autoencoder.dtype)
     latents = autoencoder.encode(pixels).latent_dist.mode()
     return to_film(autoencoder.decode(latents).sample.mean(dim=1, keepdim=True)).cpu()
 

@@ -1,5 +1,7 @@
 """FLAIR translated into T1-weighted MR of a brain, slice by slice or scan by scan."""
 
+from collections.abc import Sequence
+
 from diffct.pipelines.contrast_translation import ContrastTranslationPipeline
 
 
@@ -20,3 +22,17 @@ class FlairToT1Pipeline(ContrastTranslationPipeline):
 
     usual_prompt = "T1-weighted image of a brain."
     usual_condition = "FLAIR"
+
+
+def translator_of(
+    conditions: Sequence[str], prompt: str | None
+) -> type[ContrastTranslationPipeline]:
+    """Return the pipeline of a ControlNet: `FlairToT1Pipeline`, or the general one.
+
+    Args:
+        conditions: Names of the condition images.
+        prompt: The constant prompt that it learnt with.
+    """
+    flair = FlairToT1Pipeline
+    is_flair = (list(conditions), prompt) == ([flair.usual_condition], flair.usual_prompt)
+    return flair if is_flair else ContrastTranslationPipeline

@@ -40,7 +40,8 @@ from diffct.models.controlled_unet import make_controlnet
 from diffct.models.latent_diffusion import LatentDiffusionParts, load_base
 from diffct.models.latent_space import LatentSpace
 from diffct.models.text_encoding import embed, tokenize
-from diffct.pipelines import FlairToT1Pipeline
+from diffct.pipelines import ContrastTranslationPipeline
+from diffct.pipelines.flair_to_t1 import translator_of
 from diffct.pipelines.scheduler_check import replace_scheduler
 from diffct.pipelines.schedulers import find_scheduler
 from diffct.train import CONFIGS
@@ -174,7 +175,7 @@ def train(config: ControlTrainingConfig, resume: bool) -> None:
             config, manifest, data="pairs of brain slices", images="slices", patients="subjects"
         )
         | {"size": list(config.data.size)},  # the base model's may be another
-        make_pipeline=lambda facts: FlairToT1Pipeline(
+        make_pipeline=lambda facts: translator_of(conditions, parts.prompt)(
             **vars(parts), controlnet=controlnet, conditions=conditions, training=facts, **geometry
         ),
         preview=lambda pipeline, path: draw_preview(pipeline, pairs["validation"], config, path),
@@ -259,7 +260,7 @@ def open_pairs(
 
 
 def draw_preview(
-    pipeline: FlairToT1Pipeline,
+    pipeline: ContrastTranslationPipeline,
     pairs: PairedDataset,
     config: ControlTrainingConfig,
     path: Path,

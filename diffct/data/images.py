@@ -24,6 +24,7 @@ from diffct.data.manifest import Manifest, ManifestRow
 from diffct.imaging.affine_motion import move_images
 from diffct.imaging.contrast import is_blank
 from diffct.imaging.radiograph import read_radiograph
+from diffct.imaging.transforms import unit_to_model_range
 
 _PROBLEMS_LISTED = 10
 
@@ -190,7 +191,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         if self.augmentation is not None:
             rng = np.random.default_rng((self.seed, int(self.epoch), index))
             film = move(film, draw_motion(rng, self.augmentation))
-        return {"image": cut_centre(film, self.size) * 2 - 1}
+        return {"image": unit_to_model_range(cut_centre(film, self.size))}
 
     def read(self, index: int) -> np.ndarray:
         """Read the whole film of an item, float32 in [0, 1].

@@ -184,6 +184,16 @@ def to_hounsfield(sample: ArrayOrTensor, window_hu: Sequence[float]) -> ArrayOrT
     return (sample + 1) * ((high - low) / 2) + low
 
 
+def unit_to_model_range(unit: ArrayOrTensor) -> ArrayOrTensor:
+    """Map [0, 1], black to white, linearly onto the model's range [-1, 1]."""
+    return unit * 2 - 1
+
+
+def model_range_to_unit(sample: ArrayOrTensor) -> ArrayOrTensor:
+    """Map the model's range [-1, 1] linearly onto [0, 1]; values outside are not clipped."""
+    return sample / 2 + 0.5
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """What one augmentation does.

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from diffct.imaging.transforms import to_model_range
+from diffct.imaging.transforms import model_range_to_unit, to_model_range
 
 Images: TypeAlias = np.ndarray | Tensor | Sequence[ArrayLike] | Iterable[ArrayLike]
 """(N, H, W) or (N, D, H, W), or arrays of (H, W) or (D, H, W). What has a length and is indexed by
@@ -85,7 +85,7 @@ class ImageStack:
         """Return an image in [0, 1], (1, *size)."""
         image = torch.from_numpy(self.array(place))[None]
         if self.value_range != (0, 1):
-            image = to_model_range(image, self.value_range) / 2 + 0.5
+            image = model_range_to_unit(to_model_range(image, self.value_range))
         return image.clamp(0, 1)
 
     def unit_images(self) -> Iterator[Tensor]:

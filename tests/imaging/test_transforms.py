@@ -12,11 +12,13 @@ from diffct.imaging.transforms import (
     crop,
     crop_or_pad,
     draw_augmentation,
+    model_range_to_unit,
     resample,
     resample_onto,
     resize,
     to_hounsfield,
     to_model_range,
+    unit_to_model_range,
 )
 from diffct.imaging.volume import Volume
 
@@ -214,6 +216,14 @@ def test_model_range_is_linear_in_the_window_and_back(make):
     assert back.dtype == hu.dtype
     np.testing.assert_allclose(np.asarray(back), [-160, -160, 40, 240, 240], atol=1e-4)
     assert float(to_hounsfield(make(np.float32([1.5])), (-160, 240))[0]) == pytest.approx(340)
+
+
+@pytest.mark.parametrize("make", [np.asarray, torch.tensor])
+def test_black_and_white_are_the_ends_of_the_model_range(make):
+    unit = make([0.0, 0.25, 0.5, 1.0])
+    sample = unit_to_model_range(unit)
+    assert sample.tolist() == [-1, -0.5, 0, 1]
+    assert model_range_to_unit(sample).tolist() == unit.tolist()
 
 
 def test_all_hounsfield_values_survive_the_model_range():

@@ -56,6 +56,7 @@ def test_a_run_leaves_a_pipeline_that_translates(tmp_path, sources):
     pipeline = diffct.load_pipeline(output / "pipeline", device="cpu")
     made = pipeline(torch.rand(2, 1, 64, 48), num_inference_steps=2, output_type="np").images
     assert made.shape == (2, 64, 48, 1)
+    assert type(pipeline) is diffct.FlairToT1Pipeline
     assert pipeline.config.prompt == PROMPT
     assert pipeline.conditions == ["FLAIR"]
     assert (pipeline.config.plane, pipeline.config.spacing_mm) == ("axial", [3.0, 2.0])
@@ -115,6 +116,7 @@ def test_several_conditions_one_of_them_sometimes_missing(tmp_path, sources):
     words = [f"data.manifest={pairs}", sources[1], "data.conditions=[FLAIR,T2w]"]
     output = train(tmp_path, *words, "data.condition_dropout=0.5", "train.preview_every=4")
     pipeline = diffct.load_pipeline(output / "pipeline", device="cpu")
+    assert type(pipeline) is diffct.ContrastTranslationPipeline
     assert pipeline.controlnet.config.conditioning_channels == 2
     image = torch.rand(1, 1, 64, 48)
     made = pipeline({"FLAIR": image, "T2w": None}, num_inference_steps=2).images
