@@ -50,13 +50,15 @@ def _train(options: argparse.Namespace) -> None:
 
     from accelerate.commands.launch import launch_command, launch_command_parser
 
+    from diffct.training.launcher import COMMAND_VARIABLE
+
     # accelerate lists each default that it takes.
     logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)
     # Ctrl-C reaches the script as well, which writes a checkpoint: this process waits for it.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda number, frame: None)
     script = ["--module", _SCRIPTS[options.stage], *experiment, *resume, *words.overrides]
-    os.environ["DIFFCT_COMMAND"] = shlex.join(["diffct", "train", options.stage, *hardware])
+    os.environ[COMMAND_VARIABLE] = shlex.join(["diffct", "train", options.stage, *hardware])
     try:
         launch_command(launch_command_parser().parse_args([*hardware, *script]))
     except subprocess.CalledProcessError as error:

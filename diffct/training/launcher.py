@@ -1,4 +1,7 @@
-"""The program that started this training process, if it is `accelerate launch` or torchrun."""
+"""The program that started this training process, if it is a launcher.
+
+Launchers are `accelerate launch`, `torchrun`, and `diffct train`, which runs accelerate's.
+"""
 
 import functools
 import os
@@ -10,9 +13,11 @@ from pathlib import Path
 
 import psutil
 
-_PROGRAMS = {"accelerate", "torchrun"}
+_PROGRAMS = {"accelerate", "torchrun", "diffct"}
 _MODULES = ("accelerate.commands.", "torch.distributed.")
 _THREADS_OPTION = "num_cpu_threads_per_process"
+COMMAND_VARIABLE = "DIFFCT_COMMAND"
+"""Environment variable by which `diffct train` hands its user's command down, settings left out."""
 
 
 @functools.cache
@@ -49,13 +54,17 @@ def traceback_follows() -> str:
         words = [] if launcher is None else launcher.cmdline()
     except psutil.Error:
         words = []
-    if not words or {"-q", "--quiet"} & set(words) or "TORCHELASTIC_RUN_ID" in os.environ:
+    quiet = {"-q", "--quiet"} & set(words) or COMMAND_VARIABLE in os.environ
+    if not words or quiet or "TORCHELASTIC_RUN_ID" in os.environ:
         return ""
     return "\n(accelerate's own traceback follows; `accelerate launch -q` leaves it out.)"
 
 
 def resume_command(output_dir: str) -> str:
     """Return the command that goes on with a run, as its user would type it in the same folder."""
+    resume = ["--resume", f"output_dir={output_dir}"]
+    if COMMAND_VARIABLE in os.environ:
+        return f"{os.environ[COMMAND_VARIABLE]} {shlex.join(resume)}"
     words = _short(sys.executable)
     launcher = find_launcher()
     if launcher is not None:
@@ -68,7 +77,7 @@ def resume_command(output_dir: str) -> str:
             # A console script is run by its interpreter.
             words = words[1:] if Path(words[1]).stem in _PROGRAMS else words
             words = [*_short(words[0]), *words[1:]]
-    return shlex.join([*words, sys.argv[0], "--resume", f"output_dir={output_dir}"])
+    return shlex.join([*words, sys.argv[0], *resume])
 
 
 def _short(program: str) -> list[str]:
