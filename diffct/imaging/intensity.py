@@ -1,8 +1,8 @@
 """Intensities of magnetic resonance, which have no unit: from a scan's own range to [0, 1].
 
 The range is that of a whole volume, between robust percentiles, never of a slice: a slice's
-brightness keeps its meaning beside its neighbours. It is kept wherever a slice goes, so that
-`from_unit_range` gives the scanner's numbers back.
+brightness keeps its meaning beside its neighbours. It is kept wherever a slice goes, so that the
+scanner's numbers can be had back.
 """
 
 from pathlib import Path
@@ -53,12 +53,6 @@ def to_unit_range(array: np.ndarray, intensities: IntensityRange) -> np.ndarray:
     """Map intensities linearly onto [0, 1], float32; what lies outside the range is clipped."""
     low, high = intensities
     return np.clip((array.astype(np.float32) - low) / (high - low), 0, 1)
-
-
-def from_unit_range(array: np.ndarray, intensities: IntensityRange) -> np.ndarray:
-    """Map [0, 1] linearly back to intensities, float32; the inverse of `to_unit_range`."""
-    low, high = intensities
-    return (array * (high - low) + low).astype(np.float32)
 
 
 def foreground(unit: np.ndarray) -> np.ndarray:

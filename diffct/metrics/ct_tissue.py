@@ -1,6 +1,6 @@
 """What a CT volume is made of: its histogram of HU, and the volumes of its tissues in ml."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -100,22 +100,6 @@ def tissue_volumes(
     counts["bone"] = np.count_nonzero(inside >= BONE_ABOVE_HU)
     counts["gas"] = np.count_nonzero(inside <= BODY_ABOVE_HU)
     return {name: int(count) * _voxel_ml(spacing_mm) for name, count in counts.items()}
-
-
-def label_volumes(
-    labels: np.ndarray, spacing_mm: Sequence[float], names: Mapping[str, int]
-) -> dict[str, float]:
-    """Return the volume of each label in ml, 0 for one that is absent.
-
-    Args:
-        labels: Whole numbers, (depth, height, width).
-        spacing_mm: Voxel size (depth, height, width).
-        names: The value of each label.
-    """
-    return {
-        name: int(np.count_nonzero(labels == value)) * _voxel_ml(spacing_mm)
-        for name, value in names.items()
-    }
 
 
 def _bins(window: tuple[int, int]) -> slice:

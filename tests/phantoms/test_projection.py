@@ -10,15 +10,8 @@ from nibabel import orientations
 from diffct.data.manifest import read_manifest
 from diffct.imaging.radiograph import read_radiograph
 from diffct.imaging.volume import Volume, canonical_affine, read_volume
-from diffct.phantoms.chest.projection import (
-    SCATTER,
-    WATER_PER_MM,
-    develop,
-    expose,
-    project_chest,
-    sum_rays,
-    write_projected_cohort,
-)
+from diffct.phantoms.chest.projection import SCATTER, WATER_PER_MM, develop, expose
+from tests.phantoms.projected_films import project_chest, sum_rays, write_projected_cohort
 
 SPACING_MM = (3.0, 2.0, 2.0)
 

@@ -10,8 +10,8 @@ import torch
 
 import diffct
 from diffct.imaging.volume import read_volume
-from diffct.phantoms.chest.projection import write_projected_cohort
 from diffct.train import CONFIGS, train_autoencoder, train_diffusion
+from tests.phantoms.projected_films import write_projected_cohort
 from tests.train.films import TINY
 
 pytestmark = pytest.mark.slow

@@ -147,12 +147,6 @@ def chest_width_mm(cavities: dict[Side, Barrel]) -> float:
     return float((left - cavities["right"].lateral_mm(levels, side=-1)).max())
 
 
-def heart_width_mm(heart: tuple[LeaningEllipsoid, ...]) -> float:
-    """Return the largest width of the heart's shadow."""
-    bounds = np.stack([part.bounds for part in heart])
-    return float(bounds[:, 1, 2].max() - bounds[:, 0, 2].min())
-
-
 def _draw_heart(
     ratio: float, cavities: dict[Side, Barrel], rng: np.random.Generator
 ) -> tuple[LeaningEllipsoid, LeaningEllipsoid]:

@@ -73,12 +73,6 @@ class ChestTruth:
         """Return the truth as JSON-ready values."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ChestTruth":
-        """Return the truth that `to_dict` wrote."""
-        findings = tuple(ChestFinding(**finding) for finding in values["findings"])
-        return cls(values["heart_size"], values["cardiothoracic_ratio"], findings)
-
 
 def draw_truth(rng: np.random.Generator) -> ChestTruth:
     """Draw what a film shows.
