@@ -10,10 +10,12 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 
 from diffct.figures.montage import save_montage
+from diffct.imaging.ct_export import write_ct_series
+from diffct.imaging.dx_export import write_dx
 from diffct.imaging.radiograph import write_png
 from diffct.imaging.volume import Volume, reorient, write_volume
 
-SYNTHETIC = "Synthetic: made by a diffusion model"
+SYNTHETIC_DESCRIPTION = "Synthetic: made by a diffusion model"
 """What every NIfTI file says in its header."""
 _NOTES = {"Comment": "Synthetic: sampled from a diffusion model, shows no real patient."}
 
@@ -46,13 +48,16 @@ class CT3DPipelineOutput(BaseOutput):
         *,
         first_index: int = 0,
         window_hu: Sequence[float] | None = None,
+        dicom: bool = False,
     ) -> list[Path]:
         """Write each volume as NIfTI (int16 HU) and as a PNG montage, atomically.
 
         Args:
             folder: Created if missing.
             first_index: Number of the first file.
-            window_hu: The HU that pictures show black and white; None for what the volumes hold.
+            window_hu: The HU that pictures and DICOM show black and white; None for what the
+                volumes hold.
+            dicom: Whether to write a CT series, too, marked synthetic: a folder of the same name.
 
         Returns:
             The paths of the NIfTI files; each has a PNG of the same name beside it.
@@ -68,9 +73,12 @@ class CT3DPipelineOutput(BaseOutput):
             path = Path(folder) / f"sample-{index:04d}.nii.gz"
             # Columns, rows, slices: the order in which scanners' files lie.
             stored = reorient(Volume(volume, self.affine), "LPS")
-            write_volume(stored, path, description=SYNTHETIC)
+            write_volume(stored, path, description=SYNTHETIC_DESCRIPTION)
             picture = path.with_name(f"sample-{index:04d}.png")
             save_montage([volume], picture, spacing_mm=self.spacing_mm, window_hu=window_hu)
+            if dicom:
+                series = path.with_name(f"sample-{index:04d}")
+                write_ct_series(Volume(volume, self.affine), series, window_hu=window_hu)
             paths.append(path)
         return paths
 
@@ -102,20 +110,41 @@ class TextToImagePipelineOutput(BaseOutput):
         full = np.iinfo(arrays.dtype).max if arrays.dtype.kind == "u" else 1
         return list(arrays.astype(np.float32) / full)
 
-    def save(self, folder: str | Path, *, first_index: int = 0) -> list[Path]:
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        first_index: int = 0,
+        dicom: bool = False,
+        prompts: Sequence[str] | None = None,
+        pixel_spacing_mm: float | None = None,
+    ) -> list[Path]:
         """Write each image as 16-bit PNG with a note that it is synthetic, atomically.
 
         Args:
             folder: Created if missing.
             first_index: Number of the first file.
+            dicom: Whether to write a radiograph (DX), too, of the same name and marked synthetic.
+            prompts: What the images were sampled from, for their DICOM files; None for nothing.
+            pixel_spacing_mm: Of DICOM files; None for a nominal one, see `write_dx`.
 
         Returns:
-            The paths of the files. Images sampled as "pil" have 8 bits only.
+            The paths of the PNG files. Images sampled as "pil" have 8 bits only.
+
+        Raises:
+            ValueError: These are latents, or the spacing is impossible.
         """
         paths = []
-        for index, film in enumerate(self.films(), start=first_index):
-            paths.append(Path(folder) / f"sample-{index:04d}.png")
-            write_png(film, paths[-1], notes=_NOTES)
+        for index, image in enumerate(self.films()):
+            paths.append(Path(folder) / f"sample-{first_index + index:04d}.png")
+            write_png(image, paths[-1], notes=_NOTES)
+            if dicom:
+                write_dx(
+                    image,
+                    paths[-1].with_suffix(".dcm"),
+                    prompt=None if prompts is None else prompts[index],
+                    pixel_spacing_mm=pixel_spacing_mm,
+                )
         return paths
 
 

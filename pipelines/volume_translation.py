@@ -26,7 +26,7 @@ from diffct.pipelines.conditions.scans import (
     read_scan,
     warn_of_other_size,
 )
-from diffct.pipelines.outputs import SYNTHETIC, ContrastTranslationPipelineOutput
+from diffct.pipelines.outputs import SYNTHETIC_DESCRIPTION, ContrastTranslationPipelineOutput
 
 _SPACING_TOLERANCE = 0.05  # of the training spacing: heads differ by more
 
@@ -96,7 +96,7 @@ class VolumeTranslation:
         """
         volumes = [volume for volume in (self.mean, self.std) if volume is not None]
         paths = translation_files(path)[: len(volumes)]
-        descriptions = (SYNTHETIC, SPREAD_DESCRIPTION)[: len(volumes)]
+        descriptions = (SYNTHETIC_DESCRIPTION, SPREAD_DESCRIPTION)[: len(volumes)]
         for volume, file, description in zip(volumes, paths, descriptions, strict=True):
             write_volume(volume, file, description=description)
         return paths

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "diffct.arguments": 0,
     "diffct.registration": 0,
+    "diffct.imaging.planes": 0,
     "diffct.atomic": 1,
     "diffct.config": 1,
     "diffct.cores": 1,

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import diffusers
 import nibabel
@@ -16,10 +17,17 @@ import torch
 from PIL import Image
 
 import diffct
-from diffct.cli import main
+from diffct.cli import _make_parser, main
+from diffct.commands import loading
+from diffct.commands import sample as sample_command
 from diffct.data.manifest import read_manifest
 from diffct.imaging.image_folder import find_images
 from diffct.imaging.volume import write_volume
+from diffct.imaging.windows import WINDOWS
+from diffct.phantoms.brain.cohort import AnatomySource
+from diffct.phantoms.brain.signal import SEQUENCES
+from diffct.phantoms.chest import cohort as chest_cohort
+from diffct.phantoms.pelvis import cohort as pelvis_cohort
 from diffct.phantoms.pelvis.cohort import pelvis_phantom
 from diffct.pipelines.schedulers import SCHEDULERS
 from tests.pipelines.tiny_flair import head_affine, make_flair_pipeline, write_head
@@ -50,7 +58,9 @@ def sample(pipeline: Path, out: Path, *words: str) -> list[np.ndarray]:
 
 
 def test_samples_are_numbered_by_seed_whatever_their_number(pipeline, tmp_path):
-    three = sample(pipeline, tmp_path / "three", "--num", "3", "--seed", "5", "--batch-size", "2")
+    three = sample(
+        pipeline, tmp_path / "three", "--number", "3", "--seed", "5", "--batch-size", "2"
+    )
     (last,) = sample(pipeline, tmp_path / "last", "--seed", "7")
     assert len(three) == 3
     assert np.abs(three[2] - last).max() <= 1
@@ -59,7 +69,7 @@ def test_samples_are_numbered_by_seed_whatever_their_number(pipeline, tmp_path):
 
 
 def test_a_volume_is_written_as_a_ct_series_in_the_window_that_was_asked_for(pipeline, tmp_path):
-    words = ["--dicom", "--num", "2", "--window", "-600", "1500"]
+    words = ["--dicom", "--number", "2", "--window", "-600", "1500"]
     volumes = sample(pipeline, tmp_path, *words)
     for number, volume in enumerate(volumes):
         series = tmp_path / f"sample-{number:04d}"
@@ -68,7 +78,7 @@ def test_a_volume_is_written_as_a_ct_series_in_the_window_that_was_asked_for(pip
         assert (image.WindowCenter, image.WindowWidth) == (-600, 1500)
         assert image.SyntheticData == "YES" and list(image.PixelSpacing) == [2, 1]
     assert len(find_images(tmp_path).images) == 2
-    plain = sample(pipeline, tmp_path / "plain", "--num", "2")
+    plain = sample(pipeline, tmp_path / "plain", "--number", "2")
     assert np.array_equal(plain[1], volumes[1])
     pictures = [path / "sample-0000.png" for path in (tmp_path, tmp_path / "plain")]
     assert not np.array_equal(*(np.asarray(Image.open(path)) for path in pictures))
@@ -76,7 +86,7 @@ def test_a_volume_is_written_as_a_ct_series_in_the_window_that_was_asked_for(pip
 
 def test_new_samples_are_not_mixed_with_earlier_ones(pipeline, tmp_path):
     out = tmp_path / "a [b] c"
-    sample(pipeline, out, "--num", "2")
+    sample(pipeline, out, "--number", "2")
     (out / "sample notes.txt").write_text("mine")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(SystemExit, match=r"holds earlier samples.*--overwrite"):
@@ -123,13 +133,13 @@ def test_every_scheduler_name_samples_at_any_size(pipeline, tmp_path, name):
     ("words", "message"),
     [
         (["--scheduler", "magic"], "magic"),
-        (["--num", "0"], "--num"),
+        (["--number", "0"], "--number must be at least 1, not 0"),
         (["--class-label", "1"], "unconditional"),
         (["--scheduler", "FlowMatchEulerDiscreteScheduler"], "FlowMatch"),
         (["--size", "0", "8", "8"], "size"),
         (["--prompt", "left effusion"], "--prompt has no meaning for a CT3DPipeline"),
-        (["--pixel-spacing", "0.2"], "--pixel-spacing has no meaning"),
-        (["--pixel-spacing", "3000"], "pixel spacing is 3000 mm; give 0.01 to 20 mm"),
+        (["--spacing", "0.2"], "--spacing has no meaning"),
+        (["--spacing", "3000"], "pixel spacing is 3000 mm; give 0.01 to 20 mm"),
         (["--window", "liver"], "There is no window 'liver'. Give soft, lung, bone, brain"),
         (["--window", "40"], "There is no window '40'"),
         (["--window", "40", "0"], "positive width"),
@@ -154,7 +164,7 @@ def sample_films(pipeline: Path, out: Path, *words: str) -> list[np.ndarray]:
 
 
 def test_films_of_several_prompts_share_their_seeds_and_a_sheet(films, tmp_path, capsys):
-    prompts = ["--prompt", "small left effusion", "--prompt", "", "--num", "2", "--seed", "5"]
+    prompts = ["--prompt", "small left effusion", "--prompt", "", "--number", "2", "--seed", "5"]
     four = sample_films(films, tmp_path / "four", *prompts, "--batch-size", "3")
     assert len(four) == 4 and four[0].shape == (32, 32)
     assert "4 film(s) as 16-bit PNG" in capsys.readouterr().out
@@ -183,12 +193,12 @@ def test_options_of_films_reach_the_pipeline(films, tmp_path):
     for index, change in enumerate(changes):
         (film,) = sample_films(films, tmp_path / f"changed-{index}", *prompt, *change)
         assert np.abs(film - plain).max() > 1e-4
-    size = ["--height", "24", "--width", "48"]
+    size = ["--size", "24", "48"]
     assert sample_films(films, tmp_path / "size", *prompt, *size)[0].shape == (24, 48)
 
 
 def test_films_are_written_as_dicom_beside_their_pictures(films, tmp_path):
-    words = ["--prompt", "small left effusion", "--num", "2", "--dicom", "--pixel-spacing", "0.3"]
+    words = ["--prompt", "small left effusion", "--number", "2", "--dicom", "--spacing", "0.3"]
     pictures = sample_films(films, tmp_path / "out", *words)
     for index, picture in enumerate(pictures):
         dataset = pydicom.dcmread(tmp_path / "out" / f"sample-{index:04d}.dcm")
@@ -201,11 +211,14 @@ def test_films_are_written_as_dicom_beside_their_pictures(films, tmp_path):
     ("words", "message"),
     [
         ([], "--prompt"),
-        (["--prompt", "left", "--size", "4", "8", "8"], "--size has no meaning for a CXR"),
+        (
+            ["--prompt", "left", "--size", "4", "8", "8"],
+            "--size 4 8 8: a CXR.* takes H W",
+        ),
         (["--prompt", "left", "--class-label", "1"], "--class-label has no meaning"),
-        (["--prompt", "left", "--pixel-spacing", "0.2"], "add --dicom"),
-        (["--prompt", "left", "--dicom", "--pixel-spacing", "-1"], "pixel spacing is -1 mm"),
-        (["--prompt", "left", "--height", "33"], "height=33"),
+        (["--prompt", "left", "--spacing", "0.2"], "add --dicom"),
+        (["--prompt", "left", "--dicom", "--spacing", "-1"], "pixel spacing is -1 mm"),
+        (["--prompt", "left", "--size", "33", "32"], "height=33"),
         (["--prompt", "left", "--scheduler", "FlowMatchEulerDiscreteScheduler"], "FlowMatch"),
     ],
 )
@@ -355,6 +368,22 @@ def test_phantom_brains_are_written_and_sliced(tmp_path, capsys):
     assert "3 synthetic brains" in capsys.readouterr().out
     rows = read_manifest(slices).rows
     assert len(rows) == 6 and all(row.facts["synthetic"] for row in rows)
+
+
+def test_help_that_imports_nothing_slow_names_all_that_there_is():
+    assert loading._SCHEDULERS == tuple(SCHEDULERS)
+    assert sample_command._WINDOWS == tuple(WINDOWS)
+    words = ["--number", "1", "--out", "x"]
+    brain, pelvis, chest = (
+        _make_parser().read(["phantom", kind, *words]).parser
+        for kind in ("brain", "pelvis", "chest")
+    )
+    choices = {action.dest: action.choices for action in brain._actions}
+    assert choices["anatomy"] == get_args(AnatomySource)
+    assert choices["contrasts"] == tuple(SEQUENCES)
+    assert pelvis.get_default("size") == pelvis_cohort.DEFAULT_SIZE
+    assert pelvis.get_default("spacing") == pelvis_cohort.DEFAULT_SPACING_MM
+    assert chest.get_default("size") == chest_cohort.DEFAULT_SIZE
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """What the subcommands that run a pipeline have in common."""
 
 import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from diffct.arguments import check_counts, folder_or_id
@@ -29,9 +28,9 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_chosen(options: argparse.Namespace, counts: Sequence[str]) -> "DiffusionPipeline":
+def load_chosen(options: argparse.Namespace) -> "DiffusionPipeline":
     """Check what can be checked before, load the pipeline, and give it the chosen scheduler."""
-    check_counts(options, "steps", "batch_size", *counts)
+    check_counts(options, "steps", "batch_size", "number")
 
     import torch
 

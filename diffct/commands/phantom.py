@@ -123,7 +123,7 @@ def _brain(options: argparse.Namespace) -> None:
     check_counts(options, "number")
     folder = write_brain_cohort(
         options.out,
-        subjects=options.number,
+        number=options.number,
         seed=options.seed,
         anatomy=options.anatomy,
         spacing_mm=options.spacing,

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from diffct.arguments import finite_number, path_argument
 from diffct.cores import count_cores
+from diffct.imaging.planes import PLANES
 
 if TYPE_CHECKING:
     from diffct.prepare.brain.pairs import FoundPairs
 
-_PLANES = ("axial", "coronal", "sagittal")
 _CONDITIONS = ("FLAIR",)
 
 
@@ -166,7 +166,7 @@ def _add_brain(data_sets: "argparse._SubParsersAction") -> None:
         ' NAME=PATTERN, e.g. FLAIR="DATA/*/FLAIR.nii.gz"',
     )
     parser.add_argument(
-        "--plane", choices=_PLANES, default="axial", help="how to slice the volumes (axial)"
+        "--plane", choices=PLANES, default="axial", help="how to slice the volumes (axial)"
     )
     parser.add_argument(
         "--slices",

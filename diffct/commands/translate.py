@@ -47,15 +47,14 @@ def add_translate(commands: "argparse._SubParsersAction") -> None:
 
 def _translate(options: argparse.Namespace) -> None:
     """Translate a scan into a file on the same grid."""
-    from diffct.pipelines import FlairToT1Pipeline
     from diffct.pipelines.volume_translation import translation_files
 
     further = dict(_condition(words) for words in options.condition)
     if len(further) < len(options.condition):
         raise ValueError("--condition: give each name once.")
     _check_out(options, [options.scan, *further.values()])
-    pipeline = load_chosen(options, counts=["number"])
-    if not isinstance(pipeline, FlairToT1Pipeline):
+    pipeline = load_chosen(options)
+    if getattr(pipeline, "guided_by", None) != "image":
         raise ValueError(f"{options.pipeline} is a {type(pipeline).__name__}, not a translation.")
     first = pipeline.conditions[0]
     if first in further:

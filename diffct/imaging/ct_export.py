@@ -17,7 +17,7 @@ from diffct.imaging.synthetic_dicom import synthetic_dataset
 from diffct.imaging.volume import Volume
 from diffct.imaging.windows import fitting_window
 
-SYNTHETIC = "SYNTHETIC CT, NOT A PATIENT"
+_TITLE = "SYNTHETIC CT, NOT A PATIENT"
 """Description of the study and of the series."""
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
@@ -69,7 +69,7 @@ def write_ct_series(
 
 def _series(volume: Volume, window_hu: Sequence[float]) -> Dataset:
     """Return what all slices say."""
-    dataset = synthetic_dataset(CTImageStorage, "CT", title=SYNTHETIC)
+    dataset = synthetic_dataset(CTImageStorage, "CT", title=_TITLE)
     dataset.ImageType = ["DERIVED", "PRIMARY", "AXIAL"]
     dataset.FrameOfReferenceUID = generate_uid()
     dataset.PatientPosition = "HFS"

@@ -17,7 +17,7 @@ from diffct.imaging.dicom_film import (
 )
 from diffct.imaging.synthetic_dicom import synthetic_dataset
 
-SYNTHETIC = "SYNTHETIC X-RAY, NOT A PATIENT"
+_TITLE = "SYNTHETIC X-RAY, NOT A PATIENT"
 """Description of the study and of the series."""
 
 _FIELD_MM = 430.0  # the longer side of the usual detectors for chests
@@ -57,7 +57,7 @@ def write_dx(
         spacing_mm = check_pixel_spacing(pixel_spacing_mm)
     nominal = "The pixel spacing is nominal." if pixel_spacing_mm is None else ""
     dataset = synthetic_dataset(
-        DigitalXRayImageStorageForPresentation, "DX", title=SYNTHETIC, remark=nominal
+        DigitalXRayImageStorageForPresentation, "DX", title=_TITLE, remark=nominal
     )
     _describe(dataset, prompt=prompt)
     dataset.ImagerPixelSpacing = [round(spacing_mm, 6)] * 2
@@ -85,7 +85,7 @@ def check_pixel_spacing(spacing_mm: float) -> float:
 def _describe(dataset: Dataset, *, prompt: str | None) -> None:
     """Say what the film shows."""
     if prompt is not None:
-        dataset.ImageComments = f"{SYNTHETIC}. Prompt: {prompt}"[:10240]  # the most allowed
+        dataset.ImageComments = f"{_TITLE}. Prompt: {prompt}"[:10240]  # the most allowed
     dataset.BodyPartExamined = "CHEST"
     dataset.AnatomicRegionSequence = [_code("816094009", "SCT", "Chest")]
     dataset.ImageLaterality = "U"  # unpaired

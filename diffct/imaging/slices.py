@@ -7,15 +7,13 @@ left.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, get_args
 
 import numpy as np
 
 from diffct.imaging.intensity import foreground
+from diffct.imaging.planes import PLANES, Plane
 from diffct.imaging.volume import Volume, reorient
 
-Plane = Literal["axial", "coronal", "sagittal"]
-PLANES: tuple[Plane, ...] = get_args(Plane)
 # Where slices, rows and columns grow to.
 _ORIENTATIONS: dict[Plane, str] = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
 # Of the tissue in the fullest slice; what holds less shows the top of the skull or the neck's end.

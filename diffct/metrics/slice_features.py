@@ -4,18 +4,15 @@ Source: Guo et al. 2025, "MAISI: Medical AI for Synthetic Imaging", the 2.5D FID
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from diffct.imaging.planes import PLANES, Plane
 from diffct.metrics.features import FeatureNetwork
-
-Plane = Literal["axial", "coronal", "sagittal"]
-PLANES: tuple[Plane, ...] = get_args(Plane)
-"""Planes by the axis of a volume (depth, height, width) that crosses them."""
 
 _BATCH = 16
 

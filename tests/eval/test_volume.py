@@ -23,7 +23,7 @@ def trained(tmp_path_factory):
     """Slices of ten small phantoms and a pipeline that has learnt next to nothing."""
     folder = tmp_path_factory.mktemp("brains")
     tree = write_brain_cohort(
-        folder / "bids", subjects=10, seed=0, spacing_mm=3.0, workers=1, show_progress=False
+        folder / "bids", number=10, seed=0, spacing_mm=3.0, workers=1, show_progress=False
     )
     slices = folder / "slices"
     prepare_brain(find_bids(tree), slices, slices=3, size=(64, 48), workers=1, show_progress=False)

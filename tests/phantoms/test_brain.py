@@ -89,7 +89,7 @@ def test_impossible_brains_are_refused():
 
 def test_cohort_is_a_bids_data_set_that_says_it_is_synthetic(tmp_path):
     folder = write_brain_cohort(
-        tmp_path / "tree", subjects=2, seed=3, spacing_mm=4.0, workers=1, show_progress=False
+        tmp_path / "tree", number=2, seed=3, spacing_mm=4.0, workers=1, show_progress=False
     )
     assert json.loads((folder / "dataset_description.json").read_text())["Synthetic"] is True
     flair = read_volume(folder / "sub-0001" / "anat" / "sub-0001_FLAIR.nii.gz")
@@ -97,10 +97,10 @@ def test_cohort_is_a_bids_data_set_that_says_it_is_synthetic(tmp_path):
     np.testing.assert_allclose(flair.array, drawn.array, atol=0.51)
     np.testing.assert_allclose(flair.affine, drawn.affine, atol=1e-4)
     before = (folder / "cohort.json").stat().st_mtime_ns
-    write_brain_cohort(folder, subjects=2, seed=3, spacing_mm=4.0, show_progress=False)
+    write_brain_cohort(folder, number=2, seed=3, spacing_mm=4.0, show_progress=False)
     assert (folder / "cohort.json").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="anatomy"):
-        write_brain_cohort(tmp_path / "x", subjects=2, seed=3, anatomy="real")
+        write_brain_cohort(tmp_path / "x", number=2, seed=3, anatomy="real")
 
 
 def test_template_is_bent_into_brains():

@@ -10,28 +10,24 @@ No image in here shows a person; say so wherever these images appear.
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial as bind
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from tqdm import tqdm
 
-from diffct.atomic import atomic_folder
-from diffct.cohort_folder import holds_cohort, sign_cohort
-from diffct.cores import count_cores
 from diffct.imaging.volume import Volume, canonical_affine, reorient, write_volume
 from diffct.phantoms.brain.anatomy import add_lesions, draw_tissue_map
 from diffct.phantoms.brain.signal import SEQUENCES, acquire
 from diffct.phantoms.brain.template import bend_template, find_template
+from diffct.phantoms.cohort import write_cohort
 
 COHORT_KIND = "diffct synthetic brains"
 # Raised whenever the same parameters give other images, so that no cohort mixes two.
 COHORT_VERSION = 1
 
-Anatomy = Literal["procedural", "mni152", "both"]
+AnatomySource = Literal["procedural", "mni152", "both"]
 FIELD_MM = (148.0, 192.0, 160.0)
 """Field of view along (superior, posterior, left)."""
 _MEAN_LESIONS = 5
@@ -97,9 +93,9 @@ def draw_brain(
 def write_brain_cohort(
     folder: str | Path,
     *,
-    subjects: int,
+    number: int,
     seed: int,
-    anatomy: Anatomy = "procedural",
+    anatomy: AnatomySource = "procedural",
     spacing_mm: float = 2.0,
     contrasts: Sequence[str] = ("T1w", "FLAIR"),
     workers: int | None = None,
@@ -112,7 +108,7 @@ def write_brain_cohort(
 
     Args:
         folder: Where to write. A cohort with other parameters is replaced.
-        subjects: How many.
+        number: How many subjects.
         seed: Which cohort, at least 0. The first subjects of a longer one are those of a shorter.
         anatomy: "procedural"; "mni152"; or "both", by turns.
         spacing_mm: Size of the cubic voxels.
@@ -128,41 +124,28 @@ def write_brain_cohort(
         FileNotFoundError: nilearn is not installed.
         OSError: The disk is full.
     """
-    folder = Path(folder)
-    if subjects < 1 or anatomy not in get_args(Anatomy):
-        raise ValueError(
-            f"subjects={subjects}, anatomy={anatomy!r}: give 1 or more, and one of"
-            f" {', '.join(get_args(Anatomy))}."
-        )
+    if anatomy not in get_args(AnatomySource):
+        raise ValueError(f"anatomy={anatomy!r}: give one of {', '.join(get_args(AnatomySource))}.")
     if anatomy != "procedural":
         find_template("gm")
     parameters = {
         "kind": COHORT_KIND,
         "version": COHORT_VERSION,
-        "subjects": int(subjects),
+        "subjects": int(number),
         "seed": int(seed),
         "anatomy": anatomy,
         "spacing_mm": float(spacing_mm),
         "contrasts": list(contrasts),
     }
-    if holds_cohort(folder, parameters):
-        return folder
-    with atomic_folder(folder) as partial:
-        make = bind(_write_subject, folder=partial, parameters=parameters)
-        with ProcessPoolExecutor(workers or count_cores()) as pool:
-            # One worker needs no process of its own.
-            made = map(make, range(subjects)) if workers == 1 else pool.map(make, range(subjects))
-            for _ in tqdm(made, total=subjects, desc="Brains", disable=not show_progress):
-                pass
-        description = {
-            "Name": "Synthetic brains of diffct: no person is shown",
-            "BIDSVersion": "1.10.0",
-            "DatasetType": "raw",
-            "Synthetic": True,
-        }
-        (partial / "dataset_description.json").write_text(json.dumps(description, indent=2) + "\n")
-        sign_cohort(partial, parameters)
-    return folder
+    return write_cohort(
+        folder,
+        parameters,
+        partial(_write_subject, parameters=parameters),
+        number,
+        finish=_describe,
+        workers=workers,
+        show_progress=show_progress,
+    )
 
 
 def _write_subject(index: int, *, folder: Path, parameters: dict) -> None:
@@ -183,3 +166,14 @@ def _write_subject(index: int, *, folder: Path, parameters: dict) -> None:
         stored_as = None if volume.unit == "labels" else "int16"
         stored = reorient(volume, "LPS")
         write_volume(stored, path, stored_as=stored_as, description=COHORT_KIND)
+
+
+def _describe(subjects: Sequence[None], folder: Path) -> None:
+    """Say as BIDS does what a data set holds."""
+    description = {
+        "Name": "Synthetic brains of diffct: no person is shown",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "raw",
+        "Synthetic": True,
+    }
+    (folder / "dataset_description.json").write_text(json.dumps(description, indent=2) + "\n")
