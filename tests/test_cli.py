@@ -360,6 +360,19 @@ def test_inspect_refuses_options_that_would_do_nothing(tmp_path, words):
         main(["inspect", str(tmp_path), *words])
 
 
+def test_phantom_scans_are_written_with_a_manifest_and_label_maps(tmp_path, capsys):
+    words = ["--number", "10", "--size", "3", "12", "14", "--spacing", "20", "20", "20"]
+    main(["phantom", "pelvis", *words, "--out", str(tmp_path / "data")])
+    assert "8 train, 1 validation, 1 test" in capsys.readouterr().out
+    manifest = read_manifest(tmp_path / "data")
+    for row in manifest.rows:
+        scan = diffct.read_volume(manifest.path(row))
+        labels = diffct.read_volume(tmp_path / "data" / row.facts["labels"])
+        assert scan.size == labels.size == (3, 12, 14)
+    with pytest.raises(SystemExit, match="diffct: --number must be at least 1, not 0"):
+        main(["phantom", "pelvis", "--number", "0", "--out", str(tmp_path / "none")])
+
+
 def test_phantom_brains_are_written_and_sliced(tmp_path, capsys):
     tree, slices = tmp_path / "bids", tmp_path / "slices"
     main(["phantom", "brain", "--number", "3", "--spacing", "4", "--out", str(tree)])

@@ -1,6 +1,7 @@
 """`diffct phantom`: synthetic data to try everything on."""
 
 import argparse
+from pathlib import Path
 
 from diffct.arguments import check_counts, finite_number, path_argument
 
@@ -85,35 +86,29 @@ def _add_common_arguments(parser: argparse.ArgumentParser, *, number: str) -> No
 
 
 def _pelvis(options: argparse.Namespace) -> None:
-    """Write synthetic CT scans and say where they are."""
+    """Write synthetic CT scans and print how many are in each split."""
     from diffct.phantoms.pelvis.cohort import write_pelvis_cohort
 
     check_counts(options, "number")
-    images = write_pelvis_cohort(
+    write_pelvis_cohort(
         options.out,
-        num_scans=options.number,
+        number=options.number,
         seed=options.seed,
         size=options.size,
         spacing_mm=options.spacing,
     )
-    print(
-        f"{options.number} synthetic CT scans in {images}, listed in manifest.jsonl, their label"
-        " maps in labels beside them."
-    )
+    print(f"Synthetic CT scans with label maps in {options.out}: {_count_splits(options.out)}.")
 
 
 def _chest(options: argparse.Namespace) -> None:
     """Write synthetic chest films and print how many are in each split."""
-    from diffct.data.manifest import SPLITS, read_manifest
     from diffct.phantoms.chest.cohort import write_chest_cohort
 
     check_counts(options, "number")
     folder = write_chest_cohort(
-        options.out, films=options.number, seed=options.seed, size=tuple(options.size)
+        options.out, number=options.number, seed=options.seed, size=tuple(options.size)
     )
-    manifest = read_manifest(folder)
-    counts = ", ".join(f"{len(manifest.split(name))} {name}" for name in SPLITS)
-    print(f"Synthetic chest films with reports in {folder}: {counts}.")
+    print(f"Synthetic chest films with reports in {folder}: {_count_splits(folder)}.")
 
 
 def _brain(options: argparse.Namespace) -> None:
@@ -130,3 +125,11 @@ def _brain(options: argparse.Namespace) -> None:
         contrasts=options.contrasts,
     )
     print(f"{options.number} synthetic brains in {folder}; slice them with diffct prepare brain.")
+
+
+def _count_splits(folder: Path) -> str:
+    """Say how many images of a data set are in each split."""
+    from diffct.data.manifest import SPLITS, read_manifest
+
+    manifest = read_manifest(folder)
+    return ", ".join(f"{len(manifest.split(name))} {name}" for name in SPLITS)

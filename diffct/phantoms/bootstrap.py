@@ -77,7 +77,7 @@ def load_image_manifest(
         output=output,
         main=main,
         write=lambda folder: write_chest_cohort(
-            folder, films=config.phantom_films, seed=seed, size=(height, width)
+            folder, number=config.phantom_films, seed=seed, size=(height, width)
         ),
     )
     manifest = read_manifest(folder)
@@ -126,7 +126,7 @@ def load_run_volumes(
         main=main,
         write=lambda folder: write_pelvis_cohort(
             folder,
-            num_scans=config.phantom_scans,
+            number=config.phantom_scans,
             seed=seed,
             size=config.size,
             spacing_mm=spacing_mm,

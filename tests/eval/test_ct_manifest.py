@@ -26,7 +26,7 @@ def scans(tmp_path_factory) -> Path:
     """A folder of ten small scans."""
     folder = tmp_path_factory.mktemp("scans") / "made"
     size, spacing_mm = (6, 20, 20), (20.0, 16.0, 16.0)
-    write_pelvis_cohort(folder, num_scans=10, seed=5, size=size, spacing_mm=spacing_mm)
+    write_pelvis_cohort(folder, number=10, seed=5, size=size, spacing_mm=spacing_mm)
     return folder / "images"
 
 

@@ -51,7 +51,7 @@ def films(tmp_path_factory):
     """Folders of phantom films: train and held-out, and samples of which every fifth is a copy."""
     folder = tmp_path_factory.mktemp("films")
     write_chest_cohort(
-        folder / "cohort", films=52, seed=3, size=(64, 64), workers=1, show_progress=False
+        folder / "cohort", number=52, seed=3, size=(64, 64), workers=1, show_progress=False
     )
     made = [read_radiograph(p) for p in sorted((folder / "cohort" / "images").glob("*.png"))]
     rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from diffct.phantoms.pelvis.cohort import write_pelvis_cohort
 
 def test_samples_that_are_20_hu_too_dense_are_reported_so(tmp_path, capsys):
     cohort = write_pelvis_cohort(
-        tmp_path / "cohort", num_scans=2, seed=1, size=(6, 32, 36), spacing_mm=(20.0, 11.0, 11.0)
+        tmp_path / "cohort", number=2, seed=1, size=(6, 32, 36), spacing_mm=(20.0, 11.0, 11.0)
     )
     for path in sorted(cohort.glob("*.nii.gz")):
         scan = read_volume(path)

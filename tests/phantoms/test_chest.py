@@ -351,7 +351,7 @@ def snapshot(folder: Path) -> dict[str, int]:
 
 
 def write(folder: Path, **changes: object) -> Path:
-    settings = {"films": 20, "seed": 4, "size": (32, 32), "workers": 1, "show_progress": False}
+    settings = {"number": 20, "seed": 4, "size": (32, 32), "workers": 1, "show_progress": False}
     return write_chest_cohort(folder, **(settings | changes))
 
 
@@ -369,8 +369,8 @@ def test_cohort_reads_back_with_films_sentences_and_truth(tmp_path: Path):
 
 
 def test_number_of_workers_and_films_changes_no_film(tmp_path: Path):
-    one = write(tmp_path / "one", films=3)
-    two = write(tmp_path / "two", films=6, workers=2)
+    one = write(tmp_path / "one", number=3)
+    two = write(tmp_path / "two", number=6, workers=2)
     for index in range(3):
         name = f"images/{index:06d}.png"
         assert (one / name).read_bytes() == (two / name).read_bytes()
@@ -378,11 +378,11 @@ def test_number_of_workers_and_films_changes_no_film(tmp_path: Path):
 
 
 def test_finished_cohort_is_kept_and_a_different_one_replaced(tmp_path: Path):
-    folder = write(tmp_path / "cohort", films=2)
+    folder = write(tmp_path / "cohort", number=2)
     before = snapshot(folder)
-    write(folder, films=2)
+    write(folder, number=2)
     assert snapshot(folder) == before
-    write(folder, films=1)
+    write(folder, number=1)
     assert [file.name for file in (folder / "images").iterdir()] == ["000000.png"]
 
 
@@ -392,7 +392,7 @@ def test_interrupted_cohort_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(chest, "write_manifest", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "cohort", films=2)
+        write(tmp_path / "cohort", number=2)
     assert not list(tmp_path.iterdir())
 
 
@@ -401,8 +401,8 @@ def test_cohort_never_replaces_a_foreign_folder(tmp_path: Path):
     with pytest.raises(ValueError, match="something else"):
         write(tmp_path)
     assert (tmp_path / "patient.png").read_bytes() == b"precious"
-    with pytest.raises(ValueError, match="films=0"):
-        write(tmp_path / "new", films=0)
+    with pytest.raises(ValueError, match="number=0"):
+        write(tmp_path / "new", number=0)
 
 
 def test_barrel_moves_as_a_whole():

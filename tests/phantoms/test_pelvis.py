@@ -279,7 +279,7 @@ def snapshot(folder: Path) -> dict[str, int]:
 def test_cohort_reads_back_upright_and_true(tmp_path: Path):
     folder = tmp_path / "cohort"
     grid = {"size": (4, 20, 24), "spacing_mm": (20.0, 20.0, 18.0)}
-    images = write_pelvis_cohort(folder, num_scans=2, seed=4, **grid)
+    images = write_pelvis_cohort(folder, number=2, seed=4, **grid)
     assert images == folder / "images"
     names = ["pelvis_0000.nii.gz", "pelvis_0001.nii.gz"]
     for kind in ("images", "labels"):
@@ -304,11 +304,11 @@ def test_cohort_reads_back_upright_and_true(tmp_path: Path):
 
 def test_finished_cohort_is_kept_and_a_different_one_replaced(tmp_path: Path):
     folder = tmp_path / "cohort"
-    write_pelvis_cohort(folder, num_scans=2, seed=0, **TINY)
+    write_pelvis_cohort(folder, number=2, seed=0, **TINY)
     before = snapshot(folder)
-    write_pelvis_cohort(folder, num_scans=2, seed=0, **TINY)
+    write_pelvis_cohort(folder, number=2, seed=0, **TINY)
     assert snapshot(folder) == before
-    write_pelvis_cohort(folder, num_scans=1, seed=0, **TINY)
+    write_pelvis_cohort(folder, number=1, seed=0, **TINY)
     assert [file.name for file in (folder / "images").iterdir()] == ["pelvis_0000.nii.gz"]
 
 
@@ -323,7 +323,7 @@ def test_interrupted_cohort_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(pelvis, "pelvis_phantom", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_pelvis_cohort(tmp_path / "cohort", num_scans=2, seed=0, **TINY)
+        write_pelvis_cohort(tmp_path / "cohort", number=2, seed=0, workers=1, **TINY)
     assert made
     assert not list(tmp_path.iterdir())
 
@@ -331,7 +331,7 @@ def test_interrupted_cohort_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 def test_cohort_never_replaces_a_foreign_folder(tmp_path: Path):
     (tmp_path / "patient.nii.gz").write_bytes(b"precious")
     with pytest.raises(ValueError, match="something else"):
-        write_pelvis_cohort(tmp_path, num_scans=1, seed=0, **TINY)
+        write_pelvis_cohort(tmp_path, number=1, seed=0, **TINY)
     assert (tmp_path / "patient.nii.gz").read_bytes() == b"precious"
-    with pytest.raises(ValueError, match="num_scans=0"):
-        write_pelvis_cohort(tmp_path / "new", num_scans=0, seed=0)
+    with pytest.raises(ValueError, match="number=0"):
+        write_pelvis_cohort(tmp_path / "new", number=0, seed=0)

@@ -17,7 +17,7 @@ from tests.prepare.test_radiographs import prepare, write_dicom, write_table
 def chests(tmp_path_factory) -> list[np.ndarray]:
     """Eight phantom films (144, 128) with the grain of a detector, in [0, 1]."""
     folder = tmp_path_factory.mktemp("chests") / "out"
-    write_chest_cohort(folder, films=8, seed=3, size=(144, 128))
+    write_chest_cohort(folder, number=8, seed=3, size=(144, 128))
     pictures = [np.asarray(Image.open(path)) / 65535 for path in sorted(folder.rglob("*.png"))]
     rng = np.random.default_rng(0)
     return [np.clip(film + rng.normal(0, 0.01, film.shape), 0, 1) for film in pictures]

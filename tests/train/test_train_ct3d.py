@@ -42,7 +42,7 @@ def scans(tmp_path_factory) -> Path:
     """Make a folder of six small scans."""
     folder = tmp_path_factory.mktemp("cohort")
     write_pelvis_cohort(
-        folder / "made", num_scans=6, seed=5, size=(4, 16, 16), spacing_mm=(20.0, 20.0, 20.0)
+        folder / "made", number=6, seed=5, size=(4, 16, 16), spacing_mm=(20.0, 20.0, 20.0)
     )
     return folder / "made" / "images"
 

@@ -7,18 +7,14 @@ finer than the pixels (`chest_film`), exposed by Beer–Lambert's law and shown 
 No image in here is a radiograph of a person; say so wherever these images appear.
 """
 
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial as bind
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from tqdm import tqdm
 
-from diffct.atomic import atomic_folder
-from diffct.cohort_folder import holds_cohort, sign_cohort
-from diffct.cores import count_cores
 from diffct.data.manifest import MANIFEST_NAME, ManifestRow, write_manifest
 from diffct.data.splits import deal_split
 from diffct.imaging.radiograph import write_png
@@ -27,6 +23,7 @@ from diffct.phantoms.chest.film import RaySums, Threads
 from diffct.phantoms.chest.projection import WATER_PER_MM, average_pixels, develop, expose
 from diffct.phantoms.chest.report import write_report
 from diffct.phantoms.chest.truth import ChestFinding, ChestTruth, draw_truth
+from diffct.phantoms.cohort import write_cohort
 
 __all__ = [
     "ChestFinding",
@@ -151,7 +148,7 @@ def render_film(patient: ChestPatient, *, size: tuple[int, int] = DEFAULT_SIZE) 
 def write_chest_cohort(
     folder: str | Path,
     *,
-    films: int,
+    number: int,
     seed: int,
     size: tuple[int, int] = DEFAULT_SIZE,
     workers: int | None = None,
@@ -164,7 +161,7 @@ def write_chest_cohort(
 
     Args:
         folder: Where to write. A cohort with other parameters is replaced.
-        films: Number of patients.
+        number: How many patients, of one film each.
         seed: Which cohort, at least 0. The first films of a longer cohort are those of a shorter.
         size: Pixels along (height, width).
         workers: Processes; None for one per core.
@@ -174,30 +171,25 @@ def write_chest_cohort(
         The folder.
 
     Raises:
-        ValueError: `films` is below 1, or `folder` holds something other than such a cohort.
+        ValueError: `number` is below 1, or `folder` holds something other than such a cohort.
         OSError: The disk is full.
     """
-    folder = Path(folder)
-    if films < 1:
-        raise ValueError(f"films={films}: a cohort has at least one film.")
     parameters = {
         "kind": COHORT_KIND,
         "version": COHORT_VERSION,
-        "films": int(films),
+        "films": int(number),
         "seed": int(seed),
         "size": [int(n) for n in size],
     }
-    if holds_cohort(folder, parameters):
-        return folder
-    with atomic_folder(folder) as partial:
-        make = bind(_write_film, folder=partial, seed=seed, size=tuple(size))
-        with ProcessPoolExecutor(workers or count_cores()) as pool:
-            # One worker needs no process of its own.
-            made = map(make, range(films)) if workers == 1 else pool.map(make, range(films))
-            rows = list(tqdm(made, total=films, desc="Films", disable=not show_progress))
-        write_manifest(rows, partial / MANIFEST_NAME)
-        sign_cohort(partial, parameters)
-    return folder
+    return write_cohort(
+        folder,
+        parameters,
+        partial(_write_film, seed=seed, size=tuple(size)),
+        number,
+        finish=_write_manifest,
+        workers=workers,
+        show_progress=show_progress,
+    )
 
 
 def _write_film(index: int, *, folder: Path, seed: int, size: tuple[int, int]) -> ManifestRow:
@@ -213,3 +205,8 @@ def _write_film(index: int, *, folder: Path, seed: int, size: tuple[int, int]) -
         sentences=tuple(write_report(truth, report_rng)),
         facts={"synthetic": True} | truth.to_dict(),
     )
+
+
+def _write_manifest(rows: Sequence[ManifestRow], folder: Path) -> None:
+    """List the films of a cohort."""
+    write_manifest(rows, folder / MANIFEST_NAME)

@@ -1,7 +1,7 @@
 """How one patient of the pelvis phantom is drawn from the template.
 
 Everything individual is decided here, from one random generator: build, fat, pose, the filling of
-bladder and bowel, small shifts of every structure on either side. The result, an `Anatomy`, is
+bladder and bowel, small shifts of every structure on either side. The result, a `PelvisAnatomy`, is
 independent of any grid.
 """
 
@@ -58,7 +58,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class PelvisAnatomy:
     """One patient.
 
     Attributes:
@@ -92,7 +92,7 @@ def _bone(label: str, cortex_mm: float, marrow_hu: float) -> tuple[Layer, ...]:
     return (_layer(0, label, CORTEX_HU, 40), _layer(cortex_mm, label, marrow_hu, 45))
 
 
-def draw_anatomy(rng: np.random.Generator) -> Anatomy:
+def draw_anatomy(rng: np.random.Generator) -> PelvisAnatomy:
     """Draw one patient.
 
     Args:
@@ -123,7 +123,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     )
     # He sinks a centimetre into the table: soft tissue flattens where it carries the body.
     lowest = pose.to_world(np.array([[-20.0, body.bounds[1, 1], 0.0]]))[0, 1]
-    return Anatomy(
+    return PelvisAnatomy(
         pose=pose,
         texture=Texture(rng),
         body=body,

@@ -10,18 +10,24 @@ No image in here is a scan of a person; say so wherever these images appear.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from diffct.atomic import atomic_folder
-from diffct.cohort_folder import holds_cohort, sign_cohort
 from diffct.data.manifest import MANIFEST_NAME, ManifestRow, write_manifest
 from diffct.data.splits import deal_split
 from diffct.imaging.volume import Volume, canonical_affine, reorient, write_volume
 from diffct.phantoms.canvas import Axes, Canvas, Layer
-from diffct.phantoms.pelvis.anatomy import FAT_HU, PELVIS_LABELS, SKIN_HU, Anatomy, draw_anatomy
+from diffct.phantoms.cohort import write_cohort
+from diffct.phantoms.pelvis.anatomy import (
+    FAT_HU,
+    PELVIS_LABELS,
+    SKIN_HU,
+    PelvisAnatomy,
+    draw_anatomy,
+)
 
 __all__ = ["PELVIS_LABELS", "PelvisPhantom", "pelvis_phantom", "write_pelvis_cohort"]
 
@@ -119,11 +125,13 @@ def pelvis_phantom(
 def write_pelvis_cohort(
     folder: str | Path,
     *,
-    num_scans: int,
+    number: int,
     seed: int,
     size: Sequence[int] = DEFAULT_SIZE,
     spacing_mm: Sequence[float] = DEFAULT_SPACING_MM,
     manifest: bool = True,
+    workers: int | None = None,
+    show_progress: bool = True,
 ) -> Path:
     """Write a cohort of synthetic patients, unless exactly this one is already there.
 
@@ -134,59 +142,56 @@ def write_pelvis_cohort(
 
     Args:
         folder: Where to write. A cohort with other parameters is replaced.
-        num_scans: Number of patients.
-        seed: Which cohort, at least 0.
+        number: How many patients.
+        seed: Which cohort, at least 0. The first patients of a longer one are those of a shorter.
         size: Voxels along (depth, height, width).
         spacing_mm: Distance of the voxels along (depth, height, width).
         manifest: Whether to divide them and write the manifest.
+        workers: Processes; None for one per core.
+        show_progress: Whether to show a progress bar.
 
     Returns:
         The folder of the images.
 
     Raises:
-        ValueError: `num_scans` is below 1, or `folder` holds something other than such a cohort.
+        ValueError: `number` is below 1, or `folder` holds something other than such a cohort.
         OSError: The disk is full.
     """
-    folder = Path(folder)
-    if num_scans < 1:
-        raise ValueError(f"num_scans={num_scans}: a cohort has at least one scan.")
     parameters = {
         "kind": COHORT_KIND,
         "version": COHORT_VERSION,
-        "num_scans": int(num_scans),
+        "num_scans": int(number),
         "seed": int(seed),
         "size": [int(voxels) for voxels in size],
         "spacing_mm": [float(step) for step in spacing_mm],
         "labels": PELVIS_LABELS,
         **({"manifest": True} if manifest else {}),
     }
-    if holds_cohort(folder, parameters):
-        return folder / "images"
-    with atomic_folder(folder) as partial:
-        attributes, rows = {}, []
-        for index in range(num_scans):
-            name = f"pelvis_{index:04d}"
-            patient = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
-            phantom = pelvis_phantom(patient, size=size, spacing_mm=spacing_mm)
-            # Columns, rows, slices: the order in which scanners' files lie.
-            image = reorient(phantom.volume, "LPS")
-            path = partial / "images" / f"{name}.nii.gz"
-            write_volume(image, path, description=COHORT_KIND)
-            labels = reorient(Volume(phantom.labels, phantom.volume.affine, "labels"), "LPS")
-            write_volume(labels, partial / "labels" / path.name)
-            attributes[name] = phantom.attributes
-            rows.append(_row(index, name, phantom))
-        (partial / "attributes.json").write_text(json.dumps(attributes, indent=2) + "\n")
-        if manifest:
-            write_manifest(rows, partial / MANIFEST_NAME)
-        sign_cohort(partial, parameters)
+    folder = write_cohort(
+        folder,
+        parameters,
+        partial(_write_scan, seed=seed, size=size, spacing_mm=spacing_mm),
+        number,
+        finish=partial(_write_lists, manifest=manifest),
+        workers=workers,
+        show_progress=show_progress,
+    )
     return folder / "images"
 
 
-def _row(index: int, name: str, phantom: PelvisPhantom) -> ManifestRow:
-    """List a phantom in the manifest of its cohort."""
+def _write_scan(
+    index: int, *, folder: Path, seed: int, size: Sequence[int], spacing_mm: Sequence[float]
+) -> ManifestRow:
+    """Write the scan and the labels of one patient, and list them as the manifest does."""
+    patient = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
+    phantom = pelvis_phantom(patient, size=size, spacing_mm=spacing_mm)
+    image, labels = (f"{kind}/pelvis_{index:04d}.nii.gz" for kind in ("images", "labels"))
+    # Columns, rows, slices: the order in which scanners' files lie.
+    write_volume(reorient(phantom.volume, "LPS"), folder / image, description=COHORT_KIND)
+    label_map = Volume(phantom.labels, phantom.volume.affine, "labels")
+    write_volume(reorient(label_map, "LPS"), folder / labels)
     return ManifestRow(
-        image=f"images/{name}.nii.gz",
+        image=image,
         patient=f"phantom-{index:04d}",
         split=deal_split(index),
         facts={
@@ -194,13 +199,22 @@ def _row(index: int, name: str, phantom: PelvisPhantom) -> ManifestRow:
             "size": list(phantom.volume.size),
             "spacing_mm": list(phantom.volume.spacing_mm),
             "affine": phantom.volume.affine.tolist(),
-            "labels": f"labels/{name}.nii.gz",
+            "labels": labels,
             "attributes": phantom.attributes,
         },
     )
 
 
-def _paint(anatomy: Anatomy, axes: Axes, step_mm: Sequence[float]) -> Canvas:
+def _write_lists(rows: Sequence[ManifestRow], folder: Path, *, manifest: bool) -> None:
+    """Write the attributes of all patients, and the manifest if asked for."""
+    names = [Path(row.image).name.removesuffix(".nii.gz") for row in rows]
+    attributes = {name: row.facts["attributes"] for name, row in zip(names, rows, strict=True)}
+    (folder / "attributes.json").write_text(json.dumps(attributes, indent=2) + "\n")
+    if manifest:
+        write_manifest(rows, folder / MANIFEST_NAME)
+
+
+def _paint(anatomy: PelvisAnatomy, axes: Axes, step_mm: Sequence[float]) -> Canvas:
     """Paint table, skin, fat and everything inside, from back to front."""
     pose = anatomy.pose
     canvas = Canvas(axes, step_mm=step_mm, pose=pose, texture=anatomy.texture)
@@ -225,7 +239,7 @@ def _paint(anatomy: Anatomy, axes: Axes, step_mm: Sequence[float]) -> Canvas:
     return canvas
 
 
-def _fat_thickness(anatomy: Anatomy, canvas: Canvas) -> np.ndarray:
+def _fat_thickness(anatomy: PelvisAnatomy, canvas: Canvas) -> np.ndarray:
     """Return the thickness in mm of the fat under the skin in the direction of each sample."""
     _, posterior, left = canvas.points
     anterior_mm, posterior_mm, lateral_mm = anatomy.fat_mm
@@ -259,7 +273,7 @@ def _scanner_noise(
     return strength * grain / grain.std() + STREAK_HU * streak / streak.std()
 
 
-def _measure(anatomy: Anatomy) -> dict[str, float]:
+def _measure(anatomy: PelvisAnatomy) -> dict[str, float]:
     """Return the attributes described in `PelvisPhantom`."""
     corners = np.stack(np.meshgrid(*anatomy.organs.bounds.T, indexing="ij"), -1).reshape(-1, 3)
     world = anatomy.pose.to_world(corners)
