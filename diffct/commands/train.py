@@ -19,6 +19,13 @@ _SCRIPTS = {
     "diffusion": "diffct.train.train_diffusion",
     "controlnet": "diffct.train.train_controlnet",
 }
+_DEFAULTS = {
+    "ct3d": "ct3d/diffusion",
+    "autoencoder": "cxr/autoencoder",
+    "diffusion": "cxr/diffusion",
+    "controlnet": "brain/controlnet",
+}
+"""The experiment that each script runs unless it is told another."""
 
 
 def add_train(commands: "argparse._SubParsersAction") -> None:
@@ -45,7 +52,11 @@ def _train(options: argparse.Namespace) -> None:
     """Run a training script until it ends, and end with its exit status."""
     words = _read_words(options.stage, options.words)
     hardware = [] if words.config_file is None else ["--config_file", str(words.config_file)]
-    experiment = [] if words.config is None else ["--config", str(_choose_config(words.config))]
+    experiment = (
+        []
+        if words.config is None
+        else ["--config", str(_choose_config(options.stage, words.config))]
+    )
     resume = ["--resume"] if words.resume else []
 
     from accelerate.commands.launch import launch_command, launch_command_parser
@@ -78,7 +89,7 @@ def _read_words(stage: str, words: list[str]) -> argparse.Namespace:
         type=path_argument,
         metavar="FILE|NAME",
         help="the experiment: a YAML file, or one that comes with diffct:"
-        f" {', '.join(_find_configs())}",
+        f" {', '.join(_find_configs(stage))} ({_DEFAULTS[stage]})",
     )
     parser.add_argument(
         "--resume",
@@ -97,7 +108,7 @@ def _read_words(stage: str, words: list[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(words)
 
 
-def _choose_config(named: Path) -> Path:
+def _choose_config(stage: str, named: Path) -> Path:
     """Return the file of an experiment: as it is named, or one that comes with diffct.
 
     Raises:
@@ -105,7 +116,7 @@ def _choose_config(named: Path) -> Path:
     """
     if named.exists():
         return named
-    own = _find_configs()
+    own = _find_configs(stage)
     if str(named) not in own:
         raise FileNotFoundError(
             f"--config {named}: there is no such file. With diffct come {', '.join(own)}."
@@ -113,9 +124,14 @@ def _choose_config(named: Path) -> Path:
     return own[str(named)]
 
 
-def _find_configs() -> dict[str, Path]:
-    """Return the experiments that come with diffct, by name."""
+def _find_configs(stage: str) -> dict[str, Path]:
+    """Return the experiments of a stage that come with diffct, by name."""
     package = importlib.util.find_spec("diffct.train")
     folder = Path(package.submodule_search_locations[0], "configs")
-    files = sorted(folder.rglob("*.yaml"))
+    step = _DEFAULTS[stage].partition("/")[2]
+    files = [
+        path
+        for path in sorted(folder.glob(f"*/{step}*.yaml"))
+        if (path.parent.name == "ct3d") == (stage == "ct3d")
+    ]
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}

@@ -4,12 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from diffct.cli import main
-from diffct.commands.train import _SCRIPTS, _find_configs
+from diffct.commands.train import _DEFAULTS, _SCRIPTS, _find_configs
 from tests.train.conftest import ROOT, Experiment
 
 
@@ -83,9 +82,12 @@ def test_an_experiment_that_is_not_there_is_named_with_those_that_are():
         main(["train", "ct3d", "--config", "my.yaml"])
 
 
-def test_every_stage_has_its_script_and_every_experiment_its_file():
-    for script in _SCRIPTS.values():
-        assert (ROOT / "train" / f"{script.rpartition('.')[2]}.py").is_file()
-    configs = _find_configs()
-    assert len(configs) == len(list((ROOT / "train/configs").rglob("*.yaml")))
-    assert all(isinstance(path, Path) and path.is_file() for path in configs.values())
+def test_every_stage_has_its_script_and_every_experiment_its_stage():
+    found = {}
+    for stage, script in _SCRIPTS.items():
+        text = (ROOT / "train" / f"{script.rpartition('.')[2]}.py").read_text()
+        assert f'default=CONFIGS / "{_DEFAULTS[stage]}.yaml"' in text
+        configs = _find_configs(stage)
+        assert _DEFAULTS[stage] in configs and not found.keys() & configs.keys()
+        found |= configs
+    assert set(found.values()) == set((ROOT / "train/configs").rglob("*.yaml"))
