@@ -17,6 +17,7 @@ from diffct.registration import register_with_diffusers
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
 
+    from diffct.eval.config import EvaluationConfig
     from diffct.eval.evaluation import evaluate
     from diffct.hub import load_pipeline
     from diffct.imaging.volume import Volume, read_volume, write_volume
@@ -35,6 +36,7 @@ __all__ = [
     "CT3DPipeline",
     "CXRTextToImagePipeline",
     "ContrastTranslationPipeline",
+    "EvaluationConfig",
     "FlairToT1Pipeline",
     "ModelMixin",
     "TextToImagePipeline",
@@ -62,6 +64,7 @@ _HOMES = {
     "write_volume": "diffct.imaging.volume",
     "load_pipeline": "diffct.hub",
     "evaluate": "diffct.eval.evaluation",
+    "EvaluationConfig": "diffct.eval.config",
 }
 
 

@@ -30,7 +30,6 @@ from diffct.eval.screening import Cut, screen
 from diffct.imaging.dicom import patient_key
 from diffct.imaging.image_folder import VOLUME_ENDINGS, find_images
 from diffct.imaging.volume import read_volume
-from diffct.pipelines import CT3DPipeline
 
 _WINDOW_HU = (-1000.0, 1000.0)
 
@@ -216,7 +215,7 @@ def _folders(
 ) -> Cohort:
     """Read folders as they are: pictures, or CT of the pipeline's spacing."""
     config = {} if pipeline is None else pipeline.config
-    volumes = isinstance(pipeline, CT3DPipeline)
+    volumes = pipeline is not None and pipeline.modality == "volume"
     sets = {}
     for folder, title in ((train, "training"), (held_out, "held-out")):
         if folder is None:

@@ -82,7 +82,7 @@ class Section:
     def json(self) -> dict[str, Any]:
         """Return protocol, figures and words as JSON values; NaN becomes null."""
         return {
-            "protocol": self.protocol,
+            "protocol": _plain(self.protocol),
             "figures": _plain(nested(self.figures)),
             "remarks": list(self.remarks),
             "verdicts": _plain(list(self.verdicts)),
