@@ -156,11 +156,14 @@ def _volumes(
 ) -> Cohort:
     """Take training and held-out scans of a manifest as the network sees them."""
     split = _held_out_split(manifest, split)
-    how = {"config": config, "cache_dir": cache_dir}
-    held_out = volumes_of_manifest(manifest, split, title="held-out", **how)
+    held_out = volumes_of_manifest(
+        manifest, split, title="held-out", config=config, cache_dir=cache_dir
+    )
     train = None
     if manifest.split("train"):
-        train = volumes_of_manifest(manifest, "train", title="training", **how)
+        train = volumes_of_manifest(
+            manifest, "train", title="training", config=config, cache_dir=cache_dir
+        )
         held_out = replace(held_out, spacing_mm=train.spacing_mm)  # as the pipeline states it
     return Cohort(train, held_out, synthetic=_synthetic(manifest, split))
 

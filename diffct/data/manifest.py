@@ -130,11 +130,13 @@ def write_manifest(rows: Iterable[ManifestRow], path: str | Path) -> None:
     path = Path(path)
     numbered = dict(enumerate(rows, 1))
     _check(numbered, path)
-    # What no UTF-8 holds, such as file names in another encoding, is written as JSON's \udcff.
-    how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
-    with atomic_file(path) as partial, partial.open("w", **how) as stream:
-        for row in numbered.values():
-            stream.write(json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n")
+    lines = (
+        json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) for row in numbered.values()
+    )
+    with atomic_file(path) as partial, partial.open("wb") as stream:
+        for line in lines:
+            # What no UTF-8 holds, as file names in another encoding, becomes JSON's \udcff.
+            stream.write(f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 def _parse(line: bytes, where: str) -> ManifestRow:

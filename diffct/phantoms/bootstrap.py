@@ -109,14 +109,29 @@ def load_run_volumes(
             `load_volumes`.
     """
     check_settings(config)
-    how = {
-        "cache_dir": Path(config.cache_dir or output / "cache"),
-        "workers": min(_WORKERS, count_cores()),
-        "seed": seed,
-    }
+    cache_dir = Path(config.cache_dir or output / "cache")
+    workers = min(_WORKERS, count_cores())
     if config.manifest is not None:
-        return load_volumes(read_manifest(config.manifest), config, show_progress=main, **how)
+        manifest, notes = read_manifest(config.manifest), []
+    else:
+        manifest, notes = _list_scans(
+            config, output=output, cache_dir=cache_dir, workers=workers, seed=seed, main=main
+        )
+    return load_volumes(
+        manifest,
+        config,
+        cache_dir=cache_dir,
+        workers=workers,
+        seed=seed,
+        notes=notes,
+        show_progress=main,
+    )
 
+
+def _list_scans(
+    config: CTDataConfig, *, output: Path, cache_dir: Path, workers: int, seed: int, main: bool
+) -> tuple[Manifest, list[str]]:
+    """List the scans of a folder or phantoms in the run's manifest; see `divide_folder`."""
     spacing_mm = config.spacing_mm or np.divide(PELVIS_FIELD_MM, config.size).tolist()
     folder = data_or_phantoms(
         config.folder,
@@ -139,10 +154,12 @@ def load_run_volumes(
     manifest, notes = divide_folder(
         folder / "images" if synthetic else folder,
         config if earlier is None else replace(config, split_file=str(earlier)),
+        cache_dir=cache_dir,
+        workers=workers,
+        seed=seed,
         synthetic=synthetic,
         show_progress=main,
-        **how,
     )
     if main:
         write_manifest(manifest.rows, kept)
-    return load_volumes(manifest, config, notes=notes, show_progress=main, **how)
+    return manifest, notes

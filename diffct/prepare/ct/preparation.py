@@ -76,8 +76,7 @@ def prepare_ct(
         OSError: The disk is full, or a worker was ended by the system.
     """
     scans, out = Path(scans), Path(out)
-    shares = {"validation": validation_share, "test": test_share}
-    draw_splits((), seed=seed, **shares)  # refuses what is no share
+    draw_splits((), seed=seed, validation=validation_share, test=test_share)  # refuses wrong ones
     if spacing_mm is not None:
         check_spacing_mm(spacing_mm, "depth, height, width")
     if workers < 1:
@@ -90,7 +89,8 @@ def prepare_ct(
         "include": list(include),
         "exclude": list(exclude),
         "patient_pattern": patient_pattern,
-        **shares,
+        "validation": validation_share,
+        "test": test_share,
         "seed": seed,
     }
     found = find_scans(
