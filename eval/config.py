@@ -39,6 +39,11 @@ class EvaluationConfig:
         truth: What the translation should be, on the same grid.
         device: Where networks compute; None for a GPU if there is one.
         out: Folder of samples, pictures, and of the report.
+
+    Example:
+        >>> import diffct
+        >>> diffct.EvaluationConfig(number=4, steps=10).batch_size
+        8
     """
 
     variant: str | None = None

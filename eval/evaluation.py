@@ -91,6 +91,18 @@ def evaluate(
     Raises:
         FileNotFoundError: There is no such pipeline, folder or data.
         ValueError: They do not fit each other, or a setting is impossible.
+
+    Example:
+        >>> import diffct
+        >>> how = diffct.EvaluationConfig(number=2, steps=2, out="evaluation/example")
+        >>> report = diffct.evaluate(
+        ...     "outputs/ct3d/pipeline", "outputs/ct3d", only=["distribution"], config=how
+        ... )  # doctest: +ELLIPSIS
+        Will not be measured: ...
+        >>> report["distribution"]["realism"].figures["body_ml"].held_out.value > 0
+        True
+        >>> report.save("evaluation/example").name
+        'report.html'
     """
     inputs = read_inputs(pipeline, data, config or EvaluationConfig())
     inputs.load_networks()

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from diffct.eval.inputs import Inputs
     from diffct.eval.report import Report
 
-_INTERRUPTED = 130  # as shells count a stop by Ctrl-C
 _DEFAULTS = EvaluationConfig()
 
 
@@ -205,7 +204,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             report = save()
     except KeyboardInterrupt:
         print(f"\nStopped. What is measured so far: {options.out / PAGE}")
-        raise SystemExit(_INTERRUPTED) from None
+        raise
     print(f"Report: {options.out / PAGE}, figures with their protocols: {options.out / FIGURES}")
     if options.model_card and report.measured:
         _add_to_card(Path(options.source), report, inputs)
