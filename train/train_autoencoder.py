@@ -101,13 +101,7 @@ class AutoencoderConfig(RunConfig):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and train."""
-    run_script(
-        train,
-        AutoencoderConfig,
-        default=CONFIGS / "cxr/autoencoder.yaml",
-        description=__doc__,
-        arguments=arguments,
-    )
+    run_script(train, AutoencoderConfig, CONFIGS / "cxr/autoencoder.yaml", __doc__, arguments)
 
 
 def train(config: AutoencoderConfig, resume: bool) -> None:

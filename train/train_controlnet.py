@@ -21,18 +21,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from diffusers import ControlNetModel
 
 from diffct.config import FREE, PATH, within
 from diffct.data.conditions import (
     BrainDataConfig,
-    ConditionImages,
-    pick_evenly,
     slice_geometry,
 )
-from diffct.data.images import ImageAugmentationConfig, ImageDataset, check_images
-from diffct.data.manifest import Manifest, read_manifest
+from diffct.data.images import ImageAugmentationConfig
+from diffct.data.manifest import read_manifest
 from diffct.data.pairs import PairedDataset
 from diffct.figures.comparison import save_translation
 from diffct.metrics.similarity import to_film
@@ -46,19 +43,17 @@ from diffct.pipelines.scheduler_check import replace_scheduler
 from diffct.pipelines.schedulers import find_scheduler
 from diffct.train import CONFIGS
 from diffct.training.conflicts import cached_and_augmented, check_conflicts
-from diffct.training.denoising import Denoising, by_image
+from diffct.training.denoising import by_image
 from diffct.training.diffusion import (
     DiffusionConfig,
     SamplePreviewConfig,
     manifest_facts,
     train_denoiser,
 )
-from diffct.training.latent_cache import open_images
+from diffct.training.latent_pairs import open_with_conditions
 from diffct.training.learner import place
-from diffct.training.objectives import DiffusionObjective
 from diffct.training.run import start_run
 from diffct.training.script import run_script
-from diffct.training.summary import Split
 
 
 @dataclass
@@ -124,13 +119,7 @@ class ControlTrainingConfig(DiffusionConfig):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and train."""
-    run_script(
-        train,
-        ControlTrainingConfig,
-        default=CONFIGS / "brain/controlnet.yaml",
-        description=__doc__,
-        arguments=arguments,
-    )
+    run_script(train, ControlTrainingConfig, CONFIGS / "brain/controlnet.yaml", __doc__, arguments)
 
 
 def train(config: ControlTrainingConfig, resume: bool) -> None:
@@ -143,11 +132,14 @@ def train(config: ControlTrainingConfig, resume: bool) -> None:
     accelerator = start_run(config, resume=resume)
     space = LatentSpace(parts.vae.to(accelerator.device))
     controlnet = make_networks(config, parts, space=space, device=accelerator.device)
-    with accelerator.main_process_first():
-        pairs = {
-            split: open_pairs(config, manifest, split, space=space, accelerator=accelerator)
-            for split in ("train", "validation")
-        }
+    pairs = open_with_conditions(
+        manifest,
+        config,
+        config.data,
+        config.augmentation,
+        space=space,
+        accelerator=accelerator,
+    )
 
     # 2. train
     model = accelerator.prepare(controlnet)
@@ -161,14 +153,11 @@ def train(config: ControlTrainingConfig, resume: bool) -> None:
         config,
         accelerator,
         model=model,
-        denoising=Denoising(
-            DiffusionObjective(parts.scheduler, **vars(config.objective)),
-            space.encode,
-            condition,
-            accelerator.autocast,
-        ),
+        scheduler=parts.scheduler,
+        clean=space.encode,
+        condition=condition,
         samples=pairs,
-        splits=[Split.count(split, manifest.split(split)) for split in pairs],
+        manifest=manifest,
         size=config.data.size,
         images="slices",
         facts=manifest_facts(
@@ -229,34 +218,6 @@ def make_networks(
     )
     place(parts.unet, config.train)
     return place(controlnet, config.train)
-
-
-def open_pairs(
-    config: ControlTrainingConfig,
-    manifest: Manifest,
-    split: str,
-    *,
-    space: LatentSpace,
-    accelerator: Accelerator,
-) -> PairedDataset:
-    """Open the slices of a split with their conditions, encoded ahead where configured."""
-    rows, learns = manifest.split(split), split == "train"
-    if learns and not rows:
-        raise ValueError(f"{config.data.manifest}: no row has the split 'train'.")
-    if not learns:
-        rows = pick_evenly(rows, config.data.validation_slices)
-    changes = {"augmentation": config.augmentation if learns else None, "seed": config.seed}
-    dropout = config.data.condition_dropout if learns else 0.0
-    conditions = ConditionImages(manifest, rows, config=config.data, dropout=dropout, **changes)
-    check_images(conditions, show_progress=accelerator.is_main_process)
-    images = open_images(
-        ImageDataset(manifest, rows, size=config.data.size, **changes),
-        space,
-        accelerator=accelerator,
-        cached=config.data.cache_latents,
-        folder=Path(config.data.cache_dir or Path(config.output_dir) / "cache"),
-    )
-    return PairedDataset(images, conditions)
 
 
 def draw_preview(

@@ -30,7 +30,7 @@ from diffct.pipelines import CT3DPipeline
 from diffct.pipelines.scheduler_check import make_scheduler, replace_scheduler
 from diffct.sections import check_arguments, section_named
 from diffct.train import CONFIGS
-from diffct.training.denoising import Denoising, unconditional, voxels
+from diffct.training.denoising import unconditional, voxels
 from diffct.training.diffusion import (
     DiffusionConfig,
     SamplePreviewConfig,
@@ -41,7 +41,6 @@ from diffct.training.learner import memory_layout, place
 from diffct.training.objectives import DiffusionObjective
 from diffct.training.run import start_run
 from diffct.training.script import run_script
-from diffct.training.summary import Split
 
 
 @dataclass
@@ -76,20 +75,14 @@ class CT3DConfig(DiffusionConfig):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and train."""
-    run_script(
-        train,
-        CT3DConfig,
-        default=CONFIGS / "ct3d/diffusion.yaml",
-        description=__doc__,
-        arguments=arguments,
-    )
+    run_script(train, CT3DConfig, CONFIGS / "ct3d/diffusion.yaml", __doc__, arguments)
 
 
 def train(config: CT3DConfig, resume: bool) -> None:
     """Train as configured; see `main`."""
     scheduler = make_scheduler(config.scheduler, default="ddpm")
     replace_scheduler(scheduler, config.preview.scheduler, steps=config.preview.steps)
-    objective = DiffusionObjective(scheduler, **vars(config.objective))
+    DiffusionObjective(scheduler, **vars(config.objective))  # an impossible one is said now
     unet = make_unet(config)
     accelerator = start_run(config, resume=resume)
     # The main process prepares scans, the others then find them prepared.
@@ -102,7 +95,6 @@ def train(config: CT3DConfig, resume: bool) -> None:
         )
     described = cohort.describe()
     model = accelerator.prepare(place(unet, config.train))
-    layout = memory_layout(unet, config.train)
 
     def make_pipeline(facts: dict[str, Any] | None) -> CT3DPipeline:
         return CT3DPipeline(
@@ -118,11 +110,11 @@ def train(config: CT3DConfig, resume: bool) -> None:
         config,
         accelerator,
         model=model,
-        denoising=Denoising(
-            objective, voxels, unconditional(model, layout=layout), accelerator.autocast
-        ),
+        scheduler=scheduler,
+        clean=voxels,
+        condition=unconditional(model, layout=memory_layout(unet, config.train)),
         samples={"train": cohort.train, "validation": cohort.validation},
-        splits=[Split.count(side, cohort.manifest.split(side)) for side in ("train", "validation")],
+        manifest=cohort.manifest,
         size=config.data.size,
         images="scans",
         facts=card_facts(

@@ -18,19 +18,16 @@ import diffct  # isort: skip # noqa: F401 - before torch: it tells how threads w
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 
 from diffct.config import FREE, PATH
-from diffct.data.images import ImageAugmentationConfig, ImageDataset
+from diffct.data.images import ImageAugmentationConfig
 from diffct.data.manifest import Manifest
-from diffct.data.pairs import PairedDataset
-from diffct.data.prompts import PromptConfig, Prompts, TextToImageDataConfig
+from diffct.data.prompts import PromptConfig, TextToImageDataConfig
 from diffct.figures.contact_sheet import save_contact_sheet
 from diffct.models.latent_diffusion import (
     SMALL,
@@ -38,12 +35,10 @@ from diffct.models.latent_diffusion import (
     TextEncoderConfig,
     load_autoencoder,
     load_parts,
-    make_text_encoder,
-    make_unet,
+    make_parts,
 )
 from diffct.models.latent_space import LatentSpace
 from diffct.models.text_conditioned import TextConditionedUNet
-from diffct.models.text_encoding import tokenize
 from diffct.phantoms.bootstrap import load_image_manifest
 from diffct.pipelines import CXRTextToImagePipeline, TextToImagePipeline
 from diffct.pipelines.scheduler_check import make_scheduler, replace_scheduler
@@ -51,21 +46,19 @@ from diffct.pipelines.schedulers import find_scheduler
 from diffct.sections import check_arguments, section_named
 from diffct.train import CONFIGS
 from diffct.training.conflicts import check_text_to_image
-from diffct.training.denoising import Denoising, by_prompt
+from diffct.training.denoising import by_prompt
 from diffct.training.diffusion import (
     DiffusionConfig,
     SamplePreviewConfig,
     manifest_facts,
     train_denoiser,
 )
-from diffct.training.latent_cache import open_images, open_prompts
+from diffct.training.latent_pairs import open_with_prompts
 from diffct.training.learner import place
 from diffct.training.lora import LoRAConfig, add_lora, save_lora
-from diffct.training.objectives import DiffusionObjective
 from diffct.training.run import start_run
 from diffct.training.run_folder import has_begun
 from diffct.training.script import run_script
-from diffct.training.summary import Split
 from diffct.training.text_alignment import align_text_encoder
 
 PIPELINES = {kind.__name__: kind for kind in (CXRTextToImagePipeline, TextToImagePipeline)}
@@ -122,13 +115,7 @@ class TextToImageConfig(DiffusionConfig):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and train."""
-    run_script(
-        train,
-        TextToImageConfig,
-        default=CONFIGS / "cxr/diffusion.yaml",
-        description=__doc__,
-        arguments=arguments,
-    )
+    run_script(train, TextToImageConfig, CONFIGS / "cxr/diffusion.yaml", __doc__, arguments)
 
 
 def train(config: TextToImageConfig, resume: bool) -> None:
@@ -143,22 +130,36 @@ def train(config: TextToImageConfig, resume: bool) -> None:
             seed=config.seed,
             main=accelerator.is_main_process,
         )
-    parts = make_parts(config, manifest)
+    parts = choose_parts(config, manifest)
     replace_scheduler(parts.scheduler, config.preview.scheduler, steps=config.preview.steps)
     space = LatentSpace(parts.vae.to(accelerator.device))
-    network = make_network(config, parts, accelerator)
-    with accelerator.main_process_first():
-        pairs = {
-            split: open_pairs(
-                config, manifest, split, parts=parts, space=space, accelerator=accelerator
-            )
-            for split in ("train", "validation")
-        }
-    teach_words(config, parts, pairs["train"], space)
+    learns = config.text_encoder.train
+    parts.text_encoder.requires_grad_(learns).to(accelerator.device)
+    # A frozen text encoder stays out of the network, and out of the checkpoints.
+    network = TextConditionedUNet(parts.unet, text_encoder=parts.text_encoder if learns else None)
+    pairs = open_with_prompts(
+        manifest,
+        config,
+        config.data,
+        config.prompt,
+        config.augmentation,
+        parts=parts,
+        space=space,
+        accelerator=accelerator,
+    )
+    made = config.initial_pipeline is None and config.text_encoder.name == SMALL
+    if made and not has_begun(Path(config.output_dir)):
+        align_text_encoder(
+            parts.text_encoder,
+            pairs["train"].first,
+            pairs["train"].second,
+            space=space,
+            updates=config.text_encoder.small.alignment_updates,
+            seed=config.seed,
+        )
 
     # 2. train
-    model = accelerator.prepare(network)
-    frozen = None if config.text_encoder.train else parts.text_encoder
+    model = accelerator.prepare(place(network, config.train))
     lora = {}
     if config.lora.rank:
         lora = {"product": "lora", "save_alone": lambda folder, name: save_lora(parts.unet, folder)}
@@ -166,20 +167,17 @@ def train(config: TextToImageConfig, resume: bool) -> None:
         config,
         accelerator,
         model=model,
-        denoising=Denoising(
-            DiffusionObjective(parts.scheduler, **vars(config.objective)),
-            space.encode,
-            by_prompt(model, frozen),
-            accelerator.autocast,
-        ),
+        scheduler=parts.scheduler,
+        clean=space.encode,
+        condition=by_prompt(model, None if learns else parts.text_encoder),
         samples=pairs,
-        splits=[Split.count(split, manifest.split(split)) for split in pairs],
+        manifest=manifest,
         size=config.data.size,
         images="images",
-        facts=manifest_facts(
+        facts={"images": config.images}
+        | manifest_facts(
             config, manifest, data=config.images, images="images", patients="patients"
-        )
-        | {"images": config.images},
+        ),
         # The prepared module shares its parts: they hold what it learns.
         make_pipeline=lambda facts: PIPELINES[config.pipeline](**vars(parts), training=facts),
         preview=lambda pipeline, path: draw_preview(pipeline, config, path),
@@ -204,7 +202,7 @@ def check_settings(config: TextToImageConfig) -> None:
     )
 
 
-def make_parts(config: TextToImageConfig, manifest: Manifest) -> LatentDiffusionParts:
+def choose_parts(config: TextToImageConfig, manifest: Manifest) -> LatentDiffusionParts:
     """Take the components over from `initial_pipeline`, or make them to fit each other."""
     if config.initial_pipeline is not None:
         parts = load_parts(config.initial_pipeline)
@@ -213,91 +211,19 @@ def make_parts(config: TextToImageConfig, manifest: Manifest) -> LatentDiffusion
         return replace(parts, prompt=config.prompt.constant or parts.prompt)
     scheduler = make_scheduler(config.scheduler, default="ddim")
     check_arguments("unet", config.unet, UNet2DConditionModel)
-    vae = load_autoencoder(config.autoencoder)
+    constant = config.prompt.constant
     sentences = [sentence for row in manifest.split("train") for sentence in row.sentences]
-    sentences = sentences if config.prompt.constant is None else [config.prompt.constant]
-    tokenizer, text_encoder = make_text_encoder(config.text_encoder, sentences, seed=config.seed)
     with section_named("unet"):
-        unet = make_unet(
-            config.unet,
-            space=LatentSpace(vae),
+        parts = make_parts(
+            load_autoencoder(config.autoencoder),
+            scheduler,
+            text_encoder=config.text_encoder,
+            sentences=sentences if constant is None else [constant],
+            unet=config.unet,
             size=config.data.size,
-            width=text_encoder.config.hidden_size,
             seed=config.seed,
         )
-    return LatentDiffusionParts(
-        vae, text_encoder, tokenizer, unet, scheduler, prompt=config.prompt.constant
-    )
-
-
-def make_network(
-    config: TextToImageConfig, parts: LatentDiffusionParts, accelerator: Accelerator
-) -> TextConditionedUNet:
-    """Put together what learns; a frozen text encoder stays out, and out of the checkpoints."""
-    learns = config.text_encoder.train
-    parts.text_encoder.requires_grad_(learns).to(accelerator.device)
-    network = TextConditionedUNet(parts.unet, text_encoder=parts.text_encoder if learns else None)
-    return place(network, config.train)
-
-
-def open_pairs(
-    config: TextToImageConfig,
-    manifest: Manifest,
-    split: str,
-    *,
-    parts: LatentDiffusionParts,
-    space: LatentSpace,
-    accelerator: Accelerator,
-) -> PairedDataset:
-    """Open the images of a split with their prompts, encoded ahead where configured."""
-    held_out, rows = split != "train", manifest.split(split)
-    images = ImageDataset(
-        manifest,
-        rows,
-        size=config.data.size,
-        augmentation=None if held_out else config.augmentation,
-        seed=config.seed,
-    )
-    prompts = Prompts(
-        [row.sentences for row in rows],
-        config.prompt,
-        tokenize=partial(tokenize, parts.tokenizer),
-        seed=config.seed,
-        fixed=held_out,
-    )
-    folder = Path(config.data.cache_dir or Path(config.output_dir) / "cache")
-    return PairedDataset(
-        open_images(
-            images,
-            space,
-            accelerator=accelerator,
-            cached=config.data.cache_latents,
-            folder=folder,
-        ),
-        open_prompts(
-            prompts,
-            parts.text_encoder,
-            accelerator=accelerator,
-            cached_epochs=config.data.cache_prompts,
-            folder=folder,
-        ),
-    )
-
-
-def teach_words(
-    config: TextToImageConfig, parts: LatentDiffusionParts, pairs: PairedDataset, space: LatentSpace
-) -> None:
-    """Give a text encoder that was just made its first lesson, unless this run has begun."""
-    made = config.initial_pipeline is None and config.text_encoder.name == SMALL
-    if made and not has_begun(Path(config.output_dir)):
-        align_text_encoder(
-            parts.text_encoder,
-            pairs.first,
-            pairs.second,
-            space=space,
-            updates=config.text_encoder.small.alignment_updates,
-            seed=config.seed,
-        )
+    return replace(parts, prompt=constant)
 
 
 def draw_preview(pipeline: TextToImagePipeline, config: TextToImageConfig, path: Path) -> None:

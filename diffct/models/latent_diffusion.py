@@ -163,6 +163,34 @@ def make_unet(
     return UNet2DConditionModel(**arguments | decided)
 
 
+def make_parts(
+    vae: AutoencoderKL,
+    scheduler: SchedulerMixin,
+    *,
+    text_encoder: TextEncoderConfig,
+    sentences: Sequence[str],
+    unet: dict[str, Any],
+    size: Sequence[int],
+    seed: int,
+) -> LatentDiffusionParts:
+    """Make the components of a model in the latent space of an autoencoder.
+
+    Args:
+        vae: The autoencoder.
+        scheduler: The noise scheduler.
+        text_encoder: Which text encoder, see `make_text_encoder`.
+        sentences: The training reports.
+        unet: Arguments of the denoiser, see `make_unet`.
+        size: Pixels (H, W) of the films.
+        seed: Seed of the weights.
+    """
+    tokenizer, encoder = make_text_encoder(text_encoder, sentences, seed=seed)
+    denoiser = make_unet(
+        unet, space=LatentSpace(vae), size=size, width=encoder.config.hidden_size, seed=seed
+    )
+    return LatentDiffusionParts(vae, encoder, tokenizer, denoiser, scheduler)
+
+
 def load_parts(name: str) -> LatentDiffusionParts:
     """Take over the components of a text-to-image pipeline.
 

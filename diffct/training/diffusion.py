@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 from diffct.config import FREE, within
 from diffct.data.manifest import Manifest
 from diffct.training.checkpoints import Progress
-from diffct.training.denoising import Denoising
+from diffct.training.denoising import Clean, Condition, Denoising
 from diffct.training.learner import make_gradient_step
-from diffct.training.objectives import ObjectiveConfig
+from diffct.training.objectives import DiffusionObjective, NoiseScheduler, ObjectiveConfig
 from diffct.training.run import make_loader, run_facts, save_average, train_network
 from diffct.training.settings import RunConfig, TrainConfig
 from diffct.training.summary import Split
@@ -78,9 +78,11 @@ def train_denoiser(
     accelerator: Accelerator,
     *,
     model: nn.Module,
-    denoising: Denoising,
+    scheduler: NoiseScheduler,
+    clean: Clean,
+    condition: Condition,
     samples: Mapping[str, Dataset],
-    splits: Sequence[Split],
+    manifest: Manifest,
     size: Sequence[int],
     images: str,
     facts: Mapping[str, Any],
@@ -96,9 +98,11 @@ def train_denoiser(
         config: The run's configuration.
         accelerator: The run's accelerator.
         model: The network that learns, prepared.
-        denoising: The system, closed over `model`.
+        scheduler: The noise scheduler that it learns with.
+        clean: What is denoised, see `Denoising`.
+        condition: Under which condition, closed over `model`.
         samples: The data sets "train" and "validation".
-        splits: What they hold, to be announced.
+        manifest: What they were made of, to be announced.
         size: Of an image, in voxels or pixels.
         images: What they are, e.g. scans.
         facts: What the model card says of the data, see `card_facts`.
@@ -109,6 +113,12 @@ def train_denoiser(
         product: What is saved, as the name of its folder.
         in_the_end: Name of a folder for the whole pipeline, if `save_alone` saves less.
     """
+    denoising = Denoising(
+        DiffusionObjective(scheduler, **vars(config.objective)),
+        clean,
+        condition,
+        accelerator.autocast,
+    )
     progress = Progress()
     loader = accelerator.prepare(make_loader(config, samples["train"], accelerator=accelerator))
     step = make_gradient_step(config, accelerator=accelerator, model=model, losses=denoising)
@@ -138,7 +148,7 @@ def train_denoiser(
         preview=draw,
         save=save_pipeline if save_alone is None else save_alone,
         product=product,
-        splits=splits,
+        splits=[Split.count(split, manifest.split(split)) for split in samples],
         size=size,
         images=images,
     )

@@ -10,7 +10,8 @@ from diffct.data.images import ImageAugmentationConfig, ImageDataset, check_imag
 from diffct.data.manifest import read_manifest
 from diffct.data.pairs import PairedDataset
 from diffct.imaging.radiograph import read_radiograph, write_png
-from diffct.train.train_controlnet import ControlTrainingConfig, open_pairs
+from diffct.training.latent_pairs import open_with_conditions
+from diffct.training.settings import RunConfig
 from tests.train.brains import write_pairs
 
 MUCH = ImageAugmentationConfig(
@@ -80,11 +81,11 @@ def test_row_without_any_of_the_conditions_is_named(manifest):
 def test_validation_pairs_are_never_changed(tmp_path):
     folder = write_pairs(tmp_path, "vt", conditions=("FLAIR", "T2w"))
     data = BrainDataConfig(size=[64, 48], condition_dropout=0.9, conditions=["FLAIR", "T2w"])
-    config = ControlTrainingConfig(data=data, augmentation=MUCH, output_dir=str(tmp_path))
-    accelerator = Accelerator(cpu=True)
-    pairs = open_pairs(
-        config, read_manifest(folder), "validation", space=None, accelerator=accelerator
+    run = RunConfig(output_dir=str(tmp_path))
+    opened = open_with_conditions(
+        read_manifest(folder), run, data, MUCH, space=None, accelerator=Accelerator(cpu=True)
     )
+    pairs = opened["validation"]
     first = pairs[0]["condition"]
     pairs.set_epoch(5)
     assert first.flatten(1).any(dim=1).all() and pairs[0]["condition"].equal(first)
