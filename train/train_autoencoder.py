@@ -54,13 +54,11 @@ from diffct.training.reconstruction import (
     make_autoencoder,
 )
 from diffct.training.reconstruction_report import Reconstructions, measure_autoencoders
-from diffct.training.run import make_loader, start_run, train_network
+from diffct.training.run import load_in_turn, make_loader, start_run, train_network
 from diffct.training.script import run_script
 from diffct.training.settings import OptimConfig, RunConfig
 from diffct.training.steps import Batch, GradientStep
 from diffct.training.summary import Split
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass
@@ -189,14 +187,7 @@ def load_images(
     config: AutoencoderConfig, accelerator: Accelerator
 ) -> tuple[ImageDataset, dict[str, ImageDataset]]:
     """Read every image once, and open those to learn from and, unchanged by chance, each split."""
-    # The main process writes the synthetic films, the others then find them.
-    with accelerator.main_process_first():
-        manifest = load_image_manifest(
-            config.data,
-            output=Path(config.output_dir),
-            seed=config.seed,
-            main=accelerator.is_main_process,
-        )
+    manifest = load_in_turn(load_image_manifest, config.data, config, accelerator)
     share = manifest.rows[accelerator.process_index :: accelerator.num_processes]
     check_images(
         ImageDataset(manifest, share, size=config.data.size),
@@ -211,7 +202,7 @@ def load_images(
     )
     return augmented, {
         split: ImageDataset(manifest, manifest.split(split), size=config.data.size)
-        for split in SPLITS
+        for split in ("train", "validation", "test")
     }
 
 

@@ -39,7 +39,7 @@ from diffct.training.diffusion import (
 )
 from diffct.training.learner import memory_layout, place
 from diffct.training.objectives import DiffusionObjective
-from diffct.training.run import start_run
+from diffct.training.run import load_in_turn, start_run
 from diffct.training.script import run_script
 
 
@@ -85,14 +85,7 @@ def train(config: CT3DConfig, resume: bool) -> None:
     DiffusionObjective(scheduler, **vars(config.objective))  # an impossible one is said now
     unet = make_unet(config)
     accelerator = start_run(config, resume=resume)
-    # The main process prepares scans, the others then find them prepared.
-    with accelerator.main_process_first():
-        cohort = load_run_volumes(
-            config.data,
-            output=Path(config.output_dir),
-            seed=config.seed,
-            main=accelerator.is_main_process,
-        )
+    cohort = load_in_turn(load_run_volumes, config.data, config, accelerator)
     described = cohort.describe()
     model = accelerator.prepare(place(unet, config.train))
 

@@ -56,7 +56,7 @@ from diffct.training.diffusion import (
 from diffct.training.latent_pairs import open_with_prompts
 from diffct.training.learner import place
 from diffct.training.lora import LoRAConfig, add_lora, save_lora
-from diffct.training.run import start_run
+from diffct.training.run import load_in_turn, start_run
 from diffct.training.run_folder import has_begun
 from diffct.training.script import run_script
 from diffct.training.text_alignment import align_text_encoder
@@ -123,13 +123,7 @@ def train(config: TextToImageConfig, resume: bool) -> None:
     check_settings(config)
     # 1. the images and the components
     accelerator = start_run(config, resume=resume)
-    with accelerator.main_process_first():
-        manifest = load_image_manifest(
-            config.data,
-            output=Path(config.output_dir),
-            seed=config.seed,
-            main=accelerator.is_main_process,
-        )
+    manifest = load_in_turn(load_image_manifest, config.data, config, accelerator)
     parts = choose_parts(config, manifest)
     replace_scheduler(parts.scheduler, config.preview.scheduler, steps=config.preview.steps)
     space = LatentSpace(parts.vae.to(accelerator.device))

@@ -4,7 +4,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +24,7 @@ from diffct.training.settings import RunConfig
 from diffct.training.steps import Learner
 from diffct.training.summary import Split, announce
 
+Loaded = TypeVar("Loaded")
 TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 """Trackers by name, and the package that each needs."""
 
@@ -80,6 +81,24 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
         "diffct", config=flat_config(config), init_kwargs={"wandb": {"dir": str(folder)}}
     )
     return accelerator
+
+
+def load_in_turn(
+    load: Callable[..., Loaded], data: object, run: RunConfig, accelerator: Accelerator
+) -> Loaded:
+    """Load the data of a run, in the main process first: the others find what it wrote.
+
+    Args:
+        load: Takes the `data` section and, by name, the run's folder `output`, its `seed`, and
+            whether this is the `main` process, which writes and reports.
+        data: The section.
+        run: The run's configuration.
+        accelerator: The run's accelerator.
+    """
+    with accelerator.main_process_first():
+        return load(
+            data, output=Path(run.output_dir), seed=run.seed, main=accelerator.is_main_process
+        )
 
 
 def make_loader(config: RunConfig, dataset: Dataset, *, accelerator: Accelerator) -> DataLoader:
