@@ -152,7 +152,8 @@ def stack_images(
         raise ValueError(f"value_range={tuple(value_range)}; give two numbers, low before high.")
     low, high = (float(bound) for bound in value_range)
     stack = ImageStack(name, images, tuple(patients), (low, high), tuple(range(len(images))))
-    if len(stack.size) not in (2, 3) or min(stack.size) < 2:
+    shape = getattr(images, "shape", stack.size)
+    if len(stack.size) not in (2, 3) or 0 in stack.size or (len(shape) == 4 and shape[1] == 1):
         raise ValueError(
             f"Images of {name} have the shape {stack.size}. Give one channel: (N, height, width)"
             " for images, (N, depth, height, width) for volumes."
