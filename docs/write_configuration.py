@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from diffct.config import POSITIVE
+from diffct.config import POSITIVE, may_change
 from diffct.train import train_autoencoder, train_controlnet, train_ct3d, train_diffusion
 from diffct.training.settings import RunConfig
 
@@ -48,7 +48,7 @@ diffct train ct3d data.folder=/path/to/scans "data.size=[32,128,128]" optim.lr=2
 Texts are taken as they stand (`"data.folder=/data/scans #2"`), lists and numbers are YAML; `~` and
 `$VARIABLES` in paths are expanded. A key that does not exist, or a value of the wrong type or out
 of its bounds, is an error that names the key. A run keeps its complete settings in `config.yaml` in
-its folder, and `--resume` reads them from there.
+its folder, and `--resume` reads them from there; then only settings marked ↻ may be changed.
 
 "Default" is the value of a setting that the YAML file leaves out. Without `--config`, a script uses
 the default experiment, whose file stands at the end of its section. Intervals and lengths are
@@ -79,34 +79,41 @@ def _sections(schema: type, *, title: str, without: type | None = None) -> str:
     own = [field for field in dataclasses.fields(schema) if field.name not in known]
     plain = [field for field in own if not dataclasses.is_dataclass(field.type)]
     meanings = read_meanings(schema)
-    parts = [_table(f"### {title}", "", plain, meanings, schema)] if plain else []
+    parts = [_table(f"### {title}", "", plain, meanings, schema, schema)] if plain else []
     for field in own:
         if dataclasses.is_dataclass(field.type):
-            parts += _nested(field.type, field.name, meanings.get(field.name))
+            parts += _nested(field.type, field.name, meanings.get(field.name), schema)
     return "\n".join(parts)
 
 
-def _nested(schema: type, name: str, meaning: str | None) -> Iterator[str]:
-    """Yield the table of a section, and those of the sections in it."""
+def _nested(schema: type, name: str, meaning: str | None, root: type) -> Iterator[str]:
+    """Yield the table of a section of `root`, and those of the sections in it."""
     meanings = read_meanings(schema)
     meaning = meaning or inspect.cleandoc(schema.__doc__).partition("\n\n")[0]
     fields = dataclasses.fields(schema)
     plain = [field for field in fields if not dataclasses.is_dataclass(field.type)]
-    yield _table(f"### `{name}`\n\n{meaning}", f"{name}.", plain, meanings, schema)
+    yield _table(f"### `{name}`\n\n{meaning}", f"{name}.", plain, meanings, schema, root)
     for field in fields:
         if dataclasses.is_dataclass(field.type):
-            yield from _nested(field.type, f"{name}.{field.name}", meanings.get(field.name))
+            yield from _nested(field.type, f"{name}.{field.name}", meanings.get(field.name), root)
 
 
 def _table(
-    heading: str, prefix: str, fields: list[dataclasses.Field], meanings: dict, schema: type
+    heading: str,
+    prefix: str,
+    fields: list[dataclasses.Field],
+    meanings: dict[str, str],
+    schema: type,
+    root: type,
 ) -> str:
     """Return a heading and a table with a row for each setting."""
     kinds = typing.get_type_hints(schema)
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for field in fields:
         kind = _type_name(kinds[field.name], field) + _bounds(field)
-        cells = (f"`{prefix}{field.name}`", kind, _default(field), meanings[field.name])
+        key = f"{prefix}{field.name}"
+        mark = " ↻" if may_change(root, key) else ""
+        cells = (f"`{key}`{mark}", kind, _default(field), meanings[field.name])
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return f"{heading}\n\n" + "\n".join(rows) + "\n"
 

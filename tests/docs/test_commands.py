@@ -42,7 +42,7 @@ def test_a_command_of_a_page_is_taken(words):
         schema, default, _ = write_configuration.SCRIPTS[options.stage]
         path = write_configuration.CONFIGS / default
         if taken.config is not None:
-            path = _choose_config(taken.config)
+            path = _choose_config(options.stage, taken.config)
         load_config(schema, path, taken.overrides)
 
 
