@@ -160,10 +160,10 @@ def test_a_data_set_without_validation_trains_and_says_so(scans, tmp_path, capsy
 def test_one_command_measures_a_pipeline_on_prepared_scans(run, data, tmp_path):
     words = ["evaluate", str(run / "pipeline"), "--data", str(data), "--out", str(tmp_path)]
     network = "random-resnet10-3d-seed0"
-    how = ["--steps", "1", "--device", "cpu", "--feature-network", network]
-    main([*words, *how])
+    how = ["--only", "distribution", "--number", "2", "--steps", "1", "--device", "cpu"]
+    main([*words, *how, "--feature-network", network])
     card = json.loads((tmp_path / "metrics.json").read_text())["measurements"]["distribution"]
     sets = card["protocol"]["sets"]
-    assert (sets["held_out"]["images"], sets["train"]["images"]) == (2, 6)
+    assert (sets["held_out"]["images"], sets["train"]["images"]) == (2, 2)  # of 6, as many
     assert sets["held_out"]["formats"] == {".npy": 2}  # prepared once more, for this network
     assert sets["held_out"]["size"] == sets["samples"]["size"] == [4, 16, 16]
