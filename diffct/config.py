@@ -24,8 +24,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from diffct.arguments import expand_path
-from diffct.arguments import finite_number as finite_number
-from diffct.arguments import folder_or_id as folder_or_id
 
 Schema = TypeVar("Schema")
 

@@ -1,6 +1,5 @@
 """Configuration files, overrides, and what is said about mistakes."""
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -8,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from diffct.arguments import path_argument
+from diffct.arguments import expand_path
 from diffct.config import (
     PATH,
     config_differences,
-    expand_path,
     load_config,
     save_config,
 )
@@ -155,17 +153,6 @@ def test_paths_may_begin_at_home_or_at_a_variable(tmp_path, monkeypatch):
     assert expand_path("$NOWHERE") == "$NOWHERE"
     with pytest.raises(ValueError, match="empty"):
         expand_path("")
-
-
-def test_paths_on_command_lines_may_begin_at_home(monkeypatch, capsys):
-    monkeypatch.setenv("HOME", "/home/someone")
-    monkeypatch.delenv("NOWHERE", raising=False)
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=path_argument)
-    assert parser.parse_args(["--out=~/my samples"]).out == Path("/home/someone/my samples")
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--out=$NOWHERE/x"])
-    assert "argument --out: $NOWHERE/x: the environment variable" in capsys.readouterr().err
 
 
 def test_every_path_of_a_schema_is_known_as_one():

@@ -1,6 +1,5 @@
 """NaN and lengths that cannot be are refused wherever a user gives a number."""
 
-import argparse
 import re
 from dataclasses import dataclass, field
 
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 from diffusers import DDPMScheduler
 
-from diffct.arguments import finite_number
 from diffct.config import POSITIVE, load_config, within
 from diffct.data.volume_dataset import CTDataConfig, check_settings
 from diffct.imaging.volume import Volume, canonical_affine, read_volume, write_volume
@@ -105,13 +103,6 @@ def test_impossible_sections_are_refused_by_name_before_the_data(tmp_path, overr
     with pytest.raises(SystemExit, match=f"ERROR: .*{re.escape(message)}"):
         train_ct3d.main([f"output_dir={tmp_path / 'run'}", override])
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("text", ["nan", "-inf"])
-def test_an_argument_is_a_finite_number(text):
-    with pytest.raises(argparse.ArgumentTypeError, match=f"{text} is no finite number"):
-        finite_number(text)
-    assert finite_number("7.5") == 7.5
 
 
 @pytest.mark.parametrize("length", [0.0, NAN, 1e-3, 3000.0])

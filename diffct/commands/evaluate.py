@@ -76,7 +76,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--size",
         type=int,
         nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
+        metavar=("H", "W"),
         help="cut real pictures to so many pixels around their centres, as training did (what the"
         " pipeline was trained at)",
     )

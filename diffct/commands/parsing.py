@@ -5,11 +5,12 @@ import re
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-# What options and subcommands of the first version are called now.
+# What options and subcommands of commits before version 0.1.0 are called now.
 _NEW_NAMES = {
     "--num-samples": "--number",
     "--films": "--number",
     "--subjects": "--number",
+    "--prompts": "--number",
     "--manifest": "--data",
     "--height": "--size H W",
     "--width": "--size H W",
