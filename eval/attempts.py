@@ -9,7 +9,7 @@ IMPOSSIBLE = (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError)
 """What a measurement raises that cannot be made of these images, here: too few or too small ones, a
 full disk, memory that ran out, a matrix without a root."""
 
-_NAMED_AT_MOST = 3
+_MAX_NAMED = 3
 
 
 class Attempts:
@@ -36,7 +36,7 @@ class Attempts:
         """What there is not, a sentence for each reason."""
         sentences = []
         for reason, names in self._names.items():
-            more = len(names) - _NAMED_AT_MOST
-            listed = ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+            more = len(names) - _MAX_NAMED
+            listed = ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
             sentences.append(f"{listed}: {reason}")
         return sentences

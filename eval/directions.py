@@ -1,4 +1,4 @@
-"""Which way a figure is better: higher, lower, or nearer to what real images have.
+"""The better direction of each figure: higher, lower, or nearer to what real images have.
 
 Figures are named by their place in a result, as "FD[net], samples".
 """

@@ -1,4 +1,4 @@
-"""Do samples look as real images do, and are they as varied: figures of whole sets.
+"""Figures of whole sets: do samples look as real images do, and are they as varied.
 
 Every figure of samples against held-out images stands beside the same figure of training images
 against held-out ones: that is what real images of other patients reach at this number, and what

@@ -1,4 +1,4 @@
-"""Whether prompts matter: which of the findings asked for are on sampled phantom films.
+"""Findings asked for and findings there: whether prompts matter, told by sampled phantom films.
 
 Films are sampled from prompts that ask for one thing each, and as many from empty prompts with the
 same noise. Findings are read off the films by their physics (`diffct.phantoms.chest.findings`),

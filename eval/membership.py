@@ -1,4 +1,4 @@
-"""How well a pipeline denoises each image: what a membership attack by loss sees."""
+"""The denoising loss of each image: what a membership attack sees."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What an autoencoder keeps of held-out images: the best that any model in its latents can do."""
+"""Held-out images through the autoencoder: the best that any model in its latents can do."""
 
 from pathlib import Path
 
