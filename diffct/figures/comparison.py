@@ -20,9 +20,10 @@ def save_comparison(originals: Tensor, reconstructions: Tensor, path: Path) -> N
         reconstructions: Likewise.
         path: The PNG to write.
     """
+    originals, reconstructions = originals.cpu(), reconstructions.cpu()
     differences = (0.5 + DIFFERENCE_GAIN * (reconstructions - originals)).clamp(0, 1)
-    rows = [pictures.cpu() for pictures in (originals, reconstructions, differences)]
-    films = [film.numpy() for row in zip(*rows, strict=True) for film in (x[0] for x in row)]
+    rows = zip(originals, reconstructions, differences, strict=True)
+    films = [image[0].numpy() for row in rows for image in row]
     titles = ["original", "reconstruction", f"difference, {DIFFERENCE_GAIN:g} times"]
     save_contact_sheet(films, path, titles=titles * len(originals), columns=3)
 
@@ -46,13 +47,15 @@ def save_translation(
         names: Of the C conditions.
         deviations: Standard deviations over samples, (B, 1, H, W); None leaves them out.
     """
+    # A pipeline gives tensors of its device, a data set those of the CPU.
+    conditions, generated, truths = conditions.cpu(), generated.cpu(), truths.cpu()
     differences = (0.5 + DIFFERENCE_GAIN * (generated - truths)).clamp(0, 1)
     columns = [conditions, generated, truths, differences]
-    titles = [*names, "generated", "true T1w", f"difference, {DIFFERENCE_GAIN:g} times"]
+    titles = [*names, "generated", "truth", f"difference, {DIFFERENCE_GAIN:g} times"]
     if deviations is not None:
-        columns.append((DIFFERENCE_GAIN * deviations).clamp(0, 1))
+        columns.append((DIFFERENCE_GAIN * deviations.cpu()).clamp(0, 1))
         titles.append(f"uncertainty, {DIFFERENCE_GAIN:g} times")
-    pictures = torch.cat([column.cpu() for column in columns], dim=1)
+    pictures = torch.cat(columns, dim=1)
     save_contact_sheet(
         [film.numpy() for film in pictures.flatten(0, 1)],
         path,

@@ -1,0 +1,21 @@
+"""Comparisons are drawn of tensors on whatever device they are."""
+
+import pytest
+import torch
+from PIL import Image
+
+from diffct.figures.comparison import save_comparison, save_translation
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_a_pipeline_made_is_drawn_beside_the_truth_of_a_data_set(tmp_path, device):
+    images = torch.rand(2, 1, 24, 16, generator=torch.Generator().manual_seed(0))
+    made = (0.5 * images).to(device)
+    save_comparison(images, made, tmp_path / "reconstruction.png")
+    save_translation(
+        images, made, images, tmp_path / "t1w.png", names=["FLAIR"], deviations=made.abs()
+    )
+    narrow, wide = (Image.open(tmp_path / f"{name}.png") for name in ("reconstruction", "t1w"))
+    assert narrow.width < wide.width
