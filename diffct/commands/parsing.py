@@ -10,7 +10,6 @@ _NEW_NAMES = {
     "--num-samples": "--number",
     "--films": "--number",
     "--subjects": "--number",
-    "--prompts": "--number",
     "--manifest": "--data",
     "--height": "--size H W",
     "--width": "--size H W",

@@ -34,7 +34,7 @@ def add_train(commands: "argparse._SubParsersAction") -> None:
         "train",
         help="train a model",
         description="Run a training script by `accelerate launch`. `diffct train STAGE --help`"
-        " says what it takes.",
+        " lists its options.",
     )
     parser.add_argument("stage", nargs="?", choices=_SCRIPTS, metavar="STAGE", help=_listed())
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="for the script")
@@ -81,8 +81,8 @@ def _read_words(stage: str, words: list[str]) -> argparse.Namespace:
     """Read what follows the stage on the command line."""
     parser = CommandParser(
         prog=f"diffct train {stage}",
-        description=f"Run {_SCRIPTS[stage]} by `accelerate launch`, whose further options it takes"
-        f" when it is called itself: accelerate launch OPTIONS -m {_SCRIPTS[stage]} ...",
+        description="Train by `accelerate launch`. Its other options (--num_processes,"
+        f" --mixed_precision, ...): accelerate launch OPTIONS -m {_SCRIPTS[stage]} ...",
     )
     parser.add_argument(
         "--config",
