@@ -24,6 +24,7 @@ from diffct.inspection.images import (
     report_film,
 )
 
+_SIZES_NAMED = 5
 _READ_AT_ONCE = 4  # a volume takes several times its size in memory
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -156,7 +157,11 @@ def inspect_manifest(path: str | Path, *, show_progress: bool = False) -> Inspec
     told = sum(bool(row.sentences) for row in manifest.rows)
     ct = any(report.modality == "CT" for report in reports)
     unit = "voxels" if ct else "pixels"
-    notes = [f"{number} of {size} {unit}" for size, number in sizes.most_common()]
+    common = sizes.most_common(_SIZES_NAMED)
+    notes = [f"{number} of {size} {unit}" for size, number in common]
+    others = sizes.total() - sum(number for _, number in common)
+    if others:
+        notes.append(f"{others} of {len(sizes) - len(common)} other sizes")
     if told or not ct:
         notes.append(f"{told} of {len(manifest.rows)} rows have sentences of a report")
     return Inspection(file, tuple(reports), notes=tuple(notes), splits=splits)

@@ -245,6 +245,14 @@ def test_the_command_prints_the_counts_and_inspect_reads_what_it_wrote(messy, tm
     assert "13 image(s), 0 of them cannot be used" in capsys.readouterr().out
 
 
+def test_inspect_does_not_list_every_size(tmp_path):
+    for number in range(7):
+        write_volume(scan(number, size=(10 + number, 12, 12)), tmp_path / "scans" / f"{number}.nii")
+    prepare(tmp_path / "scans", tmp_path / "out")
+    notes = inspect_manifest(tmp_path / "out").notes
+    assert len(notes) == 6 and notes[-1] == "2 of 2 other sizes"
+
+
 @pytest.mark.slow
 def test_killed_run_goes_on_and_equals_an_uninterrupted_one(tmp_path):
     for number in range(30):
