@@ -57,7 +57,7 @@ def load_pipeline(
         ValueError: There is no such device, variant or type, or `device_map` and `device` are both
             given.
 
-    Example:
+    Examples:
         >>> import diffct
         >>> pipeline = diffct.load_pipeline("outputs/ct3d/pipeline")
         >>> output = pipeline(batch_size=2, num_inference_steps=4)

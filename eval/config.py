@@ -40,7 +40,7 @@ class EvaluationConfig:
         device: Where networks compute; None for a GPU if there is one.
         out: Folder of samples, pictures, and of the report.
 
-    Example:
+    Examples:
         >>> import diffct
         >>> diffct.EvaluationConfig(number=4, steps=10).batch_size
         8

@@ -92,7 +92,7 @@ def evaluate(
         FileNotFoundError: There is no such pipeline, folder or data.
         ValueError: They do not fit each other, or a setting is impossible.
 
-    Example:
+    Examples:
         >>> import diffct
         >>> how = diffct.EvaluationConfig(number=2, steps=2, out="evaluation/example")
         >>> report = diffct.evaluate(

@@ -68,7 +68,7 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
     Source:
         Zhang et al. 2023, "Adding Conditional Control to Text-to-Image Diffusion Models".
 
-    Example:
+    Examples:
         >>> import diffct
         >>> pipeline = diffct.load_pipeline("outputs/brain/controlnet/pipeline")
         >>> isinstance(pipeline, diffct.ContrastTranslationPipeline), pipeline.conditions

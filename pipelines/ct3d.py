@@ -39,7 +39,7 @@ class CT3DPipeline(DenoisingPipeline):
         Ho et al. 2020, "Denoising Diffusion Probabilistic Models", algorithm 2, with the update
         rule left to the scheduler.
 
-    Example:
+    Examples:
         >>> import diffct
         >>> import torch
         >>> pipeline = diffct.CT3DPipeline.from_pretrained("outputs/ct3d/pipeline")

@@ -9,7 +9,7 @@ class CXRTextToImagePipeline(TextToImagePipeline):
     Films have one channel, bright where the body is dense, with the patient's left on the viewer's
     right. Components, arguments and errors are those of `TextToImagePipeline`.
 
-    Example:
+    Examples:
         >>> import diffct
         >>> folder = "outputs/cxr/diffusion/pipeline"
         >>> pipeline = diffct.CXRTextToImagePipeline.from_pretrained(folder)

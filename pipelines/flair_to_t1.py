@@ -11,7 +11,7 @@ class FlairToT1Pipeline(ContrastTranslationPipeline):
     Components, arguments and errors are those of `ContrastTranslationPipeline`; what nobody says is
     that the condition is FLAIR, and the prompt that of T1-weighted images.
 
-    Example:
+    Examples:
         >>> import diffct
         >>> pipeline = diffct.FlairToT1Pipeline.from_pretrained("outputs/brain/controlnet/pipeline")
         >>> flair = "outputs/brain/bids/sub-0000/anat/sub-0000_FLAIR.nii.gz"

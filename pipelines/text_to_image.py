@@ -40,7 +40,7 @@ class TextToImagePipeline(LatentDiffusionPipeline):
     Raises:
         ValueError: The components do not fit each other.
 
-    Example:
+    Examples:
         >>> import diffct
         >>> pipeline = diffct.TextToImagePipeline.from_pretrained("outputs/cxr/diffusion/pipeline")
         >>> output = pipeline(["A large heart.", ""], num_inference_steps=4)

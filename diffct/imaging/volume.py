@@ -69,7 +69,7 @@ class Volume:
         space: Which worlds these millimetres are of: the scanner's, or a template's. Reading,
             turning and writing keep it.
 
-    Example:
+    Examples:
         >>> import diffct
         >>> import numpy as np
         >>> air = np.full((16, 40, 48), -1000.0)
@@ -155,7 +155,7 @@ def read_volume(path: str | Path, *, modality: Modality | None = "CT") -> Volume
         ValueError: The file is damaged, not three-dimensional, does not say where it lies, or says
             two things of that, or its size is not that of an image of a person.
 
-    Example:
+    Examples:
         >>> import diffct
         >>> scan = diffct.read_volume("scan.nii.gz")
         >>> scan.array.shape, scan.unit, scan.orientation  # slices, rows, columns
@@ -284,7 +284,7 @@ def write_volume(
             one that `read_stored` refuses. (A piece of a scan may be as small as you like.)
         OSError: The disk is full.
 
-    Example:
+    Examples:
         >>> import diffct
         >>> scan = diffct.read_volume("scan.nii.gz")
         >>> diffct.write_volume(scan, "copy.nii.gz", description="A copy")

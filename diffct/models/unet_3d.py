@@ -76,7 +76,7 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         Ho et al. 2020, "Denoising Diffusion Probabilistic Models", appendix B, for the network;
         Harmuszkiewicz 2023, master's thesis AGH Kraków, section 3.2, for the mix of geometries.
 
-    Example:
+    Examples:
         >>> import torch
         >>> import diffct
         >>> network = diffct.UNet3DModel(block_out_channels=(32, 32, 64))

@@ -82,7 +82,7 @@ def audit(
         ValueError: Images differ in size, are not finite or reach beyond the range, a patient is in
             both real sets, or real images are of fewer than 3 patients.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from diffct.privacy import audit
         >>> rng = np.random.default_rng(0)

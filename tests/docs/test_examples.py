@@ -49,7 +49,8 @@ def test_the_example_of_the_privacy_audit_runs():
 def run_example(documented: object, name: str) -> None:
     """Run the example in a docstring."""
     text = documented.__doc__
-    assert text and ">>>" in text, f"{name} has no example."
+    # "Examples", for the pages show a section "Example" as running text.
+    assert text and "Examples:\n" in text and ">>>" in text, f"{name} has no examples."
     example = doctest.DocTestParser().get_doctest(text, {}, name, None, None)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     report: list[str] = []
