@@ -193,7 +193,7 @@ def training_cut(pipeline: DiffusionPipeline | None, source: Path | None) -> Cut
         source: The folder of a pipeline or an autoencoder, if there is one.
 
     Returns:
-        What the run beside it says, or else the size that the denoiser was made for; None for
+        What the run beside it says, otherwise the size that the denoiser was made for; None for
         volumes and if nothing tells.
     """
     if pipeline is not None and pipeline.modality == "volume":

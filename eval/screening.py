@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 from diffct.cores import count_cores
 from diffct.eval.image_sets import SAMPLES, ImageSet, too_small
 
-_PROBLEMS_LISTED = 10
+_MAX_PROBLEMS = 10
 _MAX_NAMED = 3
-_SMALLEST_CONTRAST = 2 / 255  # of the range, as for films that are trained on
+_MIN_CONTRAST = 2 / 255  # of the range, as for films that are trained on
 _DARK = 1 / 16  # of the range: brighter films use all of their bits
 
 
@@ -85,7 +85,7 @@ def _look_at_all(images: ImageSet) -> list[_Look]:
         if not np.isfinite(low + high):
             return _Look(problem=f"{path}: holds NaN or infinity.")
         span = 1.0 if images.window_hu is None else images.window_hu[1] - images.window_hu[0]
-        smallest = _SMALLEST_CONTRAST * span if images.unit != "HU" else 0.0
+        smallest = _MIN_CONTRAST * span if images.unit != "HU" else 0.0
         return _Look(array.shape, high, empty=high - low <= smallest)
 
     with ThreadPoolExecutor(min(8, count_cores())) as pool:
@@ -114,8 +114,8 @@ def _cut(images: ImageSet, looks: list[_Look], cut: Cut) -> tuple[ImageSet, list
 def _refuse_problems(images: ImageSet, looks: Sequence[_Look]) -> None:
     problems = [look.problem for look in looks if look.problem is not None]
     if problems:
-        listed = "".join(f"\n- {problem}" for problem in problems[:_PROBLEMS_LISTED])
-        more = len(problems) - _PROBLEMS_LISTED
+        listed = "".join(f"\n- {problem}" for problem in problems[:_MAX_PROBLEMS])
+        more = len(problems) - _MAX_PROBLEMS
         raise ValueError(
             f"{len(problems)} of {len(images)} {images.name} cannot be used; repair or remove"
             f" them:{listed}" + (f"\n- and {more} more" if more > 0 else "")

@@ -13,7 +13,7 @@ from diffct.eval.section import QUALITY, TRUTH, VARIETY, State, Verdict
 from diffct.metrics.ct_realism import RealismComparison
 from diffct.metrics.intervals import Estimate
 
-FEWEST_SURE = 20  # of a set: 19 others tell how rare 1 in 20 is
+MIN_PATIENTS = 20  # of a set: 19 others tell how rare 1 in 20 is
 _DISTANCE = "KID"  # has no bias by the number of images, and an interval
 _SEVERITY: tuple[State, ...] = ("not measured", "good", "in doubt", "bad")
 
@@ -166,6 +166,6 @@ def _apart(first: Estimate, second: Estimate) -> bool:
 
 def _unless_few(question: str, state: State, sentence: str, patients: int) -> Verdict:
     """Call nothing good that few patients say."""
-    if state == "good" and patients < FEWEST_SURE:
+    if state == "good" and patients < MIN_PATIENTS:
         return Verdict(question, "in doubt", f"{sentence}. But {patients} of each set are few.")
     return Verdict(question, state, f"{sentence}.")
