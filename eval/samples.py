@@ -22,6 +22,7 @@ from diffct.eval.image_sets import (
 )
 from diffct.eval.run_folder import read_settings
 from diffct.eval.screening import Cut, screen
+from diffct.imaging.radiograph import write_png
 from diffct.pipelines.outputs import CT3DPipelineOutput, TextToImagePipelineOutput
 
 _VOLUMES, _IMAGES = 16, 200
@@ -153,7 +154,13 @@ def _write_samples(
     seeds = range(run["seed"], run["seed"] + number)
     name = "volumes" if pipeline.modality == "volume" else "images"
     for indices, output in pipeline.sample_many(seeds, **options):
-        _save_finite(output, name, folder, indices[0])
+        if pipeline.guided_by == "image":
+            # Without a note: protocols tell translations by the hash of their files.
+            for index, image in zip(indices, output.films(), strict=True):
+                if np.isfinite(image).all():
+                    write_png(image, folder / f"{_name(index)}.png")
+        else:
+            _save_finite(output, name, folder, indices[0])
     if not any(folder.iterdir()):
         raise ValueError(
             f"All {number} samples hold NaN or infinity: the model has diverged, or does not take"
