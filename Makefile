@@ -10,7 +10,7 @@ BRAIN := outputs/brain
 PYTEST_ARGS ?=
 READY := $(VENV)/diffct-is-installed
 
-.PHONY: demo demo-cxr demo-brain test check docs clean
+.PHONY: demo demo-cxr demo-brain test check types docs clean
 .ONESHELL:
 
 demo: $(READY)
@@ -54,6 +54,13 @@ test: $(READY)
 check: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# mypy over the package as users see it: links, since static tools cannot follow `package_dir`.
+types: $(READY)
+	@set -e
+	rm -rf .cache/types/diffct && mkdir -p .cache/types/diffct
+	for path in diffct/* pipelines train eval; do ln -s $(CURDIR)/$$path .cache/types/diffct/; done
+	cd .cache/types && $(abspath $(VENV))/bin/python -m mypy --config-file $(CURDIR)/pyproject.toml -p diffct
 
 # The pages of docs/ as a website in site/; a broken link is an error, and nothing is fetched.
 docs: $(READY)
