@@ -111,8 +111,9 @@ def load_run_volumes(
     check_settings(config)
     cache_dir = Path(config.cache_dir or output / "cache")
     workers = min(_WORKERS, count_cores())
+    notes: list[str] = []
     if config.manifest is not None:
-        manifest, notes = read_manifest(config.manifest), []
+        manifest = read_manifest(config.manifest)
     else:
         manifest, notes = _list_scans(
             config, output=output, cache_dir=cache_dir, workers=workers, seed=seed, main=main

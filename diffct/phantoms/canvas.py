@@ -16,7 +16,8 @@ from diffct.phantoms.shapes import Points, Shape
 
 AIR_HU = -1000.0
 
-Axes = tuple[np.ndarray, np.ndarray, np.ndarray]
+Axes = tuple[np.ndarray, ...]
+"""Three 1-D arrays: places along (superior, posterior, left) in mm."""
 
 
 class Layer(NamedTuple):

@@ -6,11 +6,11 @@ such a sum needs, in closed form. Positions are (superior, posterior, left) as i
 ray misses the solid it leaves before it enters, so `leave - enter` is never positive there.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffct.phantoms.shapes import Column
 
@@ -48,9 +48,7 @@ class LeaningEllipsoid:
         lean: How many mm to the left the centre line runs for each mm upwards.
     """
 
-    def __init__(
-        self, centre: Sequence[float], radii: Sequence[float], *, lean: float = 0.0
-    ) -> None:
+    def __init__(self, centre: ArrayLike, radii: ArrayLike, *, lean: float = 0.0) -> None:
         self.centre = np.asarray(centre, dtype=np.float32)
         self.radii = np.asarray(radii, dtype=np.float32)
         self.lean = lean
@@ -95,7 +93,7 @@ class Barrel(Column):
         """Return the same solid further to the left."""
         return Barrel(np.add(self.rows, (0, 0, left_mm, 0, 0)), exponent=self.exponent)
 
-    def lateral_mm(self, superior: np.ndarray, *, side: int) -> np.ndarray:
+    def lateral_mm(self, superior: ArrayLike, *, side: int) -> np.ndarray:
         """Return the left coordinate of the border on one side (1 left, −1 right)."""
         _, centre_left, _, width = self.keyframes.at(np.asarray(superior, dtype=np.float32))
         return centre_left + side * width

@@ -8,6 +8,7 @@ A template is one of
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffct.phantoms.shapes import Chain, Column, Shape, Sheet
 
@@ -28,7 +29,7 @@ class Sculptor:
         self.rng = rng
         self.stretch = stretch
 
-    def position(self, point: np.ndarray, *, side: int = 1) -> np.ndarray:
+    def position(self, point: ArrayLike, *, side: int = 1) -> np.ndarray:
         """Return a template point (…, 3) in this patient; side −1 mirrors it to the right."""
         return np.asarray(point) * self.stretch * (1, 1, side)
 
@@ -57,7 +58,7 @@ class Sculptor:
         if isinstance(template, list):
             rows = self.rows(template, side=side, bulk=bulk, jitter_mm=jitter_mm)
             return Chain(rows) if rows.shape[1] == 4 else Column(rows)
-        points = [(level, *point) for level, line in template.items() for point in line]
+        points: Rows = [(level, *point) for level, line in template.items() for point in line]
         rows = self.rows(points, side=side, bulk=bulk, jitter_mm=jitter_mm)
         lines = rows.reshape(len(template), -1, 4)
         return Sheet({float(line[0, 0]): line[:, 1:] for line in lines})

@@ -7,16 +7,19 @@ shape, (superior, posterior, left), in the patient's own frame. `bounds` is a bo
 lower and upper corner, outside of which the shape is certainly absent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.interpolate import make_interp_spline
 from scipy.ndimage import gaussian_filter1d
 
-Points = tuple[np.ndarray, np.ndarray, np.ndarray]
+Points = tuple[np.ndarray, ...]
+"""Three arrays of one shape: (superior, posterior, left) in mm."""
 
 # Cross-sections are tabulated every millimetre and rounded over this length (standard deviation),
 # so that keyframes centimetres apart join without a visible edge.
@@ -44,7 +47,7 @@ class Ellipsoid:
         radii: Semi-axes in mm, same order.
     """
 
-    def __init__(self, centre: Sequence[float], radii: Sequence[float]) -> None:
+    def __init__(self, centre: ArrayLike, radii: ArrayLike) -> None:
         self.centre = np.asarray(centre, dtype=np.float32)
         self.radii = np.asarray(radii, dtype=np.float32)
 
@@ -80,16 +83,16 @@ class Chain:
 
     def distance(self, points: Points) -> np.ndarray:
         """Return the distance to the nearest link."""
-        nearest = None
+        return reduce(np.minimum, self._link_distances(points))
+
+    def _link_distances(self, points: Points) -> Iterator[np.ndarray]:
         for start, end in pairwise(self.knots):
             link = end - start
             offsets = [axis - origin for axis, origin in zip(points, start[:3], strict=True)]
             along = sum(o * c for o, c in zip(offsets, link[:3], strict=True))
             along = np.clip(along / np.maximum((link[:3] ** 2).sum(), 1e-6), 0, 1)
             squared = sum((o - along * c) ** 2 for o, c in zip(offsets, link[:3], strict=True))
-            distance = np.sqrt(squared) - (start[3] + along * link[3])
-            nearest = distance if nearest is None else np.minimum(nearest, distance)
-        return nearest
+            yield np.sqrt(squared) - (start[3] + along * link[3])
 
 
 class _Keyframes:
@@ -177,19 +180,19 @@ class Sheet:
 
     def distance(self, points: Points) -> np.ndarray:
         """Return the axial distance to the nearest stretch of the polyline."""
+        nearest = self.keyframes.outside(points[0])
+        return np.maximum(nearest, reduce(np.minimum, self._stretch_distances(points)))
+
+    def _stretch_distances(self, points: Points) -> Iterator[np.ndarray]:
         superior, posterior, left = points
         parameters = self.keyframes.at(superior)
         line = [parameters[i : i + 3] for i in range(0, len(parameters), 3)]
-        nearest = self.keyframes.outside(superior)
-        stretches = None
         for (p0, l0, r0), (p1, l1, r1) in pairwise(line):
             dp, dl = p1 - p0, l1 - l0
             along = (posterior - p0) * dp + (left - l0) * dl
             along = np.clip(along / np.maximum(dp * dp + dl * dl, 1e-6), 0, 1)
             gap = np.hypot(posterior - p0 - along * dp, left - l0 - along * dl)
-            distance = gap - (r0 + along * (r1 - r0))
-            stretches = distance if stretches is None else np.minimum(stretches, distance)
-        return np.maximum(nearest, stretches)
+            yield gap - (r0 + along * (r1 - r0))
 
 
 @dataclass(frozen=True)
@@ -243,8 +246,8 @@ class Cut:
     """
 
     shape: Shape
-    point: Sequence[float]
-    normal: Sequence[float]
+    point: Sequence[float] | np.ndarray
+    normal: Sequence[float] | np.ndarray
 
     @property
     def bounds(self) -> np.ndarray:

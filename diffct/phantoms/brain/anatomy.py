@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffct.phantoms.shapes import Chain, Ellipsoid, Points, Union
+from diffct.phantoms.shapes import Chain, Ellipsoid, Points, Shape, Union
 
 TISSUES = ("fluid", "gray matter", "white matter", "lesion")
 """The order of a tissue map's channels; label i + 1 of a segmentation."""
@@ -141,12 +141,11 @@ def add_lesions(
     if not number or not len(inner):
         return shares
     grid: Points = tuple(np.meshgrid(*axes, indexing="ij"))
-    nearest = None
+    nearest: np.ndarray | float = np.inf
     for index in inner[rng.integers(len(inner), size=number)]:
         centre = [axis[i] for axis, i in zip(axes, index, strict=True)]
         radii = rng.uniform(1.8, 6.0) * rng.uniform(0.75, 1.25, size=3)
-        distance = Ellipsoid(centre, radii).distance(grid)
-        nearest = distance if nearest is None else np.minimum(nearest, distance)
+        nearest = np.minimum(nearest, Ellipsoid(centre, radii).distance(grid))
     spot = 1 / (1 + np.exp(np.clip(nearest / (0.35 * voxel_mm), -30, 30)))
     shares = shares.copy()
     shares[LESION] = shares[WHITE] * spot
@@ -183,7 +182,7 @@ def _fissure(rng: np.random.Generator, points: Points) -> np.ndarray:
 
 def _deep_nuclei(rng: np.random.Generator, points: Points) -> np.ndarray:
     """Distance from thalamus, putamen with pallidum, and caudate nucleus of both sides."""
-    shapes = []
+    shapes: list[Shape] = []
     for side in (-1, 1):
         place, size = rng.normal(0, 0.8, size=3), rng.uniform(0.9, 1.1)
         thalamus = (8 + place[0], 14 + place[1], side * 11.5)
@@ -204,7 +203,10 @@ def _ventricles(rng: np.random.Generator, points: Points) -> np.ndarray:
     body = [(8, -34, 8, 3), (17, -22, 8, 4.5), (23, 0, 9, 4.5), (21, 22, 13, 5.5), (10, 38, 19, 6)]
     horn = [(10, 38, 19, 6), (9, 62, 17, 2.5)]
     temporal = [(10, 38, 19, 6), (-8, 26, 28, 3.5), (-18, 2, 30, 2.5)]
-    shapes = [Ellipsoid((4, 6, 0), (11, 14, 1.6 * width)), Ellipsoid((-40, 27, 0), (8, 5, 6))]
+    shapes: list[Shape] = [
+        Ellipsoid((4, 6, 0), (11, 14, 1.6 * width)),
+        Ellipsoid((-40, 27, 0), (8, 5, 6)),
+    ]
     for side in (-1, 1):
         own = width * rng.uniform(0.9, 1.1)
         chains = [

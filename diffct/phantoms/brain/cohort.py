@@ -163,7 +163,7 @@ def _write_subject(index: int, *, folder: Path, parameters: dict) -> None:
     for suffix, volume in {**brain.images, "dseg": brain.tissues}.items():
         path = folder / subject / "anat" / f"{subject}_{suffix}.nii.gz"
         # As a scanner writes them: columns, rows, slices of whole numbers.
-        stored_as = None if volume.unit == "labels" else "int16"
+        stored_as: Literal["int16"] | None = None if volume.unit == "labels" else "int16"
         stored = reorient(volume, "LPS")
         write_volume(stored, path, stored_as=stored_as, description=COHORT_KIND)
 

@@ -88,7 +88,8 @@ def draw_anatomy(truth: ChestTruth, rng: np.random.Generator) -> ChestAnatomy:
     }
     heart = _draw_heart(truth.cardiothoracic_ratio, cavities, heart_rng)
     lungs, lung_paints, push_mm = add_findings(truth.findings, lungs, heart, lesion_rng)
-    heart = tuple(part.shifted(push_mm) for part in heart)
+    atrium, ventricle = (part.shifted(push_mm) for part in heart)
+    heart = (atrium, ventricle)
     paints = [
         *lung_paints,
         *(Paint(dome, LIVER if side == "right" else SOFT) for side, dome in domes.items()),
@@ -179,7 +180,7 @@ def _draw_middle(frame: Frame, rng: np.random.Generator, *, push_mm: float) -> l
     mediastinum = np.array(MEDIASTINUM, dtype=float)
     mediastinum[:, 4] *= wide
     knob = rng.uniform(0.85, 1.2)
-    solids = [
+    solids: list[Barrel | LeaningEllipsoid] = [
         frame.barrel(mediastinum, exponent=2.0),
         frame.barrel(VENA_CAVA),
         frame.barrel(DESCENDING_AORTA),

@@ -174,6 +174,7 @@ def write_chest_cohort(
         ValueError: `number` is below 1, or `folder` holds something other than such a cohort.
         OSError: The disk is full.
     """
+    height, width = size
     parameters = {
         "kind": COHORT_KIND,
         "version": COHORT_VERSION,
@@ -184,7 +185,7 @@ def write_chest_cohort(
     return write_cohort(
         folder,
         parameters,
-        partial(_write_film, seed=seed, size=tuple(size)),
+        partial(_write_film, seed=seed, size=(height, width)),
         number,
         finish=_write_manifest,
         workers=workers,

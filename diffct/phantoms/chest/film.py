@@ -106,8 +106,7 @@ class RaySums:
         window = self._window(paint.solid.bounds)
         if any(s.start >= s.stop for s in window):
             return
-        slabs, *plane = window
-        plane = tuple(plane)
+        slabs, plane = window[0], window[1:]
         enter, leave = paint.solid.surfaces(self.superior[plane], self.left[plane])
         first = self.slabs[slabs, None, None]
         share = np.minimum(leave, first + np.float32(SLAB_MM))
@@ -158,7 +157,7 @@ class RaySums:
         """Return the sums in mm of water, float32 (height, width), never negative."""
         return np.maximum(self.sums - self.lack.sum(axis=0) * np.float32(SLAB_MM), 0)
 
-    def _window(self, bounds: np.ndarray) -> tuple[slice, slice, slice]:
+    def _window(self, bounds: np.ndarray) -> tuple[slice, ...]:
         """Return the part of the slabs that a box in patient mm can touch."""
         (low, front, right), (high, back, left) = bounds
         corners = self.view.to_film(

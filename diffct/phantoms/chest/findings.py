@@ -215,10 +215,10 @@ def _cut(lower: Sequence[float], higher: Sequence[float], *, most_false: float =
     """
     if not len(lower) or not len(higher):
         raise ValueError("Too few films: each finding, severity and heart size must be among them.")
-    lower, higher, both = np.sort(lower), np.sort(higher), np.unique([*lower, *higher])
+    below, above, both = np.sort(lower), np.sort(higher), np.unique([*lower, *higher])
     cuts = np.append((both[:-1] + both[1:]) / 2, both[-1])
-    false = 1 - np.searchsorted(lower, cuts, side="right") / len(lower)
-    missed = np.searchsorted(higher, cuts, side="right") / len(higher)
+    false = 1 - np.searchsorted(below, cuts, side="right") / len(below)
+    missed = np.searchsorted(above, cuts, side="right") / len(above)
     cost = np.where(false <= most_false, false + missed, 2)
     best = cuts[np.isclose(cost, cost.min())]
     return float((best[0] + best[-1]) / 2)

@@ -7,6 +7,7 @@ of the chest.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffct.phantoms.chest.truth import Side
 from diffct.phantoms.ray_solids import Barrel, LeaningEllipsoid
@@ -27,16 +28,14 @@ class Frame:
     stretch: np.ndarray
     turn_radians: float
 
-    def place(self, points: np.ndarray) -> np.ndarray:
+    def place(self, points: ArrayLike) -> np.ndarray:
         """Return template points (..., 3) in this patient."""
         superior, posterior, left = np.moveaxis(np.asarray(points) * self.stretch, -1, 0)
         cosine, sine = np.cos(self.turn_radians), np.sin(self.turn_radians)
         turned = (superior, cosine * posterior - sine * left, cosine * left + sine * posterior)
         return np.stack(turned, axis=-1)
 
-    def barrel(
-        self, rows: list[tuple[float, ...]] | np.ndarray, *, exponent: float = 2.0
-    ) -> Barrel:
+    def barrel(self, rows: ArrayLike, *, exponent: float = 2.0) -> Barrel:
         """Return the barrel of template rows."""
         rows = np.asarray(rows, dtype=float)
         radii = rows[:, 3:] * self.stretch[1:]

@@ -250,7 +250,8 @@ def _find_blobs(excess: np.ndarray, lung: np.ndarray) -> tuple[Blob, ...]:
     strength = -((down_down + out_out) / 2 + apart) * _BLOB_SIGMAS[:, None, None] ** 2
     strength = np.where(lung, strength, 0)
     peaks = (strength == ndimage.maximum_filter(strength, (3, 5, 5))) & (strength > _BLOB_RESPONSE)
-    blobs, places = [], []
+    blobs: list[Blob] = []
+    places: list[tuple[int, int, float]] = []
     for scale, row, column in sorted(np.argwhere(peaks), key=lambda p: -strength[tuple(p)]):
         radius = np.sqrt(2) * _between_scales(strength[:, row, column], scale)
         if all(np.hypot(row - r, column - c) > 1.3 * max(radius, size) for r, c, size in places):

@@ -138,7 +138,7 @@ def draw_vessels(lung: Lung, rng: np.random.Generator) -> Threads:
         aside *= 0.45 / np.linalg.norm(aside, axis=1, keepdims=True)
         direction = np.stack([direction + aside, direction - 0.8 * aside], axis=1).reshape(-1, 3)
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    points = np.concatenate(points)
+    places = np.concatenate(points)
     return Threads(
-        points, np.concatenate(radii), np.concatenate(lengths), lung.contains(points).astype(float)
+        places, np.concatenate(radii), np.concatenate(lengths), lung.contains(places).astype(float)
     )

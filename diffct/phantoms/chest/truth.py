@@ -14,6 +14,10 @@ Zone = Literal["upper", "lower"]
 Severity = Literal["small", "moderate", "large"]
 HeartSize = Literal["normal", "mild", "moderate", "severe"]
 
+_SIDES: tuple[Side, ...] = get_args(Side)
+_SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+_LARGE_HEARTS: tuple[HeartSize, ...] = ("mild", "moderate", "severe")
+
 HEART_RATIOS: dict[HeartSize, tuple[float, float]] = {
     "normal": (0.40, 0.49),
     "mild": (0.52, 0.56),
@@ -89,7 +93,7 @@ def draw_truth(rng: np.random.Generator) -> ChestTruth:
     clear = rng.random() < CLEAR_SHARE
     heart_size: HeartSize = "normal"
     if not clear and rng.random() < HEART_RATE:
-        heart_size = str(rng.choice(["mild", "moderate", "severe"]))
+        heart_size = _LARGE_HEARTS[rng.choice(len(_LARGE_HEARTS))]
     ratio = float(rng.uniform(*HEART_RATIOS[heart_size]))
     kinds = [] if clear else [k for k, rate in FINDING_RATES.items() if rng.random() < rate]
     both = rng.random() < BILATERAL_RATE
@@ -104,14 +108,15 @@ def draw_truth(rng: np.random.Generator) -> ChestTruth:
 def _draw_findings(
     kind: FindingKind, rng: np.random.Generator, *, both_sides: bool
 ) -> list[ChestFinding]:
-    sides = list(rng.permutation(get_args(Side))[: 2 if kind == "effusion" and both_sides else 1])
+    number = 2 if kind == "effusion" and both_sides else 1
+    sides = [_SIDES[drawn] for drawn in rng.permutation(len(_SIDES))[:number]]
     zoned = kind in ("consolidation", "nodule")
     return [
         ChestFinding(
             kind,
-            str(side),
+            side,
             ("lower" if rng.random() < LOWER_RATE else "upper") if zoned else None,
-            str(rng.choice(get_args(Severity))),
+            _SEVERITIES[rng.choice(len(_SEVERITIES))],
         )
         for side in sorted(sides)
     ]

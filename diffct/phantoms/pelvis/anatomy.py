@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
 from diffct.phantoms.canvas import Layer, Pose, Texture
@@ -109,9 +110,10 @@ def draw_anatomy(rng: np.random.Generator) -> PelvisAnatomy:
         lateral_fat * rng.uniform(0.8, 1.3),
         lateral_fat,
     )
-    body, cleft = _draw_outline(sculptor, tuple(fat / pose.scale for fat in fat_mm))
+    anterior_fat, posterior_fat, lateral_fat = (fat / pose.scale for fat in fat_mm)
+    body, cleft = _draw_outline(sculptor, (anterior_fat, posterior_fat, lateral_fat))
     organs, organ_parts = _draw_organs(sculptor)
-    bone_parts, head_radii = _draw_bones(sculptor)
+    bone_parts, (left_head, right_head) = _draw_bones(sculptor)
     bulk = rng.uniform(0.86, 1.06)
     parts = (
         *_draw_bowel(sculptor, down=pose.rotation[1]),
@@ -132,7 +134,7 @@ def draw_anatomy(rng: np.random.Generator) -> PelvisAnatomy:
         parts=parts,
         organs=organs,
         table_mm=lowest - 10,
-        femoral_head_radius_mm=tuple(radius * pose.scale for radius in head_radii),
+        femoral_head_radius_mm=(left_head * pose.scale, right_head * pose.scale),
     )
 
 
@@ -176,7 +178,7 @@ def _draw_vessels(sculptor: Sculptor) -> list[Part]:
     ]
 
 
-def _gas(centre: Sequence[float], radii: Sequence[float], down: np.ndarray) -> Part:
+def _gas(centre: ArrayLike, radii: Sequence[float] | np.ndarray, down: np.ndarray) -> Part:
     """Return a bubble with a level floor: gas rises in a supine patient."""
     floor = np.asarray(centre) + 0.25 * radii[1] * down
     return Part(Cut(Ellipsoid(centre, radii), floor, down), (_layer(0, "gas", GAS_HU),))
