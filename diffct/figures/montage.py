@@ -6,6 +6,7 @@ up, the others with superior up, the sagittal one with anterior on the left.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ def _draw(
     row_inches = max(height, depth) + _GAP_INCHES + title_inches
     total = (lefts[-1], len(volumes) * row_inches + 2 * _TEXT_INCHES)
     figure = Figure(figsize=total, facecolor="0.12")
-    style = {"color": "0.85", "fontsize": 8, "va": "center"}
+    style: dict[str, Any] = {"color": "0.85", "fontsize": 8, "va": "center"}
 
     for row, volume in enumerate(volumes):
         top = total[1] - _TEXT_INCHES - row * row_inches
@@ -91,7 +92,8 @@ def _draw(
             size = np.multiply(view.shape, voxel_mm) * inches_per_mm
             centre = lefts[column] + widths[column] / 2
             box = (centre - size[1] / 2, middle - size[0] / 2, size[1], size[0])
-            axes = figure.add_axes(np.divide(box, total * 2))
+            left, bottom, wide, tall = np.divide(box, total * 2)
+            axes = figure.add_axes((left, bottom, wide, tall))
             axes.imshow(view, cmap="gray", vmin=window_hu[0], vmax=window_hu[1], aspect="auto")
             axes.set_axis_off()
             if row == 0:

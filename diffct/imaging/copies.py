@@ -8,7 +8,7 @@ contrast: first on thumbnails, which are compared all with all, then pixel by pi
 
 import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -23,7 +23,14 @@ _SAME_THUMBNAIL = 0.999
 _SAME_PICTURE = 0.997
 _COMPARED_AT_ONCE = 256
 
-Key = TypeVar("Key", bound=Hashable)
+
+class _Sortable(Hashable, Protocol):
+    """A key that can be put in order, as numbers and texts can."""
+
+    def __lt__(self, other: Any, /) -> bool: ...  # noqa: ANN401 -- each kind of key has its own
+
+
+Key = TypeVar("Key", bound=_Sortable)
 
 
 def hash_voxels(volume: Volume, floor: float) -> str:
@@ -109,8 +116,8 @@ def find_film_copies(
     """
     if not thumbnails:
         return {}
-    small = np.frombuffer(b"".join(thumbnails), np.int8).reshape(len(thumbnails), -1)
-    small = small.astype(np.float32)
+    stored = np.frombuffer(b"".join(thumbnails), np.int8).reshape(len(thumbnails), -1)
+    small = stored.astype(np.float32)
     small /= np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
     copies: dict[int, int] = {}
     for start in range(0, len(small), _COMPARED_AT_ONCE):

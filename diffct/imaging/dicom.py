@@ -150,6 +150,11 @@ def cuts_off_bits(dataset: pydicom.Dataset) -> bool:
     return bool(((above > 0) & (above != negative * (2 ** (16 - stored) - 1))).any())
 
 
+def file_of(header: pydicom.FileDataset) -> Path:
+    """Return the file that a header was read from."""
+    return Path(str(header.filename))
+
+
 def class_of(header: pydicom.FileDataset) -> UID:
     """Return the SOP class of a file; empty if it does not say."""
     return UID(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")

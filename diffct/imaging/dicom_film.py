@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import pydicom
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 
 from diffct.imaging.dicom import DICOM_DAMAGE, cuts_off_bits, is_dicom, open_dicom
 from diffct.imaging.film_display import NothingShownError, displayed

@@ -14,7 +14,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from diffct.imaging.dicom import DICOM_DAMAGE, MULTI_FRAME, class_of, cuts_off_bits, open_dicom
+from diffct.imaging.dicom import (
+    DICOM_DAMAGE,
+    MULTI_FRAME,
+    class_of,
+    cuts_off_bits,
+    file_of,
+    open_dicom,
+)
 
 DIRECTION_TOLERANCE = 1e-3  # on direction cosines, which scanners round to 4 to 6 digits
 
@@ -131,7 +138,7 @@ def placed_frames(header: pydicom.FileDataset) -> list[PlacedFrame]:
     own = header.get("PerFrameFunctionalGroupsSequence") or []
     if not own or len(own) != count:
         raise ValueError(
-            f"{header.filename}: is a multi-frame file ({class_of(header).name}) whose functional "
+            f"{file_of(header)}: is a multi-frame file ({class_of(header).name}) whose functional "
             "groups do not say where each frame lies. Convert it to NIfTI with dcm2niix first."
         )
     groups = {place for _, place in _PLACE.values()} | {_RESCALE_GROUP, *_VERSION_GROUPS}
@@ -181,7 +188,7 @@ def _placed(
     header: pydicom.FileDataset, sources: Sequence[pydicom.Dataset], number: int | None
 ) -> PlacedFrame:
     """Place a slice by what its sources say, the first one that has a tag."""
-    name = f"{header.filename}" + ("" if number is None else f": frame {number + 1}")
+    name = f"{file_of(header)}" + ("" if number is None else f": frame {number + 1}")
 
     def read(tag: str) -> object:
         return next((source[tag].value for source in sources if tag in source), None)
@@ -210,7 +217,7 @@ def _placed(
     if np.abs(axes @ axes.T - np.eye(2)).max() > DIRECTION_TOLERANCE:
         raise ValueError(f"{name}: its ImageOrientationPatient is not two unit vectors.")
     return PlacedFrame(
-        file=Path(header.filename),
+        file=file_of(header),
         number=number,
         size=(rows, columns),
         position=place["ImagePositionPatient"],

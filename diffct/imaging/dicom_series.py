@@ -16,6 +16,7 @@ from diffct.imaging.dicom import (
     DICOM_DAMAGE,
     KIND_TAGS,
     DicomKind,
+    file_of,
     kind_of_header,
     open_dicom,
     scan_files,
@@ -98,7 +99,7 @@ def _one_series(path: Path, modality: Modality | None) -> list[pydicom.FileDatas
     if len(series) > 1:
         found = sorted(series.values(), key=len)
         counts = ", ".join(str(len(headers)) for headers in found)
-        named = ", ".join(Path(headers[0].filename).name for headers in found[:_MAX_NAMED])
+        named = ", ".join(file_of(headers[0]).name for headers in found[:_MAX_NAMED])
         more = ", ..." if len(found) > _MAX_NAMED else ""
         raise ValueError(
             f"{path}: holds {len(series)} {wanted} series (of {counts} slices). Put each series "

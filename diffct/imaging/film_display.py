@@ -8,6 +8,9 @@ refused: the file contradicts itself, and a model would learn darkness.
 Source: DICOM PS3.3, C.11.1 (Modality LUT), C.11.2 (VOI LUT) and C.8.11.3 (DX Image).
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from pydicom import Dataset
 from pydicom.multival import MultiValue
@@ -134,7 +137,7 @@ def _window(dataset: Dataset) -> tuple[float, float]:
 
 def _numbers(value: object) -> list[float]:
     """Turn one or several of DICOM's decimal strings into floats; none is NaN."""
-    values = value if isinstance(value, MultiValue | list | tuple) else [value]
+    values: Sequence[Any] = value if isinstance(value, MultiValue | list | tuple) else [value]
     return [float("nan") if number in (None, "") else float(number) for number in values]
 
 

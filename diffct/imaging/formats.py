@@ -6,6 +6,8 @@ from pathlib import Path
 import nibabel
 import nrrd
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.dataobj_images import DataobjImage
 
 from diffct.imaging.metaimage import METAIMAGE_ENDINGS, read_metaimage, read_metaimage_values
 from diffct.imaging.nifti_space import WorldSpace, nifti_space
@@ -96,9 +98,12 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, WorldSpace]:
             )
         if not isinstance(image, nibabel.Nifti1Pair):
             raise ValueError("it holds no image")
+        scaled = image.dataobj
+        if not isinstance(scaled, ArrayProxy):
+            raise ValueError("it holds no image")
         # Scaled here in float32: nibabel would make a float64 copy, 600 MB for 512x512x300.
-        stored = _numbers(np.asanyarray(image.dataobj.get_unscaled()))
-        slope, intercept = image.dataobj.slope, image.dataobj.inter
+        stored = _numbers(np.asanyarray(scaled.get_unscaled()))
+        slope, intercept = scaled.slope, scaled.inter
         unit_mm = _nifti_unit_mm(image.header)
         pixdim = _stored_pixdim(image)
         image.header.get_qform(coded=True)  # raises for a quaternion that is no rotation
@@ -169,7 +174,7 @@ def read_first_slices(path: Path) -> np.ndarray:
     if not _ends(path, _NIBABEL_ENDINGS):
         return read_stored_values(path)
     try:
-        return _numbers(np.asanyarray(nibabel.load(path).dataobj[..., :_FIRST_SLICES]))
+        return _numbers(np.asanyarray(_load(path).dataobj[..., :_FIRST_SLICES]))
     except _DAMAGE as error:
         raise _unreadable(path, error) from error
 
@@ -188,7 +193,7 @@ def read_stored_values(path: Path) -> np.ndarray:
     """
     try:
         if _ends(path, _NIBABEL_ENDINGS):
-            return _numbers(np.asanyarray(nibabel.load(path).dataobj))
+            return _numbers(np.asanyarray(_load(path).dataobj))
         if _ends(path, METAIMAGE_ENDINGS):
             return _numbers(read_metaimage_values(path))
         return _numbers(nrrd.read(str(path))[0])
@@ -201,9 +206,20 @@ def read_description(path: Path) -> str:
     if not _ends(path, NIFTI_ENDINGS):
         return ""
     try:
-        return nibabel.load(path).header["descrip"].item().decode("ascii", errors="replace")
+        image = nibabel.load(path)
+        if not isinstance(image, nibabel.Nifti1Pair):
+            return ""
+        return image.header["descrip"].item().decode("ascii", errors="replace")
     except _DAMAGE:
         return ""
+
+
+def _load(path: Path) -> DataobjImage:
+    """Open a file of nibabel's; its values are read when they are asked for."""
+    image = nibabel.load(path)
+    if not isinstance(image, DataobjImage):
+        raise ValueError("it holds no image")
+    return image
 
 
 def pair_files(path: Path) -> list[Path]:

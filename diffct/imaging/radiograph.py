@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from diffct.atomic import atomic_file
 from diffct.imaging.contrast import is_blank
@@ -154,7 +154,8 @@ def read_notes(path: str | Path) -> dict[str, str]:
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            return {key: str(value) for key, value in image.text.items()}
+            texts = image.text if isinstance(image, PngImageFile) else {}
+            return {key: str(value) for key, value in texts.items()}
     except (OSError, SyntaxError, ValueError):
         return {}
 
@@ -163,8 +164,9 @@ def _read_picture(path: Path, bits: int, dark: bool) -> np.ndarray:
     """Read a PNG, JPEG or TIFF file."""
     try:
         with Image.open(path, formats=_FORMATS) as opened:
-            if getattr(opened, "n_frames", 1) > 1:
-                raise UnusableFilmError(path, "several frames", f"holds {opened.n_frames} images")
+            frames = getattr(opened, "n_frames", 1)
+            if frames > 1:
+                raise UnusableFilmError(path, "several frames", f"holds {frames} images")
             photometric = getattr(opened, "tag_v2", {}).get(_TIFF_PHOTOMETRIC)
             image = ImageOps.exif_transpose(opened)
             image.load()

@@ -227,8 +227,9 @@ def draw_augmentation(
     Returns:
         The drawn augmentation.
     """
+    lowest, highest = zoom_range
     flips = tuple(axis for axis in flip_axes if rng.random() < flip_probability)
-    zooms, zoom = rng.random() < zoom_probability, rng.uniform(*zoom_range)
+    zooms, zoom = rng.random() < zoom_probability, rng.uniform(lowest, highest)
     return Augmentation(flips, float(zoom) if zooms else 1.0)
 
 
@@ -247,7 +248,7 @@ def augment(array: np.ndarray, augmentation: Augmentation, fill: float) -> np.nd
     """
     # Both take seconds to import, which reading a scan need not wait for.
     import torch
-    from monai.transforms import Flip, Zoom
+    from monai.transforms.spatial.array import Flip, Zoom
 
     channel = torch.from_numpy(array.astype(np.float32))[None]
     if augmentation.flip_axes:

@@ -21,6 +21,9 @@ from diffct.imaging.volume import check_hounsfield, read_stored, upright
 
 Modality = Literal["CT", "MR", "film"]
 
+_TOLD: dict[str | None, Modality] = {"CT": "CT", "MR": "MR"}
+"""What a file says of its modality that is believed."""
+
 _BITS = {"1": 1, "I": 16, "I;16": 16, "I;16B": 16, "F": 32}
 _WINDOW_HU = (-1000.0, 32767.0)  # what lies outside a scanner's circle is air
 # MR holds no negative values but those that resampling makes at edges.
@@ -82,13 +85,15 @@ class MeasuredVolume:
     def resembles_mr(self) -> bool:
         """Whether it holds nothing far below zero and is not CT in HU."""
         low, high = self.report.lowest, self.report.highest
-        return low is not None and bool(self.not_ct) and low >= _LOWEST_OF_MR * high
+        if low is None or high is None:
+            return False
+        return bool(self.not_ct) and low >= _LOWEST_OF_MR * high
 
     def judge(self, modality: Modality) -> ImageReport:
         """Report on it as a modality, unless the file says another."""
         if self.report.problems:
             return self.report
-        modality = self.modality if self.modality in ("CT", "MR") else modality
+        modality = _TOLD.get(self.modality, modality)
         problems = self.not_ct if modality == "CT" else self.not_mr
         return replace(self.report, modality=modality, problems=problems)
 
@@ -104,8 +109,8 @@ def refuse(path: Path) -> str | None:
         return None
     if kind.role == "slice":
         return f"is one file of a series ({kind.name}); give the folder that holds the series"
-    mask = "a mask: " if kind.name.startswith("DICOM SEG") else ""
-    return f"is {mask}{kind.name}, not an image that is read"
+    mask_or_not = "a mask: " if kind.name.startswith("DICOM SEG") else ""
+    return f"is {mask_or_not}{kind.name}, not an image that is read"
 
 
 def is_film(path: Path) -> bool:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from diffct.cores import count_cores
 from diffct.data.manifest import MANIFEST_NAME, SPLITS, Manifest, ManifestRow, read_manifest
 from diffct.imaging.copies import find_copies
-from diffct.imaging.image_folder import VOLUME_ENDINGS, FoundImages, find_images, format_of
+from diffct.imaging.image_folder import VOLUME_ENDINGS, FoundImages, Kind, find_images, format_of
 from diffct.inspection.images import (
     ImageReport,
     MeasuredVolume,
@@ -24,6 +24,7 @@ from diffct.inspection.images import (
     report_film,
 )
 
+_KINDS: dict[Modality, Kind] = {"film": "pictures", "CT": "volumes", "MR": "volumes"}
 _SIZES_NAMED = 5
 _READ_AT_ONCE = 4  # a volume takes several times its size in memory
 Item = TypeVar("Item")
@@ -102,17 +103,18 @@ def inspect_scans(
         ValueError: The folder holds no image.
     """
     path = Path(path)
+    found: FoundImages | None = None
+    images: tuple[Path, ...] = (path,)
     if path.is_file():
         reason = refuse(path)
         if reason is not None:
             return Inspection(path, (ImageReport(path, format_of(path), problems=(reason,)),))
-        found, images = None, (path,)
         films = modality == "film" or (modality is None and is_film(path))
     else:
-        kind = {None: None, "film": "pictures", "CT": "volumes", "MR": "volumes"}[modality]
+        kind = None if modality is None else _KINDS[modality]
         found = find_images(path, kind=kind, include=include, exclude=exclude)
         images, films = found.images, found.kind == "pictures"
-    if films:
+    if films or modality == "film":
         return Inspection(path, tuple(_side_by_side(report_film, images, show_progress)), found)
 
     measure = partial(measure_volume, modality=modality)
@@ -147,7 +149,7 @@ def inspect_manifest(path: str | Path, *, show_progress: bool = False) -> Inspec
     """
     manifest = read_manifest(path, check_files=False)
     file = Path(path) / MANIFEST_NAME if Path(path).is_dir() else Path(path)
-    splits = {}
+    splits: dict[str, dict[str, int]] = {}
     for split in SPLITS:
         rows = manifest.split(split)
         splits[split] = {"images": len(rows), "patients": len({row.patient for row in rows})}

@@ -226,8 +226,8 @@ def _prepare(task: tuple[str, str, int, int]) -> _Outcome:
     stamp = source_stamp(source)
     notes = read_notes(target) if target.exists() else {}
     if notes.get("source") == stamp and "thumbnail" in notes:
-        facts, small = json.loads(notes["facts"]), bytes.fromhex(notes["thumbnail"])
-        return _Outcome(facts=facts, thumbnail=small)
+        known, small = json.loads(notes["facts"]), bytes.fromhex(notes["thumbnail"])
+        return _Outcome(facts=known, thumbnail=small)
     try:
         film = read_source_film(source, bits=bits)
     except UnusableFilmError as error:

@@ -25,6 +25,11 @@ _FINDINGS = ("FINDINGS", "FINDING")
 _IMPRESSION = ("IMPRESSION", "IMPRESSIONS", "CONCLUSION", "CONCLUSIONS", "OPINION", "SUMMARY")
 _MISSPELT = 0.85  # "IMPRESSON" and "FINDNGS" are as alike to their words as this
 
+_SECTION_WORDS: dict[SectionName, tuple[str, ...]] = {
+    "findings": _FINDINGS,
+    "impression": _IMPRESSION,
+}
+
 _NAMES = "|".join(sorted({*_OTHER, *_FINDINGS, *_IMPRESSION}, key=len, reverse=True))
 _HEADING = re.compile(
     # In capitals at the start of a line: any words before a colon, or known words alone.
@@ -71,7 +76,7 @@ def report_sections(text: str) -> dict[SectionName, str]:
     parts: dict[SectionName, list[str]] = {}
     current, start = None, 0
     for heading in _HEADING.finditer(text):
-        kind = _kind(heading[heading.lastgroup])
+        kind = _kind(heading[heading.lastgroup or 0])
         if kind is None:
             continue
         if current is not None:
@@ -120,7 +125,7 @@ def _kind(heading: str) -> SectionName | Literal["other"] | None:
     first = words[0] if words else ""
     if first in ("PROVISIONAL", "PRELIMINARY", "CLINICAL", "WET"):
         return "other"
-    for kind, names in (("findings", _FINDINGS), ("impression", _IMPRESSION)):
+    for kind, names in _SECTION_WORDS.items():
         if {*words} & {*names} or difflib.get_close_matches(first, names, 1, _MISSPELT):
             return kind
     return "other" if {*words} & {*_OTHER} else None

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from diffct.imaging.volume import NIFTI_ENDINGS
+from diffct.imaging.formats import NIFTI_ENDINGS
 from diffct.prepare.brain.pairs import (
     LABELS,
     TARGET,

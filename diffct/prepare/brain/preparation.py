@@ -17,7 +17,7 @@ from diffct.data.manifest import MANIFEST_NAME, ManifestRow, write_manifest
 from diffct.data.patients import join_patients
 from diffct.data.splits import draw_splits
 from diffct.imaging.copies import find_copies
-from diffct.imaging.slices import PLANES, Plane
+from diffct.imaging.planes import PLANES, Plane
 from diffct.prepare.brain.pairs import TARGET, FoundPairs, ScanPair
 from diffct.prepare.brain.report import BrainReport, summarize_pairs
 from diffct.prepare.brain.slicing import IMAGES, SlicedPair, SliceTask, slice_image, slice_pair

@@ -8,7 +8,8 @@ import numpy as np
 
 from diffct.imaging.copies import hash_voxels
 from diffct.imaging.intensity import IntensityRange, foreground, robust_range, to_unit_range
-from diffct.imaging.slices import Plane, turn_to_plane
+from diffct.imaging.planes import Plane
+from diffct.imaging.slices import turn_to_plane
 from diffct.imaging.transforms import resample_onto
 from diffct.imaging.volume import Volume, read_stored
 from diffct.prepare.brain.pairs import TARGET, ScanPair
@@ -80,6 +81,8 @@ def read_pair(pair: ScanPair, plane: Plane) -> AlignedScans:
             constant, or does not cover the target's tissue.
     """
     remarks: Counter[str] = Counter()
+    if pair.target is None:
+        raise UnusablePairError(f"{TARGET} not there")
     target = _read_scan(pair.target, TARGET, plane)
     conditions = {}
     for name, path in pair.conditions.items():
@@ -167,9 +170,9 @@ def _covered_share(volume: Volume, target: Volume) -> float:
     back = np.linalg.inv(volume.affine) @ target.affine
     steps = np.meshgrid(*map(np.arange, target.size), indexing="ij", sparse=True)
     inside = foreground(target.array)
-    tissue = np.count_nonzero(inside)
+    tissue = int(np.count_nonzero(inside))
     for length, (*scales, offset) in zip(volume.size, back[:3], strict=True):
         place = sum(scale * step for scale, step in zip(scales, steps, strict=True)) + offset
         # A voxel is a box: half of one lies outside of the outermost centres.
         inside &= (place >= -0.5) & (place <= length - 0.5)
-    return np.count_nonzero(inside) / max(1, tissue)
+    return int(np.count_nonzero(inside)) / max(1, tissue)

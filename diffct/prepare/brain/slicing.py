@@ -16,9 +16,9 @@ from PIL import Image
 
 from diffct.atomic import atomic_file, atomic_folder
 from diffct.imaging.intensity import foreground
+from diffct.imaging.planes import Plane
 from diffct.imaging.radiograph import write_png
 from diffct.imaging.slices import (
-    Plane,
     central_slices,
     cut_slice,
     slices_with_tissue,
@@ -138,7 +138,7 @@ def _write_slices(
     for index in central_slices(slices_with_tissue(target.array), task.slices):
         piece = cut_slice(target, index, start=start, size=task.size)
         held, shown = (np.count_nonzero(foreground(x)) for x in (target.array[index], piece.array))
-        beyond |= shown < held
+        beyond = beyond or bool(shown < held)
         cuts = {
             name: cut_slice(scan.unit, index, start=start, size=task.size)
             for name, scan in scans.conditions.items()

@@ -83,9 +83,10 @@ def prepare_ct(
         raise ValueError(f"workers is {workers}; give 1 or more.")
     if scans.resolve() in (out.resolve(), *out.resolve().parents):
         raise ValueError(f"{out}: lies in {scans}, which is searched for scans. Give another one.")
+    spacing = None if spacing_mm is None else [float(mm) for mm in spacing_mm]
     settings = {
         "data_set": "ct",
-        "spacing_mm": None if spacing_mm is None else [float(mm) for mm in spacing_mm],
+        "spacing_mm": spacing,
         "include": list(include),
         "exclude": list(exclude),
         "patient_pattern": patient_pattern,
@@ -102,7 +103,7 @@ def prepare_ct(
     )
     claim_folder(out, {**settings, "format": _FORMAT})
     tasks = [
-        ScanTask(path, out / IMAGES / f"{_name(key)}.nii.gz", settings["spacing_mm"])
+        ScanTask(path, out / IMAGES / f"{_name(key)}.nii.gz", spacing)
         for key, path in found.paths.items()
     ]
     with open_results(prepare_scan, tasks, workers=workers) as results:
