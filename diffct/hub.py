@@ -100,19 +100,24 @@ def _find_source(
             raise FileNotFoundError(f"{inner} holds no pipeline (no {_INDEX}). {_advice(inner)}")
         return str(inner), False
     repository, index = str(name), f"{subfolder}/{_INDEX}" if subfolder else _INDEX
-    options = {"revision": revision, "token": token}
     with plain_hub_errors(repository):
-        offline = not is_reachable(repository, index, **options)
+        offline = not is_reachable(repository, index, revision=revision, token=token)
         try:
             if not offline:
-                hf_hub_download(repository, index, **options)
+                hf_hub_download(repository, index, revision=revision, token=token)
         except RemoteEntryNotFoundError as error:
             raise FileNotFoundError(f"{repository} holds no pipeline (no {index}).") from error
         if subfolder is None:
             return repository, offline
         # diffusers downloads pipelines from the root only.
-        options |= {"allow_patterns": f"{subfolder}/*", "local_files_only": offline}
-        return str(Path(snapshot_download(repository, **options)) / subfolder), False
+        root = snapshot_download(
+            repository,
+            revision=revision,
+            token=token,
+            allow_patterns=f"{subfolder}/*",
+            local_files_only=offline,
+        )
+        return str(Path(root) / subfolder), False
 
 
 def _advice(folder: Path) -> str:

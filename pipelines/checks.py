@@ -72,9 +72,10 @@ def latent_size(
     """
     sizes = []
     for name, length, latent in zip(("height", "width"), pixels, usual, strict=True):
-        if length is None and latent is None:
-            raise ValueError(f"Give {name}: the unet's config does not know a sample_size.")
-        length = latent * factor if length is None else length
+        if length is None:
+            if latent is None:
+                raise ValueError(f"Give {name}: the unet's config does not know a sample_size.")
+            length = latent * factor
         if length != int(length) or length < 1 or length % factor:
             raise ValueError(f"{name}={length} is no positive multiple of {factor}.")
         sizes.append(int(length) // factor)

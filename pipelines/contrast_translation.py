@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, SchedulerMixin, UNet2DConditionModel
 from diffusers.models import MultiControlNetModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,8 +31,8 @@ from diffct.pipelines.conditions.images import (
     pad_ends,
     read_condition_images,
 )
-from diffct.pipelines.denoising import batches, seeded
-from diffct.pipelines.latent_diffusion import LatentDiffusionPipeline, OutputType, State
+from diffct.pipelines.denoising import State, batches, seeded
+from diffct.pipelines.latent_diffusion import LatentDiffusionPipeline, OutputType
 from diffct.pipelines.outputs import ContrastTranslationPipelineOutput, mean_and_std
 from diffct.pipelines.schedulers import PREDICTIONS, Steps, step_options
 from diffct.pipelines.volume_translation import translate_volume
@@ -75,6 +75,7 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
         (True, ['FLAIR'])
     """
 
+    controlnet: ControlNetModel | MultiControlNetModel
     modality = "slice"
     guided_by = "image"
     card_task = "image-to-image"
@@ -304,6 +305,7 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
                 generator=seeded(seeds, indices),
                 output_type="np",
             )
+            assert isinstance(output, ContrastTranslationPipelineOutput)  # as return_dict is left
             yield indices, output
 
     @torch.no_grad()
@@ -369,10 +371,9 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
         slice_index: int | Sequence[int] | None,
     ) -> Tensor:
         """Read condition images, (images, conditions, H, W) in [0, 1]."""
-        nets = controlnets_of(self.controlnet)
         return read_condition_images(
             image,
-            channels=[net.config.conditioning_channels for net in nets],
+            channels=[net.config.conditioning_channels for net in controlnets_of(self.controlnet)],
             conditions=self.conditions,
             plane=self.config.plane,
             slice_index=slice_index,
@@ -386,8 +387,7 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
         if not any(scales):
             return self._guide(timestep, state)
         image = state["image"]
-        if self.do_classifier_free_guidance:
-            image = torch.cat([image] * 2)
+        image = torch.cat([image] * 2) if self.do_classifier_free_guidance else image
         control = partial(
             run_controlnets,
             self.controlnet,

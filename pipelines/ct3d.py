@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.models.modeling_utils import ModelMixin
@@ -50,13 +51,15 @@ class CT3DPipeline(DenoisingPipeline):
         >>> paths = output.save("samples")  # NIfTI, and pictures beside it
     """
 
+    unet: UNet3DModel
+    vae: ModelMixin | None
     modality = "volume"
-    model_cpu_offload_seq = "unet->vae"
+    model_cpu_offload_seq = "unet->vae"  # type: ignore[assignment]  # diffusers' is None
     # Lists, since diffusers adds lists to them.
-    _optional_components: ClassVar[list[str]] = ["vae"]
+    _optional_components: ClassVar[list[str]] = ["vae"]  # type: ignore[misc]  # theirs says no type
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "sample"]
     _callback_aliases: ClassVar[Mapping[str, str]] = {"sample": "latents"}
-    _output_types: ClassVar[tuple[str, ...]] = OutputType.__args__
+    _output_types: ClassVar[tuple[str, ...]] = get_args(OutputType)
 
     def __init__(
         self,
@@ -190,13 +193,12 @@ class CT3DPipeline(DenoisingPipeline):
             volumes = self._decode(denoised, size, generator)
         self.maybe_free_model_hooks()
 
-        if output_type == "np":
-            volumes = volumes.cpu().numpy()
+        shown: Tensor | np.ndarray = volumes.cpu().numpy() if output_type == "np" else volumes
         if not return_dict:
-            return (volumes,)
+            return (shown,)
         spacing_mm = tuple(self.config.spacing_mm)
         return CT3DPipelineOutput(
-            volumes=volumes, affine=canonical_affine(size, spacing_mm), spacing_mm=spacing_mm
+            volumes=shown, affine=canonical_affine(size, spacing_mm), spacing_mm=spacing_mm
         )
 
     def sample_many(
@@ -227,6 +229,7 @@ class CT3DPipeline(DenoisingPipeline):
                 class_labels=class_label,
                 generator=seeded(seeds, indices),
             )
+            assert isinstance(output, CT3DPipelineOutput)  # as return_dict is left
             yield indices, output
 
     def denoising(self) -> Denoising:
@@ -290,7 +293,8 @@ class CT3DPipeline(DenoisingPipeline):
         if len(size) != 3 or any(int(length) != length or length < 1 for length in size):
             got = size or "none, and the pipeline records no training size"
             raise ValueError(f"size must be three positive integers (D, H, W), got {got}.")
-        return tuple(int(length) for length in size)
+        depth, height, width = (int(length) for length in size)
+        return depth, height, width
 
     def _latent_size(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the size that the network works at, large enough to decode to `size`."""

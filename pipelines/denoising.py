@@ -44,6 +44,7 @@ class DenoisingPipeline(PublishedPipeline):
         guided_by: What each sample needs to be told: a prompt, an image, or nothing.
     """
 
+    scheduler: SchedulerMixin
     modality: ClassVar[Modality]
     guided_by: ClassVar[Literal["prompt", "image"] | None] = None
 
@@ -58,7 +59,7 @@ class DenoisingPipeline(PublishedPipeline):
         self,
         seeds: Sequence[int],
         *,
-        conditions: Sequence[str] | Sequence[Tensor] | None = None,
+        conditions: Any = None,  # noqa: ANN401 - prompts, images or None: subclasses say which
         batch_size: int = 1,
         steps: int = 50,
     ) -> Iterator[tuple[range, BaseOutput]]:

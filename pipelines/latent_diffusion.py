@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
@@ -15,6 +16,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
 )
 from diffusers.utils import scale_lora_layers, unscale_lora_layers
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from diffct.models.text_encoding import embed, tokenize
 from diffct.pipelines.checks import as_texts, check_components, check_prompt, latent_size
@@ -36,14 +38,18 @@ class LatentDiffusionPipeline(
         al. 2023, "On Distillation of Guided Diffusion Models": they get w and run once.
     """
 
-    model_cpu_offload_seq = "text_encoder->unet->vae"
+    vae: AutoencoderKL
+    text_encoder: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    unet: UNet2DConditionModel
+    model_cpu_offload_seq = "text_encoder->unet->vae"  # type: ignore[assignment]  # theirs is None
     # Lists, since diffusers adds lists to them.
     _callback_tensor_inputs: ClassVar[list[str]] = [
         "latents",
         "prompt_embeds",
         "negative_prompt_embeds",
     ]
-    _output_types: ClassVar[tuple[str, ...]] = OutputType.__args__
+    _output_types: ClassVar[tuple[str, ...]] = get_args(OutputType)
     get_guidance_scale_embedding = StableDiffusionPipeline.get_guidance_scale_embedding
 
     def _put_together(
@@ -143,10 +149,11 @@ class LatentDiffusionPipeline(
             negative_prompt_embeds = self._embed(texts * repeats, device, clip_skip)
         if lora_scale is not None and self.text_encoder is not None:
             unscale_lora_layers(self.text_encoder, lora_scale)
-        if do_classifier_free_guidance and negative_prompt_embeds.shape != prompt_embeds.shape:
+        guided = negative_prompt_embeds if do_classifier_free_guidance else None
+        if guided is not None and guided.shape != prompt_embeds.shape:
             raise ValueError(
                 f"The prompts give embeddings {tuple(prompt_embeds.shape)}, the negative prompts"
-                f" {tuple(negative_prompt_embeds.shape)}; give one negative prompt for each, or one"
+                f" {tuple(guided.shape)}; give one negative prompt for each, or one"
                 " for all."
             )
         prompt_embeds = prompt_embeds.repeat_interleave(num_images_per_prompt, dim=0)
@@ -212,7 +219,7 @@ class LatentDiffusionPipeline(
 
     def _embed(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None,
         device: torch.device | str | None,
         clip_skip: int | None,
     ) -> Tensor:
@@ -254,6 +261,7 @@ class LatentDiffusionPipeline(
         )
         images = len(embeds)
         if self.do_classifier_free_guidance:
+            assert negative_embeds is not None  # as guidance asks for them
             embeds = torch.cat([negative_embeds, embeds])
         embeds = embeds.to(device=self._execution_device, dtype=self.unet.dtype)
         return {"prompt_embeds": embeds, "negative_prompt_embeds": negative_embeds}, images

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
@@ -103,13 +104,17 @@ class PublishedPipeline(DiffusionPipeline):
         results = facts.pop(EVALUATION, None)
         title = name.rpartition("/")[2] or name
         phantoms = ["synthetic-data"] if facts.get("synthetic") else []
+        # Among any further entries, as its name is none of Python's.
+        index: dict[str, Any] = {
+            "model-index": [{"name": title, "results": results}] if results else None
+        }
         header = ModelCardData(
             # Not "diffusers": the Hub would show how to load it without diffct, which fails.
             library_name="diffct",
             license=license_id,
             tags=["diffusers", "medical-imaging", *phantoms],
             pipeline_tag=self.card_task,
-            **{"model-index": [{"name": title, "results": results}] if results else None},
+            **index,
         )
         body = CARD.format(
             title=title,
@@ -138,7 +143,7 @@ class PublishedPipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | Path,
+        pretrained_model_name_or_path: str | PathLike[str],
         **options: Any,  # noqa: ANN401 - diffusers' signature
     ) -> Self:
         """Load a pipeline.
@@ -180,9 +185,9 @@ class PublishedPipeline(DiffusionPipeline):
         kept = {key: config_dict[key] for key in config_dict if not _is_further(key, config_dict)}
         return super().extract_init_dict(kept, **options)
 
-    def save_pretrained(
+    def save_pretrained(  # type: ignore[override]  # no flashpack: safetensors only
         self,
-        save_directory: str | Path,
+        save_directory: str | PathLike[str],
         safe_serialization: bool = True,
         variant: str | None = None,
         max_shard_size: int | str | None = None,

@@ -84,7 +84,7 @@ def read_schedule(scheduler: SchedulerMixin, prediction_type: str | None = None)
     prediction_type = prediction_type or scheduler.config.get("prediction_type")
     alphas_cumprod = getattr(scheduler, "alphas_cumprod", None)
     stated = isinstance(alphas_cumprod, Tensor) and alphas_cumprod.numel() > 0
-    if prediction_type not in PREDICTIONS or not stated:
+    if prediction_type not in PREDICTIONS or alphas_cumprod is None or not stated:
         raise ValueError(
             f"{type(scheduler).__name__} is no denoising-diffusion scheduler: it must state betas"
             f" and a prediction_type, one of {', '.join(PREDICTIONS)} (here {prediction_type!r})."

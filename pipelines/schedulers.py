@@ -105,10 +105,10 @@ class Steps(NamedTuple):
         Raises:
             ValueError: The scheduler takes no such timesteps or noise levels.
         """
-        given = {"timesteps": self.timesteps, "sigmas": self.sigmas}
-        given = {name: list(value) for name, value in given.items() if value is not None}
-        number = None if given else self.number
-        return retrieve_timesteps(scheduler, number, device, **given)[0]
+        timesteps = None if self.timesteps is None else list(self.timesteps)
+        sigmas = None if self.sigmas is None else list(self.sigmas)
+        number = self.number if timesteps is None and sigmas is None else None
+        return retrieve_timesteps(scheduler, number, device, timesteps, sigmas)[0]
 
 
 def find_scheduler(name: str) -> type[SchedulerMixin]:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from diffct.models.latent_space import LatentSpace
 from diffct.models.text_conditioned import TextConditionedUNet
-from diffct.pipelines.denoising import batches, seeded
+from diffct.pipelines.denoising import Modality, batches, seeded
 from diffct.pipelines.latent_diffusion import LatentDiffusionPipeline, OutputType
 from diffct.pipelines.outputs import TextToImagePipelineOutput
 from diffct.pipelines.schedulers import PREDICTIONS, Steps, step_options
@@ -48,7 +48,7 @@ class TextToImagePipeline(LatentDiffusionPipeline):
         (2, 'L')
     """
 
-    modality = "image"
+    modality: ClassVar[Modality] = "image"
     guided_by = "prompt"
     card_task = "text-to-image"
     card_example: ClassVar[str] = ""
@@ -211,7 +211,7 @@ class TextToImagePipeline(LatentDiffusionPipeline):
             width: In pixels; None for the training width.
         """
         prompts = [""] * len(seeds) if conditions is None else conditions
-        scale = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
+        scale: dict[str, Any] = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
         for indices in batches(len(seeds), batch_size):
             output = self(
                 [prompts[index] for index in indices],
@@ -223,6 +223,7 @@ class TextToImagePipeline(LatentDiffusionPipeline):
                 output_type="np",
                 **scale,
             )
+            assert isinstance(output, TextToImagePipelineOutput)  # as return_dict is left
             yield indices, output
 
     @torch.no_grad()
@@ -237,6 +238,7 @@ class TextToImagePipeline(LatentDiffusionPipeline):
     @torch.no_grad()
     def condition_batch(self, condition: str | Tensor | None) -> Batch:
         """Return the embedded prompt of one image; None for the empty prompt."""
+        assert not isinstance(condition, Tensor)  # as a prompt guides
         embeds, _ = self.encode_prompt(condition or "", do_classifier_free_guidance=False)
         return {"prompt_embeds": embeds}
 

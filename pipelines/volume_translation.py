@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from diffct.imaging.formats import NIFTI_ENDINGS
 from diffct.imaging.image_folder import SPREAD_DESCRIPTION
 from diffct.imaging.intensity import foreground, removed_background
 from diffct.imaging.slices import cut_slice, put_slice, tissue_window
 from diffct.imaging.transforms import resample, resample_onto
-from diffct.imaging.volume import NIFTI_ENDINGS, Volume, reorient, write_volume
+from diffct.imaging.volume import Volume, reorient, write_volume
 from diffct.pipelines.coherent_noise import coherent_noise
 from diffct.pipelines.conditions.scans import (
     Scan,

@@ -1,7 +1,7 @@
 """ControlNets: whether they fit the other components, and what each says at which step."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -39,7 +39,8 @@ _SHARED = (
 def controlnets_of(controlnet: ControlNetModel | MultiControlNetModel) -> list[ControlNetModel]:
     """Return the ControlNets of a component, compiled or not, in their order."""
     inner = controlnet._orig_mod if is_compiled_module(controlnet) else controlnet
-    nets = inner.nets if isinstance(inner, MultiControlNetModel) else [inner]
+    # A ModuleList does not say of what.
+    nets: Iterable[Any] = inner.nets if isinstance(inner, MultiControlNetModel) else [inner]
     return [net._orig_mod if is_compiled_module(net) else net for net in nets]
 
 

@@ -6,7 +6,7 @@ Missing conditions are filled with 0 (background).
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from diffct.imaging.slices import Plane
+from diffct.imaging.planes import Plane
 from diffct.pipelines.conditions.scans import Scan, is_scan, on_one_grid, read_normalised
 
 ImageLike = str | Path | np.ndarray | Tensor | Image.Image | Sequence[Any]
@@ -97,7 +97,7 @@ def _by_condition(
     if len(channels) > 1:
         # As in diffusers: lists in a list are of several images, not of the ControlNets.
         nested = _is_list(image) and all(_is_list(one) for one in image)
-        rows: Sequence[Any] = image if nested else [image]
+        rows = cast(Sequence[Any], image if nested else [image])
         if not rows or not all(_is_list(row) and len(row) == len(channels) for row in rows):
             raise ValueError(
                 f"There are {len(channels)} ControlNets: give a list with an image for each (of"

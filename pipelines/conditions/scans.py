@@ -11,7 +11,8 @@ from diffusers.utils import logging
 
 from diffct.imaging.dicom import read_scan_source
 from diffct.imaging.intensity import foreground, robust_range, to_unit_range
-from diffct.imaging.slices import Plane, turn_to_plane
+from diffct.imaging.planes import Plane
+from diffct.imaging.slices import turn_to_plane
 from diffct.imaging.transforms import resample_onto
 from diffct.imaging.volume import Volume, read_stored
 
