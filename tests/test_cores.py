@@ -104,7 +104,7 @@ def test_torch_takes_its_share_of_the_cores_unless_the_user_chose(monkeypatch):
 def test_waiting_threads_sleep():
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     run = subprocess.run(
-        [sys.executable, "-c", "import diffct"],
+        [sys.executable, "-c", "import diffct, torch"],
         env=environment | {"OMP_DISPLAY_ENV": "TRUE"},  # what it read when it was loaded
         capture_output=True,
         text=True,
