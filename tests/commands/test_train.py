@@ -86,7 +86,7 @@ def test_every_stage_has_its_script_and_every_experiment_its_stage():
     found = {}
     for stage, script in _SCRIPTS.items():
         text = (ROOT / "train" / f"{script.rpartition('.')[2]}.py").read_text()
-        assert f'default=CONFIGS / "{_DEFAULTS[stage]}.yaml"' in text
+        assert f'CONFIGS / "{_DEFAULTS[stage]}.yaml", __doc__' in text
         configs = _find_configs(stage)
         assert _DEFAULTS[stage] in configs and not found.keys() & configs.keys()
         found |= configs
