@@ -59,7 +59,7 @@ def load_pipeline(
 
     Examples:
         >>> import diffct
-        >>> pipeline = diffct.load_pipeline("outputs/ct3d/pipeline")
+        >>> pipeline = diffct.load_pipeline("outputs/ct3d/diffusion/pipeline")
         >>> output = pipeline(batch_size=2, num_inference_steps=4)
         >>> output.volumes.shape  # volumes, slices, rows, columns
         (2, 16, 40, 48)

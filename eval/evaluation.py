@@ -95,8 +95,9 @@ def evaluate(
     Examples:
         >>> import diffct
         >>> how = diffct.EvaluationConfig(number=2, steps=2, out="evaluation/example")
+        >>> run = "outputs/ct3d/diffusion"
         >>> report = diffct.evaluate(
-        ...     "outputs/ct3d/pipeline", "outputs/ct3d", only=["distribution"], config=how
+        ...     f"{run}/pipeline", run, only=["distribution"], config=how
         ... )  # doctest: +ELLIPSIS
         Will not be measured: ...
         >>> report["distribution"]["realism"].figures["body_ml"].held_out.value > 0

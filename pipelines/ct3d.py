@@ -43,7 +43,7 @@ class CT3DPipeline(DenoisingPipeline):
     Examples:
         >>> import diffct
         >>> import torch
-        >>> pipeline = diffct.CT3DPipeline.from_pretrained("outputs/ct3d/pipeline")
+        >>> pipeline = diffct.CT3DPipeline.from_pretrained("outputs/ct3d/diffusion/pipeline")
         >>> seed = torch.Generator().manual_seed(7)
         >>> output = pipeline(batch_size=2, num_inference_steps=4, generator=seed)
         >>> output.volumes.shape  # Hounsfield units, (volumes, slices, rows, columns)

@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITHOUT = {"__version__", "ModelMixin"}
 
 STAND_INS = {
-    "outputs/my-scans": "outputs/ct3d",
+    "outputs/my-scans": "outputs/ct3d/diffusion",
     'pipeline.push_to_hub("user/name")': 'pipeline.save_pretrained("card")',
 }
 """What is replaced before a page's Python runs: there is no Hub, and no scan of the reader."""

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 import diffct
 from diffct import CXRTextToImagePipeline
-from diffct.train import train_ct3d
+from diffct.train import CONFIGS, train_ct3d
 from tests.pipelines.tiny_flair import head_affine, make_flair_pipeline, write_head
 
 TINY_CT = [
@@ -25,12 +27,17 @@ TINY_CT = [
 
 def fill(place: Path, make_cxr_pipeline: Callable[[], CXRTextToImagePipeline]) -> None:
     """Make what the pages and docstrings speak of: outputs of three systems, and two scans."""
-    train_ct3d.main([f"output_dir={place}/outputs/ct3d", *TINY_CT])
-    make_cxr_pipeline().save_pretrained(place / "outputs/cxr/diffusion/pipeline")
-    make_flair_pipeline().save_pretrained(place / "outputs/brain/controlnet/pipeline")
+    ct, cxr, brain = (
+        # Where the demos write.
+        place / OmegaConf.load(CONFIGS / f"{experiment}.yaml").output_dir
+        for experiment in ("ct3d/diffusion", "cxr/diffusion", "brain/controlnet")
+    )
+    train_ct3d.main([f"output_dir={ct}", *TINY_CT])
+    make_cxr_pipeline().save_pretrained(cxr / "pipeline")
+    make_flair_pipeline().save_pretrained(brain / "pipeline")
     flair = place / "outputs/brain/bids/sub-0000/anat/sub-0000_FLAIR.nii.gz"
     flair.parent.mkdir(parents=True)
     write_head(flair, head_affine("RAS", 2.0), (24, 32, 48))
-    pipeline = diffct.load_pipeline(place / "outputs/ct3d/pipeline", device="cpu")
+    pipeline = diffct.load_pipeline(ct / "pipeline", device="cpu")
     (scan,) = pipeline(num_inference_steps=1).save(place)
     scan.rename(place / "scan.nii.gz")
