@@ -119,6 +119,7 @@ def train_denoiser(
         condition,
         accelerator.autocast,
     )
+    make_pipeline(None)  # what could not be saved is refused now, not after the training
     progress = Progress()
     loader = accelerator.prepare(make_loader(config, samples["train"], accelerator=accelerator))
     step = make_gradient_step(config, accelerator=accelerator, model=model, losses=denoising)

@@ -252,3 +252,11 @@ def test_the_shipped_configurations_fit_the_schema_and_the_network():
         if "thesis" in path.name:
             assert sum(weight.numel() for weight in unet.parameters()) == 275_148_225
             assert (config.optim.lr, config.train.updates) == (1e-4, 46_000)
+
+
+def test_a_model_that_could_not_be_saved_is_refused_beforehand(tmp_path, scans, capsys):
+    # Four slices of 20 mm brought to two are 40 mm apart: more than a pipeline takes.
+    run = tmp_path / "run"
+    words = [f"data.folder={scans}", "data.fit=resize", "data.spacing_mm=null"]
+    assert "spacing_mm is [40.0, " in refuse(run, *words, "data.size=[2,16,16]")
+    assert "Networks:" not in capsys.readouterr().out  # what a run says when it begins to train
