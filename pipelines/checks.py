@@ -17,9 +17,9 @@ def check_components(
     tokenizer: PreTrainedTokenizerBase | None,
     unet: UNet2DConditionModel | None,
 ) -> None:
-    """Raise a ValueError unless those components that are there fit each other."""
+    """Raise a ValueError unless the components that are not None fit each other."""
     if tokenizer is not None and not knows_words(tokenizer):
-        raise ValueError("The tokenizer knows no words: the pipeline's folder lacks its files.")
+        raise ValueError("The tokenizer has no vocabulary: the pipeline's folder lacks its files.")
     if unet is not None and text_encoder is not None:
         check_text_width(text_encoder, unet)
     if unet is not None and vae is not None:
@@ -44,7 +44,7 @@ def check_prompt(
         prompt: The text.
         embeds: The embeddings, (prompts, tokens, width).
         unet: The network that reads them.
-        name: "prompt", which must be there, or "negative_prompt".
+        name: "prompt", which is required, or "negative_prompt".
     """
     if prompt is not None and embeds is not None:
         raise ValueError(f"Give either {name} or {name}_embeds, not both.")
@@ -63,12 +63,12 @@ def latent_size(
     """Return the size (h, w) of the latents of images.
 
     Args:
-        pixels: Height and width of the images; None for what is usual.
+        pixels: Height and width of the images; None for those of the training.
         usual: Size (h, w) of the latents that the network was trained on.
         factor: Pixels per latent along each axis.
 
     Raises:
-        ValueError: The size is not known, or does not divide by `factor`.
+        ValueError: The size is not known, or is not a multiple of `factor`.
     """
     sizes = []
     for name, length, latent in zip(("height", "width"), pixels, usual, strict=True):
@@ -77,7 +77,7 @@ def latent_size(
                 raise ValueError(f"Give {name}: the unet's config does not know a sample_size.")
             length = latent * factor
         if length != int(length) or length < 1 or length % factor:
-            raise ValueError(f"{name}={length} is no positive multiple of {factor}.")
+            raise ValueError(f"{name}={length} is not a positive multiple of {factor}.")
         sizes.append(int(length) // factor)
     return sizes[0], sizes[1]
 
@@ -89,7 +89,7 @@ def check_count(name: str, count: object) -> None:
 
 
 def as_texts(prompt: str | Sequence[str] | None) -> list[str]:
-    """Return one text, or several, as a list; a ValueError for anything else."""
+    """Return one text or several as a list; raise a ValueError for anything different."""
     texts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(texts, Sequence) or not texts or not all(isinstance(t, str) for t in texts):
         raise ValueError("A prompt is a text or a list of texts.")

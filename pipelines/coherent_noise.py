@@ -1,4 +1,4 @@
-"""Noise that changes slowly from slice to slice, so that slices sampled apart fit together."""
+"""Noise that changes slowly from slice to slice, so that separately sampled slices fit together."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 _REACH = 4  # standard deviations of the Gaussian
-_MAX_SIGMA_VOLUMES = 10  # beyond, neighbours differ by nothing that could be seen
+_MAX_SIGMA_VOLUMES = 10  # in depths of the volume; beyond, neighbours do not differ visibly
 
 
 def coherent_noise(
@@ -22,8 +22,8 @@ def coherent_noise(
     x_i = Σ_j g_j w_(i+j) / √(Σ_j g_j²), so slices d apart correlate by exp(-d² / 4σ²).
 
     Args:
-        slices: How many.
-        shape: Of the noise of one slice, (C, h, w).
+        slices: Number of slices.
+        shape: Shape of the noise of one slice, (C, h, w).
         sigma_slices: σ of the Gaussian in slices; 0 for white noise, infinity for the same noise
             in all slices.
         generator: Source of the noise, on the CPU.
@@ -35,7 +35,7 @@ def coherent_noise(
         ValueError: `sigma_slices` is negative or NaN.
     """
     if not sigma_slices >= 0:
-        raise ValueError(f"sigma_slices={sigma_slices} is no number of slices, 0 or more.")
+        raise ValueError(f"sigma_slices={sigma_slices} must be a number of slices, 0 or more.")
     if sigma_slices > _MAX_SIGMA_VOLUMES * slices:
         return torch.randn(1, *shape, generator=generator).expand(slices, *shape).clone()
     reach = math.ceil(_REACH * sigma_slices)

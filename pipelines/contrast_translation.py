@@ -1,4 +1,4 @@
-"""One MR contrast translated into another, by a ControlNet on a latent diffusion model."""
+"""The translation of one MR contrast into another by a ControlNet on a latent diffusion model."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,22 +41,22 @@ from diffct.training.steps import Batch
 
 
 class ContrastTranslationPipeline(LatentDiffusionPipeline):
-    """Translate images of one contrast into another: slices by a call, scans by `translate_volume`.
+    """Translate images into another contrast: slices by a call, scans by `translate_volume`.
 
     Components and arguments are those of diffusers' `StableDiffusionControlNetPipeline`.
 
     Args:
-        vae: The autoencoder; one that decodes to colours is averaged to gray.
+        vae: The autoencoder; the channels of one that decodes to colours are averaged.
         text_encoder: Any text encoder of transformers, see `diffct.models.text_encoding`.
         tokenizer: Its tokenizer.
         unet: The denoiser of latents.
-        controlnet: What steers it by condition images; a list of several adds their outputs up.
+        controlnet: Steers the denoiser by condition images; the outputs of several are added.
         scheduler: Any diffusers scheduler of the prediction type the network was trained for.
-        prediction_type: What the network predicts; None for what `scheduler` says.
+        prediction_type: What the network predicts; None for the `scheduler`'s entry.
         prompt: The constant prompt of the training; None for `usual_prompt`.
         conditions: Names of the condition images, one for each channel of the ControlNets, in
-            their order; None for `usual_condition`, or for numbers if there are more channels. The
-            config holds them as a dictionary from names to channels.
+            their order; None for `usual_condition`, or for numbered names if there are several
+            channels. The config holds them as a dictionary from names to channels.
         plane: How scans are cut into slices: "axial", "coronal" or "sagittal".
         spacing_mm: Pixel size (row, column) of the training slices; None if it is not known.
         training: Facts for the model card, see `diffct.pipelines.publishing`; its entry "images"
@@ -79,8 +79,8 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
     modality = "slice"
     guided_by = "image"
     card_task = "image-to-image"
-    usual_prompt: ClassVar[str] = ""  # of a pipeline that was given none
-    usual_condition: ClassVar[str] = "condition"  # likewise, if it has a single one
+    usual_prompt: ClassVar[str] = ""  # the prompt if none is given
+    usual_condition: ClassVar[str] = "condition"  # the name of a single condition if none is given
     # Lists, since diffusers adds lists to them.
     _callback_tensor_inputs: ClassVar[list[str]] = [
         *LatentDiffusionPipeline._callback_tensor_inputs,
@@ -118,12 +118,12 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
         nets = [] if controlnet is None else controlnets_of(controlnet)
         self.register_to_config(
             prompt=self.usual_prompt if prompt is None else prompt,
-            # Not a list: on the Hub, diffusers takes a list of texts for a component.
+            # Not a list: loading from the Hub, diffusers mistakes a list of texts for a component.
             conditions=condition_channels(conditions, nets, only=self.usual_condition),
             plane=plane,
             spacing_mm=None if spacing_mm is None else [float(length) for length in spacing_mm],
         )
-        self._put_together(components, prediction_type=prediction_type, training=training)
+        self._register(components, prediction_type=prediction_type, training=training)
         warn_of_other_base(nets, unet)
 
     @property
@@ -168,22 +168,22 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
             image: What to translate, with values in [0, 1] and background 0, of any size:
                 an array (H, W), (images, H, W) or (images, H, W, channels); a tensor (H, W),
                 (channels, H, W) or (images, channels, H, W); a gray picture of 8 or 16 bits; a list
-                of such; or a NIfTI file or `Volume`, which is turned to the plane and normalised.
+                of these; or a NIfTI file or `Volume`, which is turned to the plane and normalised.
                 For several ControlNets a list with an image for each, or, as in diffusers, a list
                 of such lists, one for each image. For several conditions also a dictionary
-                {"FLAIR": image, "T2w": image or None}; what is missing counts as 0.
+                {"FLAIR": image, "T2w": image or None}; a missing image counts as 0.
             prompt: What the result shows; None for the training prompt.
             negative_prompt: What it does not show, one text or one for each prompt.
             slice_index: Which slices of scans, from 0; None for the middle one.
-            height: Pad the images to this height, in pixels; None for the next that fits.
+            height: Pad the images to this height, in pixels; None for the next valid one.
             width: Likewise. The result always has the size of the images.
             num_inference_steps: Denoising steps.
-            timesteps: Instead, the timesteps, falling; for schedulers that take them.
-            sigmas: Instead, the noise levels, falling to 0; for schedulers that take them.
-            guidance_scale: How much to follow the prompt; 1 or less is without guidance. Where all
+            timesteps: Descending timesteps to use instead, if the scheduler accepts them.
+            sigmas: Noise levels to use instead, descending to 0, if the scheduler accepts them.
+            guidance_scale: How much to follow the prompt; 1 or less turns guidance off. If all
                 slices were learnt with one prompt, guidance adds little and doubles the time.
-            num_images_per_prompt: Results for each image; they come one after the other.
-            num_samples: 2 and more return the mean and standard deviation of that many results.
+            num_images_per_prompt: Results for each image; they follow each other.
+            num_samples: 2 or more return the mean and standard deviation of that many results.
             eta: η of DDIM, 0 to 1; for schedulers that have it.
             generator: Source of the noise, one or one per result; None for torch's global one.
             latents: Initial noise, (results, channels, latent height, latent width).
@@ -197,9 +197,9 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
             controlnet_conditioning_scale: Weight of the ControlNet, one or one for each.
             control_guidance_start: Fraction of the steps at which it begins, likewise.
             control_guidance_end: Fraction of the steps at which it ends, likewise.
-            clip_skip: How many of the text encoder's last layers to leave out; None for none.
+            clip_skip: How many of the text encoder's last layers to skip; None for none.
             callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step;
-                the tensors it returns go on.
+                the tensors it returns replace those of the call.
             callback_on_step_end_tensor_inputs: Which of "latents", "prompt_embeds" (with those of
                 the negative prompt before them), "negative_prompt_embeds" and "image" (the padded
                 condition images, one per result) the callback gets.
@@ -211,8 +211,8 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
             ValueError: An argument, or a component, does not fit.
         """
         # 1. check
-        steps = Steps.of(num_inference_steps, timesteps=timesteps, sigmas=sigmas)
-        tensor_names = self._begin(
+        steps = Steps.from_arguments(num_inference_steps, timesteps=timesteps, sigmas=sigmas)
+        tensor_names = self._start_call(
             steps,
             guidance_scale=guidance_scale,
             clip_skip=clip_skip,
@@ -237,7 +237,7 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
         _, multiple = self.window()
         images = pad_ends(images, (height, width), multiple=multiple, factor=self.vae_scale_factor)
 
-        # 3. embed the prompts, those of the negative prompt first
+        # 3. embed the prompts, negative prompts first
         prompt = self.config.prompt if prompt is None and prompt_embeds is None else prompt
         state, results = self._embed_for_call(
             prompt,
@@ -272,7 +272,7 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
         self.maybe_free_model_hooks()
         return output if return_dict else output.to_tuple()
 
-    translate_volume = translate_volume  # of which a pipeline is the first argument
+    translate_volume = translate_volume  # a function whose first argument is the pipeline
 
     def sample_many(
         self,
@@ -289,7 +289,7 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
         Args:
             seeds: One for each slice.
             conditions: The condition images of each, (C, H, W) in [0, 1], all of one size.
-            batch_size: How many at once.
+            batch_size: Number of slices to translate at once.
             steps: Denoising steps.
             guidance_scale: How much to follow the prompt.
             conditioning_scale: How much to follow the condition images.
@@ -305,12 +305,12 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
                 generator=seeded(seeds, indices),
                 output_type="np",
             )
-            assert isinstance(output, ContrastTranslationPipelineOutput)  # as return_dict is left
+            assert isinstance(output, ContrastTranslationPipelineOutput)  # as return_dict is True
             yield indices, output
 
     @torch.no_grad()
     def denoising(self) -> Denoising:
-        """Return what the pipeline has learnt to denoise: latents, by condition images."""
+        """Return the task that the pipeline was trained for: latents, by condition images."""
         embeds = [
             self.encode_prompt(prompt, do_classifier_free_guidance=False)[0]
             for prompt in ("", self.config.prompt)
@@ -359,7 +359,7 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
         )
 
     def _check_fit(self) -> None:
-        """Raise a ValueError unless those components that are there fit each other."""
+        """Raise a ValueError unless the components that are not None fit each other."""
         super()._check_fit()
         if self.controlnet is not None:
             nets = controlnets_of(self.controlnet)

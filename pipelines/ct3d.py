@@ -33,7 +33,7 @@ class CT3DPipeline(DenoisingPipeline):
         window_hu: The Hounsfield units that -1 and 1 stand for.
         spacing_mm: Voxel size (d, h, w) of the training volumes.
         size: Voxels (D, H, W) of the training volumes, the default size of samples.
-        prediction_type: What the network predicts; None for what `scheduler` says.
+        prediction_type: What the network predicts; None for the `scheduler`'s entry.
         training: Facts for the model card, see `diffct.pipelines.publishing`.
 
     Source:
@@ -76,7 +76,7 @@ class CT3DPipeline(DenoisingPipeline):
         check_spacing_mm(spacing_mm, "depth, height, width")
         if len(window_hu) != 2 or not -math.inf < window_hu[0] < window_hu[1] < math.inf:
             raise ValueError(f"window_hu is {list(window_hu)}; give two HU, low before high.")
-        # Latents are no pixels, their bounds are not -1 and 1.
+        # Latents are not bounded by -1 and 1 as voxels are, so they must not be clipped.
         settings = {} if vae is None else {"clip_sample": False}
         scheduler, prediction_type = self._own_scheduler(scheduler, prediction_type, **settings)
         self.register_modules(unet=unet, scheduler=scheduler, vae=vae)
@@ -93,14 +93,14 @@ class CT3DPipeline(DenoisingPipeline):
         """Make a pipeline of another one's components, as `DiffusionPipeline.from_pipe` does.
 
         Args:
-            pipeline: The other one.
+            pipeline: The pipeline whose components are taken.
             components: What to replace: components, entries of the config, `torch_dtype`.
 
         Returns:
             The pipeline; both share the networks.
         """
         if isinstance(pipeline, CT3DPipeline):
-            # diffusers hands on networks of the very classes in the signature; a decoder has any.
+            # diffusers passes on components of exactly the signature's classes; a vae has any.
             components = {"vae": pipeline.vae} | components
         return super().from_pipe(pipeline, **components)
 
@@ -126,25 +126,25 @@ class CT3DPipeline(DenoisingPipeline):
         """Sample volumes.
 
         Args:
-            batch_size: How many volumes.
+            batch_size: Number of volumes.
             size: Voxels (D, H, W); None for the training size. The spacing stays the same.
             num_inference_steps: Denoising steps.
-            timesteps: Instead, the timesteps, falling; for schedulers that take them.
-            sigmas: Instead, the noise levels, falling to 0; for schedulers that take them.
+            timesteps: Descending timesteps to use instead, if the scheduler accepts them.
+            sigmas: Noise levels to use instead, descending to 0, if the scheduler accepts them.
             class_labels: One class, or one per volume, for a class-conditional network.
             eta: η of DDIM, 0 to 1; for schedulers that have it.
             generator: Source of the noise, one or one per volume; None for torch's global one.
-            latents: Initial noise, (batch, channels, depth, height, width) of what the network
-                works at, in standard normal values. Without `size`, the volumes have its size.
+            latents: Initial standard normal noise, (batch, channels, depth, height, width) in the
+                network's resolution. Without `size`, it determines the size of the volumes.
             sample: Former name of `latents`.
             output_type: "np" for an array, "pt" for a tensor on the pipeline's device, both in
-                Hounsfield units; "latent" for what the last step gave, before decoding,
+                Hounsfield units; "latent" for the result of the last step, before decoding,
                 (batch, channels, depth, height, width).
             return_dict: Return a `CT3DPipelineOutput`, not a tuple of its first field.
             callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step; the
-                tensors it returns go on.
-            callback_on_step_end_tensor_inputs: Which names the callback gets x_t by: "latents", or
-                the former "sample".
+                tensors it returns replace those of the call.
+            callback_on_step_end_tensor_inputs: Under which names the callback gets x_t: "latents",
+                or the former "sample".
 
         Returns:
             Volumes in Hounsfield units, with their affine and spacing.
@@ -154,8 +154,8 @@ class CT3DPipeline(DenoisingPipeline):
                 does not fit.
         """
         # 1. check
-        steps = Steps.of(num_inference_steps, timesteps=timesteps, sigmas=sigmas)
-        tensor_names = self._begin_steps(
+        steps = Steps.from_arguments(num_inference_steps, timesteps=timesteps, sigmas=sigmas)
+        tensor_names = self._check_call(
             steps,
             counts={"batch_size": batch_size},
             eta=eta,
@@ -164,7 +164,7 @@ class CT3DPipeline(DenoisingPipeline):
             tensor_names=callback_on_step_end_tensor_inputs,
         )
         if latents is not None and sample is not None:
-            raise ValueError("Give latents or sample, not both: they are one.")
+            raise ValueError("Give latents or sample, not both: they are the same argument.")
         latents = sample if latents is None else latents
         size = self._size(size, latents)
         labels = self._class_labels(class_labels, batch_size)
@@ -172,7 +172,7 @@ class CT3DPipeline(DenoisingPipeline):
         # 2. noise
         noise = self._noise(batch_size, self._latent_size(size), given=latents, generator=generator)
 
-        # 3. denoise; the state stays in float32 whatever the network computes in
+        # 3. denoise; the state stays in float32, also if the network computes in half precision
         def predict(step: int, timestep: Tensor, state: State) -> Tensor:
             scaled = self.scheduler.scale_model_input(state["latents"], timestep)
             scaled = scaled.to(self.unet.dtype)
@@ -215,11 +215,11 @@ class CT3DPipeline(DenoisingPipeline):
 
         Args:
             seeds: One for each volume.
-            conditions: None: nothing guides volumes.
-            batch_size: How many at once.
+            conditions: None, since nothing guides volumes.
+            batch_size: Number of volumes to sample at once.
             steps: Denoising steps.
             size: Voxels (D, H, W); None for the training size.
-            class_label: Of all volumes, for a class-conditional network.
+            class_label: The class of all volumes, for a class-conditional network.
         """
         for indices in batches(len(seeds), batch_size):
             output = self(
@@ -229,11 +229,11 @@ class CT3DPipeline(DenoisingPipeline):
                 class_labels=class_label,
                 generator=seeded(seeds, indices),
             )
-            assert isinstance(output, CT3DPipelineOutput)  # as return_dict is left
+            assert isinstance(output, CT3DPipelineOutput)  # as return_dict is True
             yield indices, output
 
     def denoising(self) -> Denoising:
-        """Return what the pipeline has learnt to denoise: voxels, or latents."""
+        """Return the task that the pipeline was trained for: to denoise voxels, or latents."""
         clean = voxels if self.vae is None else LatentSpace(self.vae).encode
         return Denoising(self._training_objective(), clean, unconditional(self.unet))
 
@@ -286,7 +286,7 @@ class CT3DPipeline(DenoisingPipeline):
         usual = self.config.size
         if size is None and isinstance(latents, Tensor) and latents.ndim == 5:
             given = tuple(latents.shape[2:])
-            # Latents of the training size decode to more voxels than it has if it is no multiple.
+            # Unless the training size is a multiple of the factor, its latents decode to more.
             fits = usual is not None and self._latent_size(usual) == given
             size = usual if fits else [length * self._factor() for length in given]
         size = tuple(usual or () if size is None else size)
@@ -305,7 +305,7 @@ class CT3DPipeline(DenoisingPipeline):
         return 1 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def _decode(self, sample: Tensor, size: Sequence[int], generator: Generators) -> Tensor:
-        """Decode what the network made to Hounsfield units, (batch, D, H, W)."""
+        """Decode the network's result to Hounsfield units, (batch, D, H, W)."""
         if self.vae is not None:
             latents = sample.to(self.vae.dtype) / self.vae.config.scaling_factor
             options = accepted_options(self.vae.decode, generator=generator)

@@ -1,10 +1,10 @@
-"""Chest radiographs from sentences of a radiology report, by latent diffusion."""
+"""Chest radiographs from sentences of radiology reports, by latent diffusion."""
 
 from diffct.pipelines.text_to_image import TextToImagePipeline
 
 
 class CXRTextToImagePipeline(TextToImagePipeline):
-    """Sample radiographs that show what a prompt says, in the words of a report.
+    """Sample chest radiographs that show what a prompt describes in the words of a report.
 
     Films have one channel, bright where the body is dense, with the patient's left on the viewer's
     right. Components, arguments and errors are those of `TextToImagePipeline`.

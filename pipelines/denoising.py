@@ -1,4 +1,4 @@
-"""What every pipeline that runs a scheduler shares: its checks, noise, steps and callbacks."""
+"""The shared parts of pipelines that run a scheduler: checks, noise, steps and callbacks."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,11 +37,11 @@ Modality = Literal["volume", "film", "image", "slice"]
 
 
 class DenoisingPipeline(PublishedPipeline):
-    """The parts of a pipeline that denoises by a scheduler; subclasses have the call.
+    """The shared parts of a pipeline that runs a scheduler; subclasses implement the call.
 
     Attributes:
         modality: What it makes.
-        guided_by: What each sample needs to be told: a prompt, an image, or nothing.
+        guided_by: What guides each sample: a prompt, a condition image, or nothing (None).
     """
 
     scheduler: SchedulerMixin
@@ -51,7 +51,7 @@ class DenoisingPipeline(PublishedPipeline):
     # Lists, since diffusers adds lists to them.
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
     _callback_aliases: ClassVar[Mapping[str, str]] = {}
-    """Further names of what callbacks get."""
+    """Further names under which callbacks get tensors."""
     _output_types: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
@@ -63,26 +63,26 @@ class DenoisingPipeline(PublishedPipeline):
         batch_size: int = 1,
         steps: int = 50,
     ) -> Iterator[tuple[range, BaseOutput]]:
-        """Sample one image or volume for each seed, the same whatever the batch size.
+        """Sample one image or volume for each seed, independently of the batch size.
 
         Subclasses have further options; results are arrays in float32.
 
         Args:
             seeds: One for each sample.
-            conditions: What guides each sample, see `guided_by`; None where nothing does.
-            batch_size: How many at once.
+            conditions: What guides each sample, see `guided_by`; None if nothing does.
+            batch_size: Number of samples to draw at once.
             steps: Denoising steps.
 
         Yields:
-            The places of a batch's seeds, and its samples.
+            The positions of a batch in `seeds`, and its samples.
         """
 
     @abstractmethod
     def denoising(self) -> Denoising:
-        """Return what the pipeline has learnt to denoise, and under which condition."""
+        """Return the task that the pipeline was trained for: what it denoises, and by what."""
 
     def use_scheduler(self, name: str) -> Self:
-        """Sample by another scheduler from now on.
+        """Sample with another scheduler from now on.
 
         Args:
             name: E.g. ddim, dpm++ or a diffusers class, see `diffct.pipelines.schedulers`.
@@ -100,8 +100,7 @@ class DenoisingPipeline(PublishedPipeline):
         """Return the condition of one sample as an entry of a batch, for `denoising`.
 
         Args:
-            condition: A prompt, or a condition image (C, H, W) in [0, 1]; None where nothing
-                guides.
+            condition: A prompt, or a condition image (C, H, W) in [0, 1]; None if nothing guides.
         """
         return {}
 
@@ -111,8 +110,8 @@ class DenoisingPipeline(PublishedPipeline):
         """Copy the caller's scheduler and note what the network was trained for.
 
         Args:
-            scheduler: Of the training; None for a pipeline that does not sample.
-            prediction_type: What the network predicts; None for what the scheduler says.
+            scheduler: The training's scheduler; None for a pipeline that does not sample.
+            prediction_type: What the network predicts; None for the scheduler's entry.
             settings: Entries of its config to change.
 
         Returns:
@@ -125,15 +124,15 @@ class DenoisingPipeline(PublishedPipeline):
 
     @property
     def num_timesteps(self) -> int:
-        """How often the network runs in the running or last call."""
+        """How many times the network runs in the current or last call."""
         return self._num_timesteps
 
     @property
     def interrupt(self) -> bool:
-        """Whether the remaining steps are left out; a callback may set `_interrupt`."""
+        """Whether the remaining steps are skipped; a callback may set `_interrupt`."""
         return self._interrupt
 
-    def _begin_steps(
+    def _check_call(
         self,
         steps: Steps,
         *,
@@ -143,7 +142,7 @@ class DenoisingPipeline(PublishedPipeline):
         callback: Callback | None,
         tensor_names: Sequence[str],
     ) -> Sequence[str]:
-        """Check what all calls have in common; return the tensors that the callback gets."""
+        """Check the arguments that all calls share; return the names of the callback's tensors."""
         self._interrupt = False
         for name, count in ({"num_inference_steps": steps.number} | dict(counts)).items():
             check_count(name, count)
@@ -153,7 +152,7 @@ class DenoisingPipeline(PublishedPipeline):
             accepted = ", ".join(self._output_types)
             raise ValueError(f"output_type={output_type!r} is none of {accepted}.")
         if callback is not None and not callable(callback):
-            raise ValueError(f"callback_on_step_end={callback!r} cannot be called.")
+            raise ValueError(f"callback_on_step_end={callback!r} is not callable.")
         if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
             tensor_names = callback.tensor_inputs
         unknown = set(tensor_names) - set(self._callback_tensor_inputs)
@@ -177,22 +176,22 @@ class DenoisingPipeline(PublishedPipeline):
     def _noise(
         self, samples: int, size: Sequence[int], *, given: Tensor | None, generator: Generators
     ) -> Tensor:
-        """Return the initial noise; the state is float32 whatever the network computes in.
+        """Return the initial noise, in float32 for networks of every precision.
 
         Args:
-            samples: How many.
-            size: Of each, without channels.
-            given: The noise, if the caller has some.
+            samples: Number of samples.
+            size: Size of each, without channels.
+            given: The caller's own noise, or None.
             generator: Source of the noise, one or one for each.
 
         Raises:
-            ValueError: Generators or noise are not as many, or the noise is not finite.
+            ValueError: The generators or the noise do not fit, or the noise is not finite.
         """
         shape, device = (samples, self.unet.config.in_channels, *size), self._execution_device
         generators = generator if isinstance(generator, list) else [generator]
         if not all(each is None or isinstance(each, torch.Generator) for each in generators):
             kind = type(generators[0]).__name__
-            raise ValueError(f"Give one torch.Generator, or a list of them, none of type {kind}.")
+            raise ValueError(f"Give one torch.Generator or a list of them, not {kind}.")
         if isinstance(generator, list) and len(generator) != samples:
             raise ValueError(
                 f"There are {len(generator)} generators for {samples} samples; give one for each."
@@ -224,7 +223,7 @@ class DenoisingPipeline(PublishedPipeline):
             steps: Denoising steps.
             options: Arguments of the scheduler's `step`.
             callback: Called after each step; None for none.
-            tensor_names: What of the state it gets.
+            tensor_names: The entries of the state that it gets.
 
         Returns:
             The latents.
@@ -250,7 +249,7 @@ class DenoisingPipeline(PublishedPipeline):
         state: State,
         tensor_names: Sequence[str],
     ) -> None:
-        """Show a callback the tensors that it asks for, and take over those that it changed."""
+        """Call a callback with the tensors that it asks for, and adopt those that it changed."""
         known = {name: self._callback_aliases.get(name, name) for name in tensor_names}
         asked = {name: state[known[name]] for name in tensor_names}
         returned = callback(self, step, timestep, dict(asked)) or {}
@@ -270,5 +269,5 @@ def batches(number: int, size: int, *, description: str = "sampling") -> Iterato
 
 
 def seeded(seeds: Sequence[int], indices: range) -> list[torch.Generator]:
-    """Return a generator for each index, on the CPU: the same noise whatever the device."""
+    """Return a generator for each index, on the CPU, so that noise is the same on all devices."""
     return [torch.Generator().manual_seed(seeds[index]) for index in indices]

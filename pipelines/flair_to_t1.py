@@ -1,4 +1,4 @@
-"""FLAIR translated into T1-weighted MR of a brain, slice by slice or scan by scan."""
+"""The translation of FLAIR into T1-weighted MR of a brain, by slices or whole scans."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from diffct.pipelines.contrast_translation import ContrastTranslationPipeline
 class FlairToT1Pipeline(ContrastTranslationPipeline):
     """Translate FLAIR into T1-weighted images of a brain.
 
-    Components, arguments and errors are those of `ContrastTranslationPipeline`; what nobody says is
-    that the condition is FLAIR, and the prompt that of T1-weighted images.
+    Components, arguments and errors are those of `ContrastTranslationPipeline`. By default the
+    condition is FLAIR, and the prompt is that of T1-weighted images.
 
     Examples:
         >>> import diffct
@@ -31,7 +31,7 @@ def translator_of(
 
     Args:
         conditions: Names of the condition images.
-        prompt: The constant prompt that it learnt with.
+        prompt: The constant prompt that it was trained with.
     """
     flair = FlairToT1Pipeline
     is_flair = (list(conditions), prompt) == ([flair.usual_condition], flair.usual_prompt)

@@ -1,4 +1,4 @@
-"""What latent diffusion pipelines share: prompts, guidance and decoding."""
+"""The shared parts of latent diffusion pipelines: prompts, guidance and decoding."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ OutputType = Literal["pil", "np", "pt", "uint16", "latent"]
 class LatentDiffusionPipeline(
     DenoisingPipeline, StableDiffusionMixin, StableDiffusionLoraLoaderMixin
 ):
-    """The parts of a pipeline that denoises latents by a prompt; subclasses have the call.
+    """The shared parts of a pipeline that denoises latents; subclasses implement the call.
 
     Source:
         Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models"; Ho &
@@ -52,15 +52,15 @@ class LatentDiffusionPipeline(
     _output_types: ClassVar[tuple[str, ...]] = get_args(OutputType)
     get_guidance_scale_embedding = StableDiffusionPipeline.get_guidance_scale_embedding
 
-    def _put_together(
+    def _register(
         self,
         components: dict[str, Any],
         *,
         prediction_type: str | None,
         training: dict[str, Any] | None,
     ) -> None:
-        """Take components over, some of which may be None, and record what inference needs."""
-        # As the stock pipeline has it: latents are no pixels, their bounds are not -1 and 1.
+        """Register components, some of which may be None, and record what inference needs."""
+        # As in StableDiffusionPipeline; latents are not bounded by -1 and 1 as pixels are.
         components["scheduler"], prediction_type = self._own_scheduler(
             components["scheduler"], prediction_type, clip_sample=False, steps_offset=1
         )
@@ -73,31 +73,31 @@ class LatentDiffusionPipeline(
 
     @property
     def guidance_scale(self) -> float:
-        """Guidance scale of the running or last call."""
+        """Guidance scale of the current or last call."""
         return self._guidance_scale
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether the network runs on the negative prompt, too."""
+        """Whether the network also runs on the negative prompt."""
         return self._guidance_scale > 1 and self.unet.config.time_cond_proj_dim is None
 
     @property
     def guidance_rescale(self) -> float:
-        """How much of the guided prediction's contrast is taken back, 0 to 1."""
+        """How much of the contrast that guidance adds is removed, 0 to 1."""
         return self._guidance_rescale
 
     @property
     def clip_skip(self) -> int | None:
-        """How many of the text encoder's last layers are left out; None for none."""
+        """How many of the text encoder's last layers are skipped; None for none."""
         return self._clip_skip
 
     @property
     def cross_attention_kwargs(self) -> dict[str, Any] | None:
-        """Arguments of the attention processors in the running or last call."""
+        """Arguments of the attention processors in the current or last call."""
         return self._cross_attention_kwargs
 
     def window(self) -> tuple[tuple[int, int] | None, int]:
-        """Return the training size (H, W) in pixels, None if unknown, and what sizes divide by."""
+        """Return the training size (H, W) in pixels (None if unknown) and the divisor of sizes."""
         usual = self.unet.config.sample_size
         if usual is not None:
             height, width = (length * self.vae_scale_factor for length in self._latent_size())
@@ -105,7 +105,7 @@ class LatentDiffusionPipeline(
         return usual, self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
 
     def latent_shape(self, size: Sequence[int]) -> tuple[int, int, int]:
-        """Return the shape (C, h, w) of the noise of an image (H, W), of a size that fits."""
+        """Return the shape (C, h, w) of the noise for an image of a valid size (H, W)."""
         height, width = (length // self.vae_scale_factor for length in size)
         return self.unet.config.in_channels, height, width
 
@@ -128,12 +128,12 @@ class LatentDiffusionPipeline(
             prompt: One text or several.
             device: Where the text encoder runs; None for where the pipeline does.
             num_images_per_prompt: How often each embedding is repeated.
-            do_classifier_free_guidance: Embed the negative prompt, too.
+            do_classifier_free_guidance: Embed the negative prompt as well.
             negative_prompt: One text for all, or one for each prompt; None for "".
             prompt_embeds: Instead of `prompt`.
             negative_prompt_embeds: Instead of `negative_prompt`.
             lora_scale: Weight of the text encoder's LoRA layers.
-            clip_skip: How many of the text encoder's last layers to leave out.
+            clip_skip: How many of the text encoder's last layers to skip.
 
         Returns:
             The embeddings, each (prompts x num_images_per_prompt, tokens, width); those of the
@@ -163,7 +163,7 @@ class LatentDiffusionPipeline(
             )
         return prompt_embeds, negative_prompt_embeds
 
-    def _begin(
+    def _start_call(
         self,
         steps: Steps,
         *,
@@ -177,7 +177,7 @@ class LatentDiffusionPipeline(
         callback: Callback | None,
         tensor_names: Sequence[str],
     ) -> Sequence[str]:
-        """Note a call's settings and check them; return the tensors that its callback gets."""
+        """Check and store a call's settings; return the names of its callback's tensors."""
         for name, value in (("scale", guidance_scale), ("rescale", guidance_rescale)):
             if not isinstance(value, Real) or not math.isfinite(value):
                 raise ValueError(f"guidance_{name} is {value!r}; give a finite number.")
@@ -190,7 +190,7 @@ class LatentDiffusionPipeline(
         if self.vae is None:
             raise ValueError("The pipeline has no vae, so it cannot sample.")
         self._check_fit()
-        tensor_names = self._begin_steps(
+        tensor_names = self._check_call(
             steps,
             counts=counts,
             eta=eta,
@@ -206,13 +206,13 @@ class LatentDiffusionPipeline(
         return tensor_names
 
     def _check_fit(self) -> None:
-        """Raise a ValueError unless those components that are there fit each other."""
+        """Raise a ValueError unless the components that are not None fit each other."""
         check_components(
             vae=self.vae, text_encoder=self.text_encoder, tokenizer=self.tokenizer, unet=self.unet
         )
 
     def _latent_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
-        """Return the latents' size (h, w) for images of a size in pixels, or of the usual one."""
+        """Return the latents' size (h, w) for images of a size in pixels, or the training size."""
         usual = self.unet.config.sample_size
         usual = usual if isinstance(usual, Sequence) else (usual, usual)
         return latent_size((height, width), usual, factor=self.vae_scale_factor)
@@ -261,7 +261,7 @@ class LatentDiffusionPipeline(
         )
         images = len(embeds)
         if self.do_classifier_free_guidance:
-            assert negative_embeds is not None  # as guidance asks for them
+            assert negative_embeds is not None  # since guidance needs them
             embeds = torch.cat([negative_embeds, embeds])
         embeds = embeds.to(device=self._execution_device, dtype=self.unet.dtype)
         return {"prompt_embeds": embeds, "negative_prompt_embeds": negative_embeds}, images
@@ -277,7 +277,7 @@ class LatentDiffusionPipeline(
         Args:
             timestep: t.
             state: With "latents" and "prompt_embeds".
-            control: Maps what the network gets to further arguments of it.
+            control: Maps the network's input to further arguments of the network.
 
         Returns:
             The prediction, (images, channels, h, w) in float32.
@@ -303,7 +303,7 @@ class LatentDiffusionPipeline(
         return prediction
 
     def _guidance_embedding(self, images: int) -> Tensor | None:
-        """Return what a network into which guidance was distilled gets; None for other networks."""
+        """Return the extra input of a network into which guidance was distilled, or None."""
         width = self.unet.config.time_cond_proj_dim
         if width is None:
             return None

@@ -1,4 +1,4 @@
-"""Outputs of the pipelines, and how they are saved."""
+"""Outputs of the pipelines, and the files that they are saved as."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from diffct.imaging.radiograph import write_png
 from diffct.imaging.volume import Volume, reorient, write_volume
 
 SYNTHETIC_DESCRIPTION = "Synthetic: made by a diffusion model"
-"""What every NIfTI file says in its header."""
+"""The description in the header of every NIfTI file."""
 _NOTES = {"Comment": "Synthetic: sampled from a diffusion model, shows no real patient."}
 
 
 def as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Return values as an array of NumPy, wherever they are and whatever a tensor's type."""
+    """Return values as a NumPy array; tensors of any device and type become float32."""
     if not isinstance(values, torch.Tensor):
         return np.asarray(values)
     return values.detach().cpu().float().numpy()
@@ -55,9 +55,9 @@ class CT3DPipelineOutput(BaseOutput):
         Args:
             folder: Created if missing.
             first_index: Number of the first file.
-            window_hu: The HU that pictures and DICOM show black and white; None for what the
-                volumes hold.
-            dicom: Whether to write a CT series, too, marked synthetic: a folder of the same name.
+            window_hu: The HU that pictures and DICOM show black and white; None for a window that
+                fits the volumes.
+            dicom: Whether to also write a CT series, marked synthetic: a folder of the same name.
 
         Returns:
             The paths of the NIfTI files; each has a PNG of the same name beside it.
@@ -71,7 +71,7 @@ class CT3DPipelineOutput(BaseOutput):
         paths = []
         for index, volume in enumerate(volumes, start=first_index):
             path = Path(folder) / f"sample-{index:04d}.nii.gz"
-            # Columns, rows, slices: the order in which scanners' files lie.
+            # Columns, rows, slices: the axis order of scanners' files.
             stored = reorient(Volume(volume, self.affine), "LPS")
             write_volume(stored, path, description=SYNTHETIC_DESCRIPTION)
             picture = path.with_name(f"sample-{index:04d}.png")
@@ -88,7 +88,7 @@ class TextToImagePipelineOutput(BaseOutput):
     """Sampled gray images.
 
     Args:
-        images: What the pipeline's `output_type` says: pictures, an array or a tensor.
+        images: Pictures, an array or a tensor, as `output_type` says.
     """
 
     images: list[Image.Image] | np.ndarray | torch.Tensor
@@ -101,7 +101,7 @@ class TextToImagePipelineOutput(BaseOutput):
         """
         if isinstance(self.images, torch.Tensor):
             if self.images.shape[1] != 1:
-                raise ValueError("These are latents, not films; decode them first.")
+                raise ValueError("These are latents, not images; decode them first.")
             arrays = as_array(self.images[:, 0])
         elif isinstance(self.images, np.ndarray):
             arrays = self.images[..., 0] if self.images.ndim == 4 else self.images
@@ -124,9 +124,9 @@ class TextToImagePipelineOutput(BaseOutput):
         Args:
             folder: Created if missing.
             first_index: Number of the first file.
-            dicom: Whether to write a radiograph (DX), too, of the same name and marked synthetic.
+            dicom: Whether to also write a radiograph (DX) of the same name, marked synthetic.
             prompts: What the images were sampled from, for their DICOM files; None for nothing.
-            pixel_spacing_mm: Of DICOM files; None for a nominal one, see `write_dx`.
+            pixel_spacing_mm: Pixel spacing of DICOM files; None for a nominal one, see `write_dx`.
 
         Returns:
             The paths of the PNG files. Images sampled as "pil" have 8 bits only.
@@ -157,7 +157,7 @@ class ContrastTranslationPipelineOutput(TextToImagePipelineOutput):
     """Translated images.
 
     Args:
-        images: What the pipeline's `output_type` says: pictures, an array or a tensor; of several
+        images: Pictures, an array or a tensor, as `output_type` says; of several
             samples, their mean.
         std: Standard deviation of the samples in each pixel, in units of [0, 1]: an array
             (images, height, width, 1), or a tensor (images, 1, height, width) if the images are
@@ -174,8 +174,8 @@ def mean_and_std(
 
     Args:
         images: (images x num_samples, 1, H, W), the samples of an image one after the other.
-        num_samples: How many of each.
-        output_type: Of the images; decides on the form of the standard deviation.
+        num_samples: Number of samples of each image.
+        output_type: Type of the images, which determines the form of the standard deviation.
 
     Returns:
         (images, 1, H, W), and `ContrastTranslationPipelineOutput.std`.

@@ -80,8 +80,8 @@ class PublishedPipeline(DiffusionPipeline):
     def recorded_name(cls) -> str:
         """Return what `model_index.json` calls the class.
 
-        To load it without diffct fails with "module diffusers has no attribute ...": the name is
-        all that diffusers lets a model say there, so it says what is missing.
+        Loading it without diffct fails with "module diffusers has no attribute ...". This name is
+        the only text of the model in that message, so it says what to install.
         """
         return f"{cls.__name__} ({INSTALL})"
 
@@ -104,7 +104,7 @@ class PublishedPipeline(DiffusionPipeline):
         results = facts.pop(EVALUATION, None)
         title = name.rpartition("/")[2] or name
         phantoms = ["synthetic-data"] if facts.get("synthetic") else []
-        # Among any further entries, as its name is none of Python's.
+        # Passed as a dictionary, since its name is not a Python identifier.
         index: dict[str, Any] = {
             "model-index": [{"name": title, "results": results}] if results else None
         }
@@ -151,11 +151,11 @@ class PublishedPipeline(DiffusionPipeline):
         Args:
             pretrained_model_name_or_path: A folder or Hub id.
             options: Those of `DiffusionPipeline.from_pretrained`; without a `dtype`, all parts are
-                float32, whatever the files hold.
+                float32, whatever type the files have.
 
         Raises:
-            FileNotFoundError: The folder lacks components; diffusers would not name them, and would
-                make a tokenizer without words.
+            FileNotFoundError: The folder lacks components. (diffusers would not name them, and
+                would make a tokenizer without a vocabulary.)
         """
         folder = Path(pretrained_model_name_or_path)
         needed = set(cls._get_signature_keys(cls)[0]) - {*cls._optional_components, *options}
@@ -166,7 +166,7 @@ class PublishedPipeline(DiffusionPipeline):
                 f" download the whole folder again, or give {_as_arguments(missing)}."
             )
         if options.get("dtype") is None and options.get("torch_dtype") is None:
-            # transformers keeps the stored type, and the parts would not fit each other.
+            # Otherwise transformers keeps the stored type, and the parts may not fit each other.
             options |= {"dtype": torch.float32}
         return super().from_pretrained(pretrained_model_name_or_path, **options)
 
@@ -176,7 +176,7 @@ class PublishedPipeline(DiffusionPipeline):
         config_dict: dict[str, Any],
         **options: Any,  # noqa: ANN401 - diffusers' signature
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Return what of a saved config the constructor takes; the loader calls it.
+        """Return the entries of a saved config that the constructor takes; called by the loader.
 
         Args:
             config_dict: The content of `model_index.json`.
@@ -236,7 +236,7 @@ class PublishedPipeline(DiffusionPipeline):
             create_pr: Open a pull request instead of committing.
             safe_serialization: Has no effect, see `save_pretrained`.
             variant: E.g. "fp16".
-            subfolder: Where in the repository, without a card, for `load_pipeline(subfolder=)`;
+            subfolder: Folder of the repository, for `load_pipeline(subfolder=)`, without a card;
                 None for its root.
 
         Returns:
@@ -261,12 +261,13 @@ class PublishedPipeline(DiffusionPipeline):
 
     @classmethod
     def _complete_index(cls, path: Path) -> None:
-        """Write into the index what the download from the Hub needs, and people without diffct.
+        """Complete the index for downloads from the Hub, and for people without diffct.
 
         Several ControlNets are one component, saved as controlnet, controlnet_1, ...; diffusers
-        names the first folder only, and its download leaves configs of the others out. Networks of
-        diffct are recorded as diffusers', where `register` puts them: the download without diffct
-        would end at "unet/diffct.py does not exist", before it comes to the pipeline's name.
+        names the first folder only, and its download omits the configs of the others. Networks of
+        diffct are recorded as diffusers', where `diffct.registration` makes them known: otherwise
+        a download without diffct would fail with "unet/diffct.py does not exist" before it reaches
+        the pipeline's name, which says what to install.
         """
         index = json.loads(path.read_text())
         names = [config.parent.name for config in path.parent.glob("*/config.json")]
@@ -279,7 +280,7 @@ class PublishedPipeline(DiffusionPipeline):
 
 
 def _is_further(name: str, index: dict[str, Any]) -> bool:
-    """Say whether a folder is a further one of a component, as controlnet_1 of controlnet."""
+    """Return whether a folder is a further part of a component, as controlnet_1 of controlnet."""
     component, _, number = name.rpartition("_")
     return number.isdecimal() and isinstance(index.get(component), list | tuple)
 

@@ -1,4 +1,4 @@
-"""diffusers' schedulers: by name, with a model's noise schedule, and what their steps take."""
+"""diffusers' schedulers: their names, a model's noise schedule, and the arguments of a step."""
 
 import copy
 import importlib.util
@@ -31,7 +31,7 @@ PREDICTIONS = {
 }
 """What a network predicts, by diffusers' name for it."""
 
-# What of a scheduler's config was settled by the training.
+# The entries of a scheduler's config that the training determined.
 _TRAINED = (
     "num_train_timesteps",
     "beta_start",
@@ -52,16 +52,16 @@ FAILURES = (
     TypeError,
     ValueError,
 )
-"""What schedulers raise when they are used for what they are not made for."""
+"""The errors that schedulers raise on settings that they do not support."""
 
 
 class Steps(NamedTuple):
-    """How a call goes through the timesteps, as diffusers' pipelines are told.
+    """The denoising steps of a call, in the terms of diffusers' pipelines.
 
     Args:
         number: Denoising steps.
-        timesteps: Instead of `number`, the timesteps; for schedulers that take them.
-        sigmas: Instead of `number`, the noise levels; for schedulers that take them.
+        timesteps: The timesteps, instead of `number`, if the scheduler accepts them.
+        sigmas: The noise levels, instead of `number`, if the scheduler accepts them.
     """
 
     number: int
@@ -69,18 +69,17 @@ class Steps(NamedTuple):
     sigmas: tuple[float, ...] | None = None
 
     @classmethod
-    def of(
+    def from_arguments(
         cls,
         number: int,
         *,
         timesteps: Sequence[int] | None = None,
         sigmas: Sequence[float] | None = None,
     ) -> Self:
-        """Return the steps that the arguments of a call say.
+        """Return the steps that the arguments of a call ask for.
 
         Raises:
-            ValueError: Timesteps and noise levels are given, none of either, or such that cannot
-                be.
+            ValueError: Both timesteps and noise levels are given, or they are empty or impossible.
         """
         given = {"timesteps": timesteps, "sigmas": sigmas}
         arrays = {
@@ -100,10 +99,10 @@ class Steps(NamedTuple):
         return cls(number, **lists)
 
     def set_on(self, scheduler: SchedulerMixin, device: torch.device | str) -> torch.Tensor:
-        """Tell a scheduler; return the timesteps at which the network runs.
+        """Set them on a scheduler; return the timesteps at which the network runs.
 
         Raises:
-            ValueError: The scheduler takes no such timesteps or noise levels.
+            ValueError: The scheduler does not accept timesteps or noise levels.
         """
         timesteps = None if self.timesteps is None else list(self.timesteps)
         sigmas = None if self.sigmas is None else list(self.sigmas)
@@ -135,11 +134,11 @@ def find_scheduler(name: str) -> type[SchedulerMixin]:
 
 
 def copy_scheduler(scheduler: SchedulerMixin, **settings: Any) -> SchedulerMixin:  # noqa: ANN401 - config
-    """Return a scheduler of a pipeline's own, so that the caller's stays as it is.
+    """Return a copy of a scheduler for a pipeline, so that the caller's is not changed.
 
-    diffusers' `from_config` replaces what a config left at its class's default by the default of
-    the new class, which differs: `HeunDiscreteScheduler.from_config(DDPMScheduler().config)` has
-    another noise schedule. In the copy, what the training settled counts as given.
+    diffusers' `from_config` replaces the values that a config left at the defaults of its class by
+    the defaults of the new class: `HeunDiscreteScheduler.from_config(DDPMScheduler().config)` has
+    another noise schedule. In the copy, the settings of the training count as given explicitly.
 
     Args:
         scheduler: The caller's.
@@ -157,7 +156,7 @@ def step_options(
     generator: torch.Generator | list[torch.Generator] | None,
     eta: float = 0.0,
 ) -> dict[str, Any]:
-    """Return those arguments that the scheduler's `step` takes, as not every scheduler draws noise.
+    """Return the arguments that a scheduler's `step` accepts: not every scheduler draws noise.
 
     Args:
         scheduler: The scheduler to sample with.
@@ -168,6 +167,6 @@ def step_options(
 
 
 def accepted_options(function: Callable[..., Any], **options: Any) -> dict[str, Any]:  # noqa: ANN401 - any
-    """Return those options that a function names among its parameters."""
+    """Return the options that a function names among its parameters."""
     named = inspect.signature(function).parameters
     return {name: value for name, value in options.items() if name in named}

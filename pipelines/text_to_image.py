@@ -22,18 +22,18 @@ from diffct.training.steps import Batch
 class TextToImagePipeline(LatentDiffusionPipeline):
     """Sample gray images that show what a prompt says.
 
-    It speaks the vocabulary of diffusers' `StableDiffusionPipeline`, which takes the same
+    Its arguments are named as in diffusers' `StableDiffusionPipeline`, which takes the same
     components.
 
     Args:
-        vae: The autoencoder; one that decodes to colours is averaged to gray.
+        vae: The autoencoder; the channels of one that decodes to colours are averaged.
         text_encoder: Any text encoder of transformers, see `diffct.models.text_encoding`.
         tokenizer: Its tokenizer.
         unet: The denoiser of latents.
         scheduler: Any diffusers scheduler of the prediction type the network was trained for.
-        prediction_type: What the network predicts; None for what `scheduler` says.
-        prompt: The one prompt of all training images, which a call without a prompt takes; None
-            where each image had a prompt of its own.
+        prediction_type: What the network predicts; None for the `scheduler`'s entry.
+        prompt: The one prompt of all training images, which a call without a prompt uses; None
+            if each image had a prompt of its own.
         training: Facts for the model card, see `diffct.pipelines.publishing`; its entry "images"
             says what the images show.
 
@@ -74,7 +74,7 @@ class TextToImagePipeline(LatentDiffusionPipeline):
             "unet": unet,
             "scheduler": scheduler,
         }
-        self._put_together(components, prediction_type=prediction_type, training=training)
+        self._register(components, prediction_type=prediction_type, training=training)
 
     @torch.no_grad()
     def __call__(
@@ -106,17 +106,17 @@ class TextToImagePipeline(LatentDiffusionPipeline):
 
         Args:
             prompt: What the images show, in the words of the training texts; "" for any image.
-                None for the training prompt, where there was only one.
-            negative_prompt: What they shall not show, one text or one for each prompt.
+                None for the training prompt, if there was only one.
+            negative_prompt: What they must not show, one text or one for each prompt.
             height: In pixels; None for the training height.
             width: In pixels; None for the training width.
             num_inference_steps: Denoising steps.
-            timesteps: Instead, the timesteps, falling; for schedulers that take them.
-            sigmas: Instead, the noise levels, falling to 0; for schedulers that take them.
-            guidance_scale: How much to follow the prompt; 1 or less is without guidance.
-            guidance_rescale: How much of the contrast that guidance adds to take back, 0 to 1 (Lin
+            timesteps: Descending timesteps to use instead, if the scheduler accepts them.
+            sigmas: Noise levels to use instead, descending to 0, if the scheduler accepts them.
+            guidance_scale: How much to follow the prompt; 1 or less turns guidance off.
+            guidance_rescale: How much of the contrast that guidance adds is removed, 0 to 1 (Lin
                 et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed").
-            num_images_per_prompt: Images of each prompt; they come one after the other.
+            num_images_per_prompt: Images of each prompt; they follow each other.
             eta: η of DDIM, 0 to 1; for schedulers that have it.
             generator: Source of the noise, one or one per image; None for torch's global one.
             latents: Initial noise, (images, channels, latent height, latent width).
@@ -127,9 +127,9 @@ class TextToImagePipeline(LatentDiffusionPipeline):
                 (images, height, width) in [0, 65535], "latent" for latents.
             return_dict: Return a `TextToImagePipelineOutput`, not a tuple of its field.
             cross_attention_kwargs: For the attention processors; {"scale": s} weakens a LoRA.
-            clip_skip: How many of the text encoder's last layers to leave out; None for none.
+            clip_skip: How many of the text encoder's last layers to skip; None for none.
             callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step;
-                the tensors it returns go on.
+                the tensors it returns replace those of the call.
             callback_on_step_end_tensor_inputs: Which of "latents", "prompt_embeds" (with those of
                 the negative prompt before them) and "negative_prompt_embeds" the callback gets.
 
@@ -140,8 +140,8 @@ class TextToImagePipeline(LatentDiffusionPipeline):
             ValueError: An argument, or a component, does not fit.
         """
         # 1. check
-        steps = Steps.of(num_inference_steps, timesteps=timesteps, sigmas=sigmas)
-        tensor_names = self._begin(
+        steps = Steps.from_arguments(num_inference_steps, timesteps=timesteps, sigmas=sigmas)
+        tensor_names = self._start_call(
             steps,
             guidance_scale=guidance_scale,
             guidance_rescale=guidance_rescale,
@@ -155,7 +155,7 @@ class TextToImagePipeline(LatentDiffusionPipeline):
         )
         size = self._latent_size(height, width)
 
-        # 2. embed the prompts, those of the negative prompt first
+        # 2. embed the prompts, negative prompts first
         prompt = self.config.prompt if prompt is None and prompt_embeds is None else prompt
         state, images = self._embed_for_call(
             prompt,
@@ -202,11 +202,11 @@ class TextToImagePipeline(LatentDiffusionPipeline):
 
         Args:
             seeds: One for each image.
-            conditions: The prompt of each; None for the empty one.
-            batch_size: How many at once.
+            conditions: The prompt of each; None for the empty prompt.
+            batch_size: Number of images to sample at once.
             steps: Denoising steps.
             guidance_scale: How much to follow the prompts; None for the call's default.
-            negative_prompt: What the images shall not show.
+            negative_prompt: What the images must not show.
             height: In pixels; None for the training height.
             width: In pixels; None for the training width.
         """
@@ -223,12 +223,12 @@ class TextToImagePipeline(LatentDiffusionPipeline):
                 output_type="np",
                 **scale,
             )
-            assert isinstance(output, TextToImagePipelineOutput)  # as return_dict is left
+            assert isinstance(output, TextToImagePipelineOutput)  # as return_dict is True
             yield indices, output
 
     @torch.no_grad()
     def denoising(self) -> Denoising:
-        """Return what the pipeline has learnt to denoise: latents, by prompts."""
+        """Return the task that the pipeline was trained for: to denoise latents by prompts."""
         return Denoising(
             self._training_objective(),
             LatentSpace(self.vae).encode,
@@ -238,7 +238,7 @@ class TextToImagePipeline(LatentDiffusionPipeline):
     @torch.no_grad()
     def condition_batch(self, condition: str | Tensor | None) -> Batch:
         """Return the embedded prompt of one image; None for the empty prompt."""
-        assert not isinstance(condition, Tensor)  # as a prompt guides
+        assert not isinstance(condition, Tensor)  # since a prompt guides
         embeds, _ = self.encode_prompt(condition or "", do_classifier_free_guidance=False)
         return {"prompt_embeds": embeds}
 

@@ -1,4 +1,4 @@
-"""A whole scan translated slice by slice, onto the grid that it came on."""
+"""The translation of a whole scan, slice by slice, onto the scan's own grid."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ _SPACING_TOLERANCE = 0.05  # of the training spacing: heads differ by more
 
 
 class SliceTranslator(Protocol):
-    """What translates slices: a `ContrastTranslationPipeline`, of which this much is needed."""
+    """The parts of a `ContrastTranslationPipeline` that `translate_volume` needs."""
 
     config: Any
     """With `plane` and `spacing_mm` of the slices."""
@@ -43,7 +43,7 @@ class SliceTranslator(Protocol):
         """Names of the condition images."""
 
     def window(self) -> tuple[tuple[int, int] | None, int]:
-        """Return the training size (H, W), and what sizes divide by."""
+        """Return the training size (H, W) and the divisor of sizes."""
 
     def latent_shape(self, size: Sequence[int]) -> tuple[int, int, int]:
         """Return the shape (C, h, w) of the noise of a slice (H, W)."""
@@ -71,8 +71,8 @@ class VolumeTranslation:
     """A translated scan.
 
     Attributes:
-        mean: The mean of the samples, or the only one, in [0, 1] of the training range; with the
-            size and the affine of the scan. 0 where nothing was sampled, and where the scan is
+        mean: The mean of the samples, or the only sample, in [0, 1] of the training range; with
+            size and affine of the scan. 0 where nothing was sampled, and where the scan is
             exactly 0 around its tissue, as after skull stripping.
         std: Standard deviation of the samples in each voxel, 0 in the same places; None for one
             sample.
@@ -85,14 +85,14 @@ class VolumeTranslation:
         """Write float32 NIfTI, the standard deviation to `<name>_std.nii.gz` beside it.
 
         Args:
-            path: Ends in .nii or .nii.gz. The file's axes are those of the scan's file, and so are
-                the codes of sform and qform: a scan in MNI space stays one.
+            path: Ends in .nii or .nii.gz. The file has the axes of the scan's file and its codes
+                of sform and qform: a scan in MNI space stays in MNI space.
 
         Returns:
             The paths of the files.
 
         Raises:
-            ValueError: The ending is another one.
+            ValueError: The path has another ending.
             OSError: The disk is full.
         """
         volumes = [volume for volume in (self.mean, self.std) if volume is not None]
@@ -138,23 +138,23 @@ def translate_volume(
 
     All slices of the pipeline's plane that hold tissue are translated, in a window around the
     tissue, at the training spacing if the scan's differs by more than 5 %. The noise changes slowly
-    from slice to slice (see `coherent_noise`), and what a scheduler draws in its steps is the same
-    in all slices, so the slices fit together as far as the network lets them. Where the scan is
-    exactly 0 around its tissue, as after skull stripping, so is the result. A scan that looks like
-    a CT, or like another part of the body, is translated with a warning.
+    from slice to slice (see `coherent_noise`), and the noise that a scheduler draws in its steps is
+    the same in all slices, so neighbouring slices fit together as far as the network allows. Where
+    the scan is exactly 0 around its tissue, as after skull stripping, so is the result. A scan that
+    looks like a CT, or like another part of the body, is translated with a warning.
 
     Args:
         pipeline: The pipeline.
         image: A file or a `Volume` of the first condition, or a dictionary from conditions to
-            them; what is None or missing counts as 0. They need not have the same grid.
-        out: A NIfTI file to write, see `VolumeTranslation.save`; None for none.
-        num_samples: How many samples; 2 and more give their mean and standard deviation.
-        batch_size: Slices at once; the result does not depend on it.
+            them; a missing scan or None counts as 0. They need not have the same grid.
+        out: A NIfTI file to write, see `VolumeTranslation.save`; None to write nothing.
+        num_samples: Number of samples; 2 or more give their mean and standard deviation.
+        batch_size: Slices to translate at once; the result does not depend on it.
         num_inference_steps: Denoising steps.
         guidance_scale: How much to follow the prompt, see the call.
         controlnet_conditioning_scale: Weight of the ControlNet, one or one for each.
         eta: η of DDIM, 0 to 1.
-        seed: Seed of the first sample; number k has `seed + k`.
+        seed: Seed of the first sample; sample k, counted from 0, has `seed + k`.
         coherence_mm: Standard deviation of the Gaussian that smooths the noise across slices; 0 for
             independent slices, infinity for the same noise in all.
 
@@ -227,15 +227,15 @@ def translate_volume(
 def _by_condition(
     image: Scan | Mapping[str, Scan | None], conditions: Sequence[str]
 ) -> dict[str, Scan]:
-    """Return the scans that are there, in the order of the conditions."""
+    """Return the given scans in the order of the conditions."""
     given = image if isinstance(image, Mapping) else {conditions[0]: image}
     found = {name: given.get(name) for name in conditions}
     scans = {name: scan for name, scan in found.items() if scan is not None}
     unknown = set(given) - set(conditions)
     if unknown or not scans:
         raise ValueError(
-            f"image is for {sorted(map(str, given))}; give one of {list(conditions)} at least, and"
-            " nothing else."
+            f"image has the conditions {sorted(map(str, given))}; give at least one of"
+            f" {list(conditions)}, and no others."
         )
     for name, scan in scans.items():
         if not is_scan(scan):
@@ -283,7 +283,7 @@ def _cut(
 def _noises(
     shape: tuple[int, ...], *, sigma_slices: float, seeds: Iterable[int]
 ) -> Iterator[tuple[Tensor, int]]:
-    """Draw, for each sample, the noise of all slices and a seed for what the steps draw."""
+    """Draw, for each sample, the noise of all slices and a seed for the noise in the steps."""
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
         # Not `seed` itself, which would draw the first slice's noise once more.
@@ -293,7 +293,7 @@ def _noises(
 
 
 def _mean_and_std(samples: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Return mean and standard deviation of arrays that come one by one; of one, itself.
+    """Return mean and standard deviation of arrays that come one by one; of a single one, itself.
 
     Source: Welford 1962, "Note on a Method for Calculating Corrected Sums of Squares and Products".
     """
@@ -311,7 +311,7 @@ def _mean_and_std(samples: Iterable[np.ndarray]) -> list[np.ndarray]:
 def _put_back(
     slices: np.ndarray, frame: Volume, indices: Sequence[int], start: Sequence[int]
 ) -> Volume:
-    """Put slices (n, H, W) to their places in a volume of 0 with the grid of another one."""
+    """Return a volume of 0 on the grid of `frame` with slices (n, H, W) put in their places."""
     whole = replace(frame, array=np.zeros_like(frame.array))
     for index, values in zip(indices, slices, strict=True):
         place = cut_slice(whole, index, start=start, size=values.shape)
@@ -320,7 +320,7 @@ def _put_back(
 
 
 def _as_stored(volume: Volume, grid: Volume, stored: Volume) -> Volume:
-    """Bring a translation from the training grid to the scan's, and turn and cut it as the scan.
+    """Bring a translation from the training grid onto the stored scan's, and mask it likewise.
 
     Args:
         volume: The translation.
@@ -332,7 +332,7 @@ def _as_stored(volume: Volume, grid: Volume, stored: Volume) -> Volume:
     turned = reorient(volume, stored.orientation)
     array = turned.array.astype(np.float32)
     array[removed_background(stored.array)] = 0
-    # The same numbers, without the rounding of turning there and back.
+    # The stored scan's own affine, without the rounding errors of turning there and back.
     return replace(stored, array=array, unit="[0, 1]")
 
 

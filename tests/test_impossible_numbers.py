@@ -91,7 +91,7 @@ def test_a_training_that_cannot_be_is_refused_before_it_begins(tmp_path, script,
     ("override", "message"),
     [
         ("scheduler.beta_schedule=cubic", "scheduler: cubic is not implemented"),
-        ("scheduler.num_train_timesteps=0", "scheduler: DDPMScheduler is no denoising"),
+        ("scheduler.num_train_timesteps=0", "scheduler: DDPMScheduler is not a denoising"),
         ("preview.steps=5000", "in 5000 steps it fails"),
         ("unet.norm_num_groups=0", "norm_num_groups must be at least 1, got (1, 1, 1, 0)"),
         ("unet.layers_per_block=0", "layers_per_block, norm_num_groups must be at least 1"),
@@ -149,10 +149,10 @@ def test_weights_of_the_loss_are_positive():
         ({"timesteps": [1.5]}, "must be whole numbers"),
         ({"timesteps": 999}, "a list of numbers"),
         ({"timesteps": ["a"]}, "a list of numbers"),
-        ({"generator": 5}, "none of type int"),
-        ({"generator": [5]}, "none of type int"),
+        ({"generator": 5}, "not int"),
+        ({"generator": [5]}, "not int"),
         ({"latents": "noise"}, "latents has the shape str"),
-        ({"callback_on_step_end": 5}, "cannot be called"),
+        ({"callback_on_step_end": 5}, "is not callable"),
     ],
 )
 def test_a_pipeline_refuses_what_is_no_argument(options, message):

@@ -1,4 +1,4 @@
-"""ControlNets: whether they fit the other components, and what each says at which step."""
+"""ControlNets: their fit to the other components, and their outputs at each step."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,9 +19,9 @@ logger = logging.get_logger(__name__)
 ControlNets = (
     ControlNetModel | list[ControlNetModel] | tuple[ControlNetModel] | MultiControlNetModel
 )
-"""What a pipeline takes: one ControlNet, or several, whose outputs are added up."""
+"""What a pipeline takes: one ControlNet, or several, whose outputs are added."""
 
-# What a ControlNet takes over from its UNet, and what its outputs are added to.
+# The entries of its config in which a ControlNet must agree with its UNet.
 _SHARED = (
     "in_channels",
     "down_block_types",
@@ -39,7 +39,7 @@ _SHARED = (
 def controlnets_of(controlnet: ControlNetModel | MultiControlNetModel) -> list[ControlNetModel]:
     """Return the ControlNets of a component, compiled or not, in their order."""
     inner = controlnet._orig_mod if is_compiled_module(controlnet) else controlnet
-    # A ModuleList does not say of what.
+    # A ModuleList does not state the type of its modules.
     nets: Iterable[Any] = inner.nets if isinstance(inner, MultiControlNetModel) else [inner]
     return [net._orig_mod if is_compiled_module(net) else net for net in nets]
 
@@ -53,13 +53,13 @@ def condition_channels(
     """Return the channel of each condition, in their order.
 
     Args:
-        conditions: Names in the order of the channels, or what this returned; None for `only`, or
-            for numbers if there are more channels.
-        nets: The ControlNets, if they are there.
-        only: Name of a single condition that nobody named.
+        conditions: Names in the order of the channels, or an earlier result of this function; None
+            for `only`, or for numbered names if there are several channels.
+        nets: The ControlNets; may be empty.
+        only: Name of a single condition if none is given.
 
     Raises:
-        ValueError: These are no different names.
+        ValueError: The conditions are not distinct names.
     """
     if isinstance(conditions, Mapping):  # as read from JSON, which diffusers sorts by name
         return dict(sorted(conditions.items(), key=lambda item: item[1]))
@@ -76,7 +76,7 @@ def condition_channels(
 
 
 def warn_of_other_base(nets: Sequence[ControlNetModel], unet: UNet2DConditionModel | None) -> None:
-    """Warn of each ControlNet that was trained on another network than the one it steers."""
+    """Warn of each ControlNet that was trained with another network than the one it steers."""
     for number, net in enumerate(nets):
         if unet is not None and is_base_unet(net, unet) is False:
             logger.warning(
@@ -93,7 +93,7 @@ def check_controlnets(
     vae: AutoencoderKL | None,
     conditions: Sequence[str],
 ) -> None:
-    """Raise a ValueError unless ControlNets fit the components that are there.
+    """Raise a ValueError unless ControlNets fit the components that are not None.
 
     Args:
         nets: The ControlNets.
@@ -120,7 +120,7 @@ def check_controlnets(
                 f"{name} shrinks condition images {stride} times"
                 f" (conditioning_embedding_out_channels"
                 f"={list(net.config.conditioning_embedding_out_channels)}), the autoencoder images"
-                f" {factor} times. They must shrink alike."
+                f" {factor} times. The two must be equal."
             )
 
 
@@ -146,7 +146,7 @@ def _by_level(value: object, levels: int) -> tuple:
 
 
 class ControlSpan(NamedTuple):
-    """How much a ControlNet says, and during which part of the steps.
+    """The weight of a ControlNet's outputs, and the part of the steps in which they count.
 
     Args:
         scale: Factor of its outputs.
@@ -159,7 +159,7 @@ class ControlSpan(NamedTuple):
     end: float
 
     def at(self, step: int, steps: int) -> float:
-        """Return the factor at a step, 0 outside of the span."""
+        """Return the factor at a step, 0 outside the span."""
         outside = step / steps < self.start or (step + 1) / steps > self.end
         return 0.0 if outside else self.scale
 
@@ -174,13 +174,13 @@ def control_spans(
     """Return the span of each ControlNet.
 
     Args:
-        nets: How many there are.
+        nets: Number of ControlNets.
         scale: `controlnet_conditioning_scale`, one for all or one for each.
         start: `control_guidance_start`, likewise, in [0, 1].
         end: `control_guidance_end`, likewise, not before the start.
 
     Raises:
-        ValueError: A list has another length, or a span is none.
+        ValueError: A list has the wrong length, or a span is impossible.
     """
     given = {
         "controlnet_conditioning_scale": scale,
@@ -214,16 +214,16 @@ def run_controlnets(
     scales: Sequence[float],
     dtype: torch.dtype,
 ) -> dict[str, Any]:
-    """Return what ControlNets say, as arguments of the network that they steer.
+    """Run ControlNets; return their outputs as arguments of the network that they steer.
 
     Args:
         controlnet: The component.
-        sample: What the network gets, (results, channels, h, w).
+        sample: The network's input, (results, channels, h, w).
         timestep: t.
         prompt_embeds: (results, tokens, width).
         image: The condition images, (results, conditions, H, W).
-        scales: How much each ControlNet says.
-        dtype: Of the network.
+        scales: Weight of each ControlNet's outputs.
+        dtype: The network's type.
     """
     nets = controlnets_of(controlnet)
     images = list(image.split([net.config.conditioning_channels for net in nets], dim=1))
@@ -250,7 +250,7 @@ def results_per_image(num_images_per_prompt: int, num_samples: int, output_type:
     """
     if num_samples > 1 and num_images_per_prompt > 1:
         raise ValueError(
-            "Give num_images_per_prompt or num_samples, not both: samples are one image."
+            "Give num_images_per_prompt or num_samples, not both: samples are averaged."
         )
     if num_samples > 1 and output_type == "latent":
         raise ValueError("num_samples averages images; latents have no mean image.")

@@ -18,10 +18,10 @@ from diffct.imaging.planes import Plane
 from diffct.pipelines.conditions.scans import Scan, is_scan, on_one_grid, read_normalised
 
 ImageLike = str | Path | np.ndarray | Tensor | Image.Image | Sequence[Any]
-"""What a translation takes for an image; see `ContrastTranslationPipeline.__call__`."""
+"""What a translation accepts as an image; see `ContrastTranslationPipeline.__call__`."""
 
 _TOLERANCE = 1e-5  # of rounding
-_GRAY_BITS = {"1": 1, "L": 255, "I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I": 65535, "F": 1}
+_GRAY_MAXIMA = {"1": 1, "L": 255, "I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I": 65535, "F": 1}
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def read_condition_images(
         image: For one ControlNet an image of its channels, or several; for more ControlNets a list
             with that of each, or a list of such lists, one for each image; or in any case a
             dictionary from conditions to images. See `ContrastTranslationPipeline.__call__`.
-        channels: How many of each ControlNet.
+        channels: Number of channels of each ControlNet.
         conditions: Names of all channels.
         plane: How scans are cut into slices.
         slice_index: Which slices of scans; None for the middle one.
@@ -49,7 +49,7 @@ def read_condition_images(
         (images, conditions, H, W) in [0, 1], float32.
 
     Raises:
-        ValueError: An image is none, has values outside [0, 1], or does not fit the others.
+        ValueError: One is not an image, has values outside [0, 1], or does not fit the others.
     """
     if not isinstance(image, Mapping):
         image = _by_condition(image, channels, conditions)
@@ -59,8 +59,8 @@ def read_condition_images(
     unknown = [name for name in given if name not in known]
     if unknown or not given:
         raise ValueError(
-            f"image is for {sorted(map(str, image))}; give one of {list(conditions)} at least, and"
-            " nothing else."
+            f"image has the conditions {sorted(map(str, image))}; give at least one of"
+            f" {list(conditions)}, and no others."
         )
     scans = {name: image for name in known if name in given and is_scan(image := given[name])}
     if slice_index is not None and not scans:
@@ -110,7 +110,7 @@ def _by_condition(
 
 
 def _is_list(image: object) -> TypeGuard[list | tuple]:
-    """Return whether condition images are several."""
+    """Return whether an argument holds several condition images."""
     return isinstance(image, list | tuple)
 
 
@@ -172,15 +172,15 @@ def _to_tensor(image: ImageLike, channels: int, name: object) -> Tensor:
 
 def _from_picture(picture: Image.Image, name: object) -> np.ndarray:
     """Return a gray picture as an array (H, W) in [0, 1]."""
-    if picture.mode not in _GRAY_BITS:
+    if picture.mode not in _GRAY_MAXIMA:
         raise ValueError(
-            f'{name}: a picture of mode {picture.mode} is not gray; make it so by .convert("L").'
+            f'{name}: a picture of mode {picture.mode} is not gray; convert it with .convert("L").'
         )
-    return np.asarray(picture).astype(np.float32) / _GRAY_BITS[picture.mode]
+    return np.asarray(picture).astype(np.float32) / _GRAY_MAXIMA[picture.mode]
 
 
 def _check_range(tensor: Tensor, name: object) -> None:
-    """Refuse values outside [0, 1], and say what they may be."""
+    """Refuse values outside [0, 1], with a hint at their probable range."""
     low, high = float(tensor.min()), float(tensor.max())
     if not torch.isfinite(tensor).all():
         raise ValueError(f"{name} holds NaN or infinity.")
@@ -225,18 +225,18 @@ def pad_ends(
     Args:
         images: (..., H, W).
         wanted: Height and width that were asked for; None for the next multiple.
-        multiple: Pixels that the networks halve evenly down to their coarsest level.
+        multiple: Number of pixels that the networks can halve evenly to their coarsest level.
         factor: Pixels per latent.
 
     Raises:
-        ValueError: What was asked for is smaller than the images, or no multiple of `factor`.
+        ValueError: A wanted size is smaller than the images, or not a multiple of `factor`.
     """
     ends = []
     for name, length, asked in zip(("height", "width"), images.shape[-2:], wanted, strict=True):
         if asked is not None and (asked < length or asked % factor):
             raise ValueError(
                 f"{name}={asked}: images are padded to it, so it must be a multiple of {factor},"
-                f" and {length} at least."
+                f" and at least {length}."
             )
         added = (-(-length // multiple) * multiple if asked is None else asked) - length
         ends.append((added // 2, added - added // 2))

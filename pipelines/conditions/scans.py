@@ -20,18 +20,18 @@ logger = logging.get_logger(__name__)
 
 Scan = str | Path | Volume
 
-# Magnetic resonance is positive but for what filters overshoot; air in CT has -1000 HU.
+# MR intensities are positive except where filters overshoot; air in CT has -1000 HU.
 _AIR_BELOW_HU = -500.0
 _MIN_AIR = 0.001
-# Short words only as a whole: there is an ear in every heart and forearm, and "iac" in cardiac.
+# Short words count only as whole words: "ear" is also in heart and forearm, "iac" in cardiac.
 _HEAD = re.compile(r"HEAD|BRAIN|SKULL|CRANI|CEREB|NEURO|NECK|ORBIT|\b(?:FACE|EARS?|IACS?)\b")
-# Tissue this much larger or smaller than the training slices is not what was trained on.
+# Tissue this much larger or smaller than the training slices was not trained on.
 _MAX_TIMES_LARGER = 1.5
 _MAX_TIMES_SMALLER = 2.5
 
 
 def is_scan(image: object) -> TypeGuard[Scan]:
-    """Say whether an image is a scan, and not slices of one."""
+    """Return whether an image is a whole scan, and not slices of one."""
     return isinstance(image, Scan)
 
 
@@ -40,7 +40,7 @@ def read_normalised(scan: Scan, name: str) -> Volume:
 
     Args:
         scan: A file, or a volume.
-        name: Of its condition, named in errors if there is no file.
+        name: Name of its condition, for errors if there is no file.
 
     Returns:
         The scan in [0, 1], its axes as they are stored.
@@ -53,7 +53,7 @@ def read_normalised(scan: Scan, name: str) -> Volume:
 
 
 def read_scan(scan: Scan, name: str) -> Volume:
-    """Read a scan, and warn if its header or its values say that it is no MR of a head.
+    """Read a scan, and warn if its header or its values suggest that it is not an MR of a head.
 
     Args:
         scan: As for `read_normalised`.
@@ -131,7 +131,7 @@ def on_one_grid(scans: Mapping[str, Volume], plane: Plane) -> dict[str, Volume]:
     """Turn scans to a plane, and resample them onto the grid of the first one where they differ.
 
     Args:
-        scans: By the names of their conditions.
+        scans: Scans by the names of their conditions.
         plane: "axial", "coronal" or "sagittal".
 
     Returns:

@@ -273,7 +273,7 @@ def test_callbacks_change_stop_and_cut_guidance(make_cxr_pipeline):
             {"negative_prompt": "a", "negative_prompt_embeds": torch.zeros(1, 16, 16)},
             "either negative_prompt or",
         ),
-        ({"height": 33}, "height=33 is no positive multiple of 2"),
+        ({"height": 33}, "height=33 is not a positive multiple of 2"),
         ({"width": 0}, "width=0"),
         ({"latents": torch.zeros(1, 3, 8, 8)}, r"latents has the shape \(1, 3, 8, 8\)"),
         ({"generator": seeded(1, 2)}, "2 generators for 1 samples"),
@@ -366,7 +366,7 @@ def test_a_folder_that_lacks_a_component_is_refused_by_name(make_cxr_pipeline, t
 def test_a_tokenizer_without_its_words_is_refused_by_every_loader(make_cxr_pipeline, tmp_path):
     make_cxr_pipeline().save_pretrained(tmp_path)
     shutil.rmtree(tmp_path / "tokenizer")
-    with pytest.raises(ValueError, match="tokenizer knows no words"):
+    with pytest.raises(ValueError, match="tokenizer has no vocabulary"):
         diffusers.DiffusionPipeline.from_pretrained(tmp_path)
 
 

@@ -162,7 +162,7 @@ def test_settings_that_another_network_needs_are_refused(prediction_type, swappe
 def test_latents_may_not_be_clipped_as_pixels_are():
     scheduler = diffusers.DDIMScheduler()
     check_scheduler(scheduler, read_schedule(scheduler))
-    with pytest.raises(ValueError, match=r"up to ±2, it makes one that is off by"):
+    with pytest.raises(ValueError, match=r"up to ±2, its result is off by"):
         check_scheduler(scheduler, read_schedule(scheduler), largest=LATENTS)
 
 
