@@ -21,7 +21,7 @@ def move_images(
         theta: For each image, where the pixels of the result come from, as `affine_grid` takes it:
             (N, axes, axes + 1), the last spatial axis first, each axis from -1 to 1 between the
             outer faces of its pixels.
-        padding: What lies beyond the borders: the border's pixels, or the image mirrored at them.
+        padding: Values beyond the borders: the border's pixels, or the image mirrored there.
         size: Pixels of the result; None for those of the images.
 
     Returns:

@@ -1,9 +1,9 @@
 """Copies: the same image under two names, in the same format or in another.
 
-Scans are copies when all their voxels are equal, which a hash tells. Films are not stored so
+Scans are copies if all their voxels are equal, which is decided by a hash. Films are not stored as
 exactly: a film's PNG or JPEG differs from its DICOM file by rounding, by compression and by the
-window that was applied. They are copies when their gray values agree up to brightness and
-contrast: first on thumbnails, which are compared all with all, then pixel by pixel.
+window that was applied. They are copies if their gray values agree up to brightness and contrast:
+first in thumbnails, of which all pairs are compared, then pixel by pixel.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from PIL import Image
 from diffct.imaging.volume import Volume
 
 THUMBNAIL_SIDE = 16
-_STEPS = 30  # of a thumbnail's standard deviation, which so fits 8 bits up to four times
+_STEPS = 30  # per standard deviation of a thumbnail: 8 bits hold four standard deviations
 # Correlations. Measured on chest phantoms: copies in other formats and windows have at least 0.9999
 # (thumbnails) and 0.998 (pixels), the most similar two of 300 patients 0.996 and 0.992.
 _SAME_THUMBNAIL = 0.999
@@ -36,15 +36,15 @@ Key = TypeVar("Key", bound=_Sortable)
 def hash_voxels(volume: Volume, floor: float) -> str:
     """Hash the voxels of a scan such that its copies in other formats have the same hash.
 
-    Converters store values as integers or floating-point numbers, lay the axes out in another order
-    or direction, at times without saying so, and add margins. So values are rounded, margins that
-    hold nothing are cut off, and the axes are put into an order and a direction that the voxels
-    themselves tell. Cropped, resampled and filtered copies have other voxels.
+    Converters store values as integers or floating-point numbers, change the order or direction of
+    the axes, at times without recording it, and add margins. Therefore values are rounded, empty
+    margins are cut off, and the axes get an order and a direction that depend on the voxels alone.
+    Cropped, resampled and filtered copies have different voxels.
 
     Args:
-        volume: The scan, with values from `floor` to `floor` + 65535. A CT is clipped to a window,
+        volume: The scan, with values from `floor` to `floor` + 65535. Clip a CT to a window first,
             so that paddings of any HU below it are the same.
-        floor: The value that holds nothing.
+        floor: The value of empty voxels.
 
     Returns:
         32 hexadecimal digits.
@@ -58,7 +58,7 @@ def hash_voxels(volume: Volume, floor: float) -> str:
         ahead = profile[first : last + 1].tolist()
         back = ahead[::-1]
         forwards = ahead <= back
-        # A stop of None: going backwards, -1 would mean the last layer.
+        # The stop is None since -1 would mean the last layer.
         box.append(
             slice(first, last + 1) if forwards else slice(last, first - 1 if first else None, -1)
         )
@@ -66,7 +66,7 @@ def hash_voxels(volume: Volume, floor: float) -> str:
     order = sorted(range(3), key=lambda axis: (len(profiles[axis]), profiles[axis]))
     turned = array[tuple(box)].transpose(order)
     digest = hashlib.sha256(repr(turned.shape).encode())
-    for layer in turned:  # turning all at once takes ten times as long
+    for layer in turned:  # ten times faster than turning all layers at once
         digest.update(np.ascontiguousarray(layer).data)
     return digest.hexdigest()[:32]
 
@@ -87,13 +87,13 @@ def find_copies(voxels: Mapping[Key, str]) -> list[list[Key]]:
 
 
 def thumbnail(film: np.ndarray) -> bytes:
-    """Make a film small, without its brightness and contrast.
+    """Shrink a film and remove its brightness and contrast.
 
     Args:
         film: Gray values with shape (rows, columns).
 
     Returns:
-        A number of 8 bits for each of 16 x 16 parts.
+        An 8-bit number for each of 16 x 16 parts.
     """
     image = Image.fromarray(np.ascontiguousarray(film, dtype=np.float32))
     side = THUMBNAIL_SIDE
@@ -107,8 +107,8 @@ def find_film_copies(
     """Find the films that show the same picture as an earlier one.
 
     Args:
-        thumbnails: Of each film.
-        read: Takes the number of a film to its gray values (rows, columns); called for those whose
+        thumbnails: The thumbnail of each film.
+        read: Maps the index of a film to its gray values (rows, columns); called for films whose
             thumbnails agree.
 
     Returns:
@@ -133,7 +133,7 @@ def find_film_copies(
 
 
 def _same_picture(one: np.ndarray, other: np.ndarray) -> bool:
-    """Say whether two films agree up to brightness and contrast."""
+    """Return whether two films agree up to brightness and contrast."""
     if one.shape != other.shape:  # sides are rounded to whole pixels
         image = Image.fromarray(np.ascontiguousarray(other, dtype=np.float32))
         other = np.asarray(image.resize(one.shape[::-1], Image.Resampling.BILINEAR))
@@ -141,6 +141,6 @@ def _same_picture(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _standardised(film: np.ndarray) -> np.ndarray:
-    """Bring gray values to a mean of 0 and a standard deviation of 1."""
+    """Scale gray values to a mean of 0 and a standard deviation of 1."""
     centred = film.astype(np.float64) - film.mean(dtype=np.float64)
     return centred / max(float(centred.std()), 1e-9)

@@ -1,4 +1,4 @@
-"""Sampled volumes as DICOM: CT series that viewers and archives take, and that say so themselves.
+"""Sampled volumes as DICOM CT series for viewers and archives, marked as synthetic.
 
 Source: DICOM PS3.3, A.3 (CT Image IOD), C.7.6.2 (Image Plane) and C.8.2.1 (CT Image).
 """
@@ -27,7 +27,7 @@ _SHEAR_TOLERANCE = 1e-3  # cosine between two axes
 def write_ct_series(
     volume: Volume, folder: str | Path, *, window_hu: Sequence[float] | None = None
 ) -> None:
-    """Write a sampled volume as a folder of DICOM CT images, whole or not at all.
+    """Write a sampled volume as a folder of DICOM CT images, atomically.
 
     The voxels are those that `write_volume` writes, at the same places in the world.
 
@@ -39,7 +39,7 @@ def write_ct_series(
 
     Raises:
         ValueError: The volume is not in HU, holds NaN or infinity, or its axes are not at right
-            angles; or the folder holds something else than DICOM files.
+            angles; or the folder holds other files than DICOM.
         OSError: The disk is full.
     """
     folder = Path(folder)
@@ -47,7 +47,7 @@ def write_ct_series(
         raise ValueError(f"{folder}: a DICOM CT holds HU, but the volume's unit is {volume.unit}.")
     if not np.isfinite(volume.array).all():
         raise ValueError(f"{folder}: not written, since the volume holds NaN or infinity.")
-    with np.errstate(invalid="ignore"):  # of a spacing of 0
+    with np.errstate(invalid="ignore"):  # a spacing may be 0
         directions = volume.affine[:3, :3] / volume.spacing_mm
     if not np.allclose(directions.T @ directions, np.eye(3), rtol=0, atol=_SHEAR_TOLERANCE):
         raise ValueError(
@@ -57,7 +57,7 @@ def write_ct_series(
     if folder.exists() and not (
         folder.is_dir() and all(file.suffix == ".dcm" for file in folder.iterdir())
     ):
-        raise ValueError(f"{folder}: holds something else than DICOM files. Give another folder.")
+        raise ValueError(f"{folder}: holds other files than DICOM. Give another folder.")
     bounds = np.iinfo(np.int16)
     stored = np.rint(volume.array.clip(bounds.min, bounds.max)).astype(np.int16)
     series = _series(volume, fitting_window([stored]) if window_hu is None else window_hu)
@@ -68,7 +68,7 @@ def write_ct_series(
 
 
 def _series(volume: Volume, window_hu: Sequence[float]) -> Dataset:
-    """Return what all slices say."""
+    """Return the header that all slices share."""
     dataset = synthetic_dataset(CTImageStorage, "CT", title=_TITLE)
     dataset.ImageType = ["DERIVED", "PRIMARY", "AXIAL"]
     dataset.FrameOfReferenceUID = generate_uid()
@@ -78,7 +78,7 @@ def _series(volume: Volume, window_hu: Sequence[float]) -> Dataset:
     between_slices, between_rows, between_columns = volume.spacing_mm
     dataset.SliceThickness = dataset.SpacingBetweenSlices = format_number_as_ds(between_slices)
     dataset.PixelSpacing = _decimals([between_rows, between_columns])
-    # Where a row runs to is where columns grow, and the other way round.
+    # A row runs in the direction in which the column index grows, and vice versa.
     along_row, along_column = _RAS_TO_LPS @ volume.affine[:3, 2], _RAS_TO_LPS @ volume.affine[:3, 1]
     dataset.ImageOrientationPatient = _decimals(
         [*along_row / between_columns, *along_column / between_rows]
@@ -90,7 +90,7 @@ def _series(volume: Volume, window_hu: Sequence[float]) -> Dataset:
 
 
 def _image(series: Dataset, affine: np.ndarray, depth: int, pixels: np.ndarray) -> Dataset:
-    """Return one slice: int16 (rows, columns) at its place."""
+    """Return one slice, int16 (rows, columns), with its position."""
     dataset = copy.deepcopy(series)
     dataset.SOPInstanceUID = generate_uid()
     dataset.InstanceNumber = depth + 1

@@ -1,4 +1,4 @@
-"""DICOM files: which files are DICOM, what each of them shows, and whose it is."""
+"""DICOM files: their recognition, the kind of image in each, and their patients."""
 
 import hashlib
 import struct
@@ -54,13 +54,13 @@ DICOM_DAMAGE = (
 _SINGLE_FRAME = (CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage)
 _FILM_MODALITIES = ("CR", "DX", "RG", "RF")
 _VOLUME_MODALITIES = ("CT", "MR", "PT")
-# Types of pictures of a scanner's screen, such as dose reports, which may say that they are CT.
+# Image types of pictures of a scanner's screen, such as dose reports, which may claim to be CT.
 _SCREENS = {"SCREEN SAVE", "SCREEN SHOT", "CSA REPORT", "DOSE_INFO"}
-# Only chosen tags are parsed: the patient's name is never even decoded.
+# Only chosen tags are parsed: the patient's name is never decoded.
 KIND_TAGS = ("SOPClassUID", "Modality", "ImageType", "ImagePositionPatient")
-"""What must be parsed of a header for `kind_of_header`."""
+"""The tags that `kind_of_header` needs."""
 
-# Longer values do not stand first in a file: what looks like one is no DICOM.
+# The first value of a file is not longer: a file that seems to begin with one is not DICOM.
 _MAX_FIRST_VALUE_BYTES = 1024
 _DICOM_CLASSES = "1.2.840.10008."
 
@@ -79,7 +79,7 @@ class DicomKind:
 
 
 class ScanSource(NamedTuple):
-    """What a DICOM header says of a scan; None where it says nothing.
+    """The modality and body part in a scan's DICOM header; None if not given.
 
     Attributes:
         modality: E.g. "CT".
@@ -91,7 +91,7 @@ class ScanSource(NamedTuple):
 
 
 def is_dicom(file: Path) -> bool:
-    """Say whether a file is DICOM, with the preamble of the standard or without."""
+    """Return whether a file is DICOM, with or without the preamble of the standard."""
     if not file.is_file():
         return False
     with file.open("rb") as stream:
@@ -102,7 +102,7 @@ def is_dicom(file: Path) -> bool:
 
 
 def open_dicom(file: Path, tags: Sequence[str] | None = None) -> pydicom.FileDataset:
-    """Open a file of which `is_dicom` is true.
+    """Open a DICOM file; see `is_dicom`.
 
     Args:
         file: The file; it may lack the preamble and the meta header.
@@ -128,10 +128,10 @@ def open_dicom(file: Path, tags: Sequence[str] | None = None) -> pydicom.FileDat
 
 
 def cuts_off_bits(dataset: pydicom.Dataset) -> bool:
-    """Say whether pixels need more bits than BitsStored, so that decoding wraps bright to dark.
+    """Return whether pixels need more bits than BitsStored, so that decoding wraps bright to dark.
 
-    Only uncompressed pixels are looked at. Overlays, which older files keep in the spare bits, and
-    the signs of negative numbers are no part of a value.
+    Only uncompressed pixels are checked. Overlays, which older files keep in the spare bits, and
+    the signs of negative numbers are not part of a value.
     """
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
     syntax = dataset.file_meta.TransferSyntaxUID
@@ -156,19 +156,19 @@ def file_of(header: pydicom.FileDataset) -> Path:
 
 
 def class_of(header: pydicom.FileDataset) -> UID:
-    """Return the SOP class of a file; empty if it does not say."""
+    """Return the SOP class of a file; empty if it has none."""
     return UID(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
 
 
 def kind_of(file: Path) -> DicomKind | None:
-    """Say what a file shows, by its class and modality.
+    """Return what a file shows, by its class and modality.
 
     Args:
         file: Any file.
 
     Returns:
-        None for what is no DICOM. What is damaged in its header, or has no modality, counts as a
-        slice: whoever reads the series says what is wrong.
+        None if the file is not DICOM. A file with a damaged header or without a modality counts as
+        a slice, so that reading the series reports what is wrong.
     """
     if not is_dicom(file):
         return None
@@ -179,10 +179,10 @@ def kind_of(file: Path) -> DicomKind | None:
 
 
 def kind_of_header(header: pydicom.FileDataset) -> DicomKind:
-    """Say what the file of a header shows, see `kind_of`.
+    """Return what the file of a header shows, see `kind_of`.
 
     Args:
-        header: Parsed with `KIND_TAGS` at least.
+        header: Parsed with at least `KIND_TAGS`.
 
     Raises:
         DICOM_DAMAGE: A tag is damaged.
@@ -203,7 +203,7 @@ def kind_of_header(header: pydicom.FileDataset) -> DicomKind:
         return DicomKind("frames", name)
     if modality and modality not in _VOLUME_MODALITIES:
         return DicomKind("other", name)
-    # Pictures of dose reports say that they are CT, but not where they lie.
+    # Pictures of dose reports claim to be CT, but have no position.
     placed = bool(modality) and "ImagePositionPatient" in header
     slice_like = not kind or kind in _SINGLE_FRAME or placed
     return DicomKind("slice" if slice_like else "other", name)
@@ -215,15 +215,15 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 def scan_files(path: Path) -> list[Path]:
-    """List the DICOM files of a scan: of a folder all of them, or the file itself."""
+    """List the DICOM files of a scan: all those of a folder, or the file itself."""
     return [file for file in (visible_files(path) if path.is_dir() else [path]) if is_dicom(file)]
 
 
 def read_scan_source(path: Path) -> ScanSource:
-    """Read what the first slice of a scan says of its modality and body part.
+    """Read the modality and body part from the first slice of a scan.
 
     Args:
-        path: A scan of any format; only DICOM says anything.
+        path: A scan of any format; only DICOM has these.
     """
     for file in scan_files(path):
         kind = kind_of(file)
@@ -234,36 +234,36 @@ def read_scan_source(path: Path) -> ScanSource:
             values = (header.get(tag) for tag in ("Modality", "BodyPartExamined"))
             return ScanSource(*(str(value or "").strip().upper() or None for value in values))
         except DICOM_DAMAGE:
-            continue  # reported by whoever reads the series
+            continue  # reading the series reports it
     return ScanSource(None, None)
 
 
 def patient_key(path: Path) -> str | None:
-    """Tell the patients of a cohort apart without keeping their identity.
+    """Return a key that distinguishes the patients of a cohort without keeping their identity.
 
-    The key is for grouping in memory only. It is a plain hash: whoever has a list of identifiers
-    could find the matching one, so it belongs in no file.
+    The key is for grouping in memory only. It is a plain hash: anyone with a list of identifiers
+    could find the matching one, so it must not be written to a file.
 
     Args:
         path: A folder holding one DICOM series, or any file.
 
     Returns:
-        The first 16 hexadecimal digits of the SHA-256 of the PatientID, or None when the files
-        carry none, or a word for none such as N/A, or are no DICOM.
+        The first 16 hexadecimal digits of the SHA-256 of the PatientID, or None if the files have
+        none, or a word for a missing value such as N/A, or are not DICOM.
     """
     for file in scan_files(path):
         try:
             header = open_dicom(file, ["PatientID"])
             identifier = str(header.get("PatientID") or "").strip()
         except DICOM_DAMAGE:
-            continue  # reported by whoever reads the series
+            continue  # reading the series reports it
         if not is_missing(identifier):
             return hashlib.sha256(identifier.encode()).hexdigest()[:16]
     return None
 
 
 def _begins_with_an_element(start: bytes) -> bool:
-    """Say whether bytes look like the first data element of a file without preamble."""
+    """Return whether bytes look like the first data element of a file without preamble."""
     if len(start) < 8:
         return False
     for order in "<>":
@@ -280,7 +280,7 @@ def _begins_with_an_element(start: bytes) -> bool:
 
 
 def _has_dicom_class(file: Path) -> bool:
-    """Say whether a file without preamble can be parsed as far as its class."""
+    """Return whether a file without preamble can be parsed as far as its class."""
     try:
         return class_of(open_dicom(file, ["SOPClassUID"])).startswith(_DICOM_CLASSES)
     except DICOM_DAMAGE:

@@ -1,4 +1,4 @@
-"""One projection radiograph from a DICOM file, as it is meant to be displayed.
+"""The projection radiograph in a DICOM file, as it is meant to be displayed.
 
 Source: DICOM PS3.3, C.7.6.1.1.1 (Patient Orientation); `film_display` for the gray values.
 """
@@ -15,10 +15,10 @@ from diffct.imaging.dicom import DICOM_DAMAGE, cuts_off_bits, is_dicom, open_dic
 from diffct.imaging.film_display import NothingShownError, displayed
 
 _MODALITIES = ("CR", "DX", "RG", "RF")
-# Between the pixels of dental films and those of thumbnails of whole bodies.
+# From the pixels of dental films to those of thumbnails of whole bodies.
 MIN_PIXEL_SPACING_MM = 0.01
 MAX_PIXEL_SPACING_MM = 20.0
-# What the header of a frontal film of the chest says, if it says anything.
+# Words in the header of a frontal film of the chest, if it names the body part or the view.
 _CHEST = re.compile(r"CHEST|THORAX|TORAX|LUNG|HEART|\bRIBS?\b")
 _FRONTAL = re.compile(r"\b(PA|AP|FRONTAL|POSTERO-?ANTERIOR|ANTERO-?POSTERIOR)\b(?!.*OBLIQUE)")
 
@@ -28,12 +28,12 @@ UnusableReason = Literal[
 
 
 class UnusableFilmError(ValueError):
-    """A file that is there but cannot be used as a film.
+    """The error that an existing file cannot be used as a film.
 
     Args:
         path: The file.
-        reason: Why, for counting.
-        detail: Why, as a clause that follows the file's name.
+        reason: The kind of problem, for counting.
+        detail: The problem, as a clause that follows the file's name.
     """
 
     def __init__(self, path: Path, reason: UnusableReason, detail: str) -> None:
@@ -43,11 +43,11 @@ class UnusableFilmError(ValueError):
         self.detail = detail
 
     def __reduce__(self) -> tuple[type["UnusableFilmError"], tuple[Path, str, str]]:
-        return type(self), (self.path, self.reason, self.detail)  # to cross processes
+        return type(self), (self.path, self.reason, self.detail)  # for passing between processes
 
 
 def read_dicom_film(path: Path, *, dark: bool = False) -> np.ndarray:
-    """Read a CR, DX, RG or RF image: bright is dense, upright, patient's left on the right.
+    """Read a CR, DX, RG or RF image upright, bright as dense, the patient's left on the right.
 
     Args:
         path: The file. Its first VOI LUT or window is applied; without any, the 0.1st and 99.9th
@@ -59,8 +59,8 @@ def read_dicom_film(path: Path, *, dark: bool = False) -> np.ndarray:
 
     Raises:
         UnusableFilmError: A ValueError with a `reason`: the file is damaged, of another modality,
-            raw detector data, in colour, has several frames, or tables and windows that cannot be
-            used or leave nothing to be seen.
+            raw detector data, in colour, has several frames, or has tables or windows that cannot
+            be used or leave nothing visible.
         ValueError: Its pixels are compressed in a way that needs another package.
     """
     try:
@@ -101,8 +101,8 @@ def read_pixel_spacing_mm(path: str | Path) -> tuple[float, float] | None:
         path: The file.
 
     Returns:
-        Millimetres between rows and between columns, at the patient when known and otherwise at the
-        detector; None when the file does not say, or says what cannot be, such as [0, 0].
+        Millimetres between rows and between columns, at the patient if known and otherwise at the
+        detector; None if the file has no spacing, or an impossible one such as [0, 0].
     """
     if not is_dicom(Path(path)):
         return None
@@ -123,27 +123,27 @@ def read_pixel_spacing_mm(path: str | Path) -> tuple[float, float] | None:
 
 
 def is_pixel_spacing_mm(value: float) -> bool:
-    """Say whether a number can be the distance of a film's pixels in millimetres."""
+    """Return whether a number can be the distance of a film's pixels in millimetres."""
     return MIN_PIXEL_SPACING_MM <= value <= MAX_PIXEL_SPACING_MM  # not true of NaN
 
 
 def header_remarks(path: str | Path) -> list[str]:
-    """Say what in a film's header speaks against a frontal view of a chest.
+    """Return the entries in a film's header that speak against a frontal view of a chest.
 
     Args:
         path: The file.
 
     Returns:
         Short phrases such as "body part TIBIA" and "view LATERAL"; none for other formats, and for
-        a header that does not say.
+        a header without these entries.
     """
     if not is_dicom(Path(path)):
         return []
     tags = ["BodyPartExamined", "ViewPosition", "ViewCodeSequence", "AnatomicRegionSequence"]
     try:
         dataset = open_dicom(Path(path), tags)
-        part = _told(dataset, "BodyPartExamined", "AnatomicRegionSequence")
-        view = _told(dataset, "ViewPosition", "ViewCodeSequence")
+        part = _term(dataset, "BodyPartExamined", "AnatomicRegionSequence")
+        view = _term(dataset, "ViewPosition", "ViewCodeSequence")
     except DICOM_DAMAGE:
         return []  # reported by read_radiograph, which reads the whole file
     remarks = []
@@ -154,7 +154,7 @@ def header_remarks(path: str | Path) -> list[str]:
     return remarks
 
 
-def _told(dataset: pydicom.Dataset, tag: str, sequence: str) -> str:
+def _term(dataset: pydicom.Dataset, tag: str, sequence: str) -> str:
     """Return a term in capitals; if there is none, the meaning of its code."""
     codes = [item.get("CodeMeaning") for item in dataset.get(sequence) or ()]
     words = str(dataset.get(tag) or (codes and codes[0]) or "")
@@ -162,7 +162,7 @@ def _told(dataset: pydicom.Dataset, tag: str, sequence: str) -> str:
 
 
 def _check_kind(dataset: pydicom.Dataset, path: Path) -> None:
-    """Refuse what is no single film meant to be looked at."""
+    """Refuse a file that is not a single film for display."""
     modality = dataset.get("Modality")
     if modality not in _MODALITIES:
         raise UnusableFilmError(
@@ -180,15 +180,15 @@ def _check_kind(dataset: pydicom.Dataset, path: Path) -> None:
 
 
 def _directions(dataset: pydicom.Dataset) -> tuple[str, str]:
-    """Say where a row and a column of a frontal film run to: R, L, H or F; "" when not told."""
-    told = [str(value)[:1] for value in dataset.get("PatientOrientation") or ()]
-    if len(told) == 2 and {*told} & {*"RL"} and {*told} & {*"HF"}:
-        return told[0], told[1]
+    """Return where a row and a column of a frontal film run to: R, L, H or F; "" if unknown."""
+    letters = [str(value)[:1] for value in dataset.get("PatientOrientation") or ()]
+    if len(letters) == 2 and {*letters} & {*"RL"} and {*letters} & {*"HF"}:
+        return letters[0], letters[1]
     return "", ""
 
 
 def _upright(film: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    """Turn a film so that rows run to the patient's left and columns to the feet, if told how."""
+    """Turn a film of known orientation: rows run to the patient's left, columns to the feet."""
     along_row, along_column = _directions(dataset)
     if along_row in ("H", "F"):
         film, along_row, along_column = film.T, along_column, along_row

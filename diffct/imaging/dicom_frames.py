@@ -1,7 +1,7 @@
-"""Slices of DICOM files and where each lies: one of a file, or many as frames of one.
+"""Slices of DICOM files with their positions, from single-frame and multi-frame files.
 
-A single-frame file says where it lies in its own tags. A multi-frame file says it in functional
-groups, which are either shared by all frames or each frame's own; both become `PlacedFrame`s.
+A single-frame file has its position in its own tags. A multi-frame file has the positions in
+functional groups, which are shared by all frames or belong to one; both become `PlacedFrame`s.
 
 Source: DICOM PS3.3, C.7.6.2 (Image Plane Module), C.8.2.1 (CT Image Module) and C.7.6.16
 (Multi-frame Functional Groups Module).
@@ -23,7 +23,7 @@ from diffct.imaging.dicom import (
     open_dicom,
 )
 
-DIRECTION_TOLERANCE = 1e-3  # on direction cosines, which scanners round to 4 to 6 digits
+DIRECTION_TOLERANCE = 1e-3  # of direction cosines, which scanners round to 4 to 6 digits
 
 # Tags that every slice must have, how many numbers each holds, and in which functional group.
 _PLACE = {
@@ -33,7 +33,7 @@ _PLACE = {
 }
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
 _RESCALE_GROUP = "PixelValueTransformationSequence"
-# What tells images of one place apart: echoes, time points, diffusion weightings.
+# Tags that distinguish images of one position: echoes, time points, diffusion weightings.
 _VERSION_TAGS = (
     "EchoTime",
     "EffectiveEchoTime",
@@ -66,7 +66,7 @@ PLACE_TAGS = (
     "PerFrameFunctionalGroupsSequence",
     *_VERSION_TAGS,
 )
-"""What must be parsed of a header for `placed_frames`."""
+"""The tags that `placed_frames` needs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +75,13 @@ class PlacedFrame:
 
     Attributes:
         file: Its file.
-        number: Which frame of a multi-frame file, from 0; None for a file of one slice.
+        number: Index of the frame in a multi-frame file, from 0; None for a file of one slice.
         size: Rows and columns.
-        position: Of the centre of its first pixel, LPS mm, (3,).
+        position: Centre of its first pixel, LPS mm, (3,).
         axes: Unit vectors along a row and along a column, LPS, (2, 3).
         pixel_spacing: Between rows and between columns, mm, (2,).
         rescale: Slope and intercept.
-        version: What may tell it from others of the same place, in the words of DICOM.
+        version: DICOM tags that may distinguish it from other slices of the same position.
     """
 
     file: Path
@@ -95,11 +95,11 @@ class PlacedFrame:
 
     @property
     def name(self) -> str:
-        """Its file, and which frame of it."""
+        """Its file, and its frame number if there are several."""
         return f"{self.file}" if self.number is None else f"{self.file}: frame {self.number + 1}"
 
     def check_parallel(self, other: "PlacedFrame") -> None:
-        """Refuse a slice that has not the size, spacing and axes of another one.
+        """Refuse a slice that does not have the size, spacing and axes of another one.
 
         Raises:
             ValueError: It differs.
@@ -120,10 +120,10 @@ class PlacedFrame:
 
 
 def placed_frames(header: pydicom.FileDataset) -> list[PlacedFrame]:
-    """Find out where the slices of a file lie.
+    """Find the positions of the slices of a file.
 
     Args:
-        header: Of a CT or MR file, parsed with `PLACE_TAGS` at least.
+        header: Header of a CT or MR file, parsed with at least `PLACE_TAGS`.
 
     Returns:
         One slice, or all frames of a multi-frame file.
@@ -187,7 +187,7 @@ def _group_items(frames: Sequence[pydicom.Dataset], groups: set[str]) -> Iterato
 def _placed(
     header: pydicom.FileDataset, sources: Sequence[pydicom.Dataset], number: int | None
 ) -> PlacedFrame:
-    """Place a slice by what its sources say, the first one that has a tag."""
+    """Place a slice by the tags of its sources; the first source that has a tag counts."""
     name = f"{file_of(header)}" + ("" if number is None else f": frame {number + 1}")
 
     def read(tag: str) -> object:
@@ -207,7 +207,7 @@ def _placed(
         if unit not in ("HU", "US", "", None):
             raise ValueError(f"{name}: its values are {unit}, not HU. Give a CT in HU.")
     elif rescale == [None, None]:
-        rescale = [1, 0]  # magnetic resonance has no unit and mostly no scale either
+        rescale = [1, 0]  # MR has no unit, and usually no scale either
     slope, intercept = (
         float(numbers(tag, value, 1)[0]) for tag, value in zip(_RESCALE, rescale, strict=True)
     )
@@ -252,7 +252,7 @@ def _decode(file: Path) -> np.ndarray:
 
 
 def _floats(values: object) -> np.ndarray:
-    """Turn DICOM's decimal strings into float64; what is no number becomes NaN."""
+    """Convert DICOM's decimal strings to float64; other texts become NaN."""
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""DICOM series of CT and MR: slices made into one array with its place in the world.
+"""DICOM series of CT and MR as one array with its position in the world.
 
-Nothing is trusted but the positions: the slices are sorted along their common normal, and a series
-with a gap, a doubled slice or a tilted gantry is refused instead of being squeezed into a grid.
+Only the positions are trusted: the slices are sorted along their common normal, and a series with a
+gap, a doubled slice or a tilted gantry is refused, since it does not form a regular grid.
 """
 
 from collections import Counter
@@ -37,13 +37,13 @@ def read_series(
 ) -> tuple[np.ndarray, np.ndarray, Modality]:
     """Read the one series of a folder, or a multi-frame file.
 
-    Structure sets, reports, scouts and other modalities beside it are left out; of copies of a
-    slice one is read.
+    Structure sets, reports, scouts and other modalities beside it are left out; of several copies
+    of a slice, one is read.
 
     Args:
-        path: A folder that holds the files of the series directly; other kinds of files are left
-            out. Or a file with all slices as frames.
-        modality: What is wanted; None for CT or MR.
+        path: A folder that directly contains the files of the series (other kinds of files are
+            left out), or a file with all slices as frames.
+        modality: The modality to read; None for CT or MR.
 
     Returns:
         HU, or intensities of MR, as float32 with shape (columns, rows, slices); the affine that
@@ -86,7 +86,7 @@ def _one_series(path: Path, modality: Modality | None) -> list[pydicom.FileDatas
         others = ", ".join(f"{count} {kind}" for kind, count in left_out.items()) or "nothing else"
         raise ValueError(f"{path}: holds no {wanted} slice (found {others}). Add the series.")
     if len(series) > 1:
-        # Pages of a dose report are a series of their own that lies nowhere.
+        # Pages of a dose report are a series of their own without positions.
         placed = {
             uid: headers
             for uid, headers in series.items()
@@ -110,11 +110,11 @@ def _one_series(path: Path, modality: Modality | None) -> list[pydicom.FileDatas
 
 
 def _read_header(file: Path) -> tuple[pydicom.FileDataset, DicomKind]:
-    """Read what places a slice in space, and refuse a file that is cut off before that."""
+    """Read the header of a slice, and refuse a file that is cut off within it."""
     try:
         header = open_dicom(file, _HEADER_TAGS)
         for tag in _HEADER_TAGS:
-            header.get(tag)  # pydicom decodes a value when it is asked for
+            header.get(tag)  # pydicom decodes a value only on access
         kind = kind_of_header(header)
     except DICOM_DAMAGE as error:
         raise ValueError(f"{file}: is damaged. Export the series again.") from error
@@ -153,7 +153,7 @@ def _without_copies(frames: Sequence[PlacedFrame], path: Path) -> list[PlacedFra
 
 
 def _versions(frames: Sequence[PlacedFrame]) -> str:
-    """Say in what slices of the same place differ, and what to do about it."""
+    """Return a sentence on how slices of the same position differ, and what to do about it."""
     for tag in frames[0].version:
         values = list(dict.fromkeys(frame.version.get(tag, "none") for frame in frames))
         if len(values) > 1:
@@ -166,7 +166,7 @@ def _versions(frames: Sequence[PlacedFrame]) -> str:
 
 
 def _affine(frames: Sequence[PlacedFrame], path: Path) -> np.ndarray:
-    """Find the affine of (column, row, slice) of slices that are sorted along their normal."""
+    """Return the affine of (column, row, slice) for slices that are sorted along their normal."""
     first = frames[0]
     positions = np.array([frame.position for frame in frames])
     # Under a tilted gantry the step is not normal to the slices; `volume` refuses such a grid.
@@ -186,11 +186,11 @@ def _affine(frames: Sequence[PlacedFrame], path: Path) -> np.ndarray:
 
 
 def _why_uneven(heights: np.ndarray, farthest: float) -> str:
-    """Tell two spacings from missing slices and from other unevenness.
+    """Return why slices are unevenly spaced: two spacings, missing slices, or another reason.
 
     Args:
         heights: Sorted positions along the normal, mm.
-        farthest: How far a slice lies off its place in an even grid, mm.
+        farthest: The largest distance of a slice from its position in a regular grid, mm.
     """
     gaps = np.diff(heights)
     usual = float(np.median(gaps))
@@ -199,7 +199,7 @@ def _why_uneven(heights: np.ndarray, farthest: float) -> str:
             f"two slices lie almost at the same place ({heights[gaps.argmin()]:g} mm along the "
             "normal). Remove the copies, or keep only one time point."
         )
-    # A spacing is a gap that comes twice running; a slice that is missing leaves a single one.
+    # A spacing is a gap that occurs twice in a row; a missing slice leaves a single larger gap.
     running = gaps[1:][np.abs(np.diff(gaps)) <= _POSITION_TOLERANCE * gaps[1:]]
     if running.size and running.max() > (1 + _POSITION_TOLERANCE) * running.min():
         change = np.flatnonzero(np.abs(gaps - gaps[0]) > _POSITION_TOLERANCE * gaps[0])[0]

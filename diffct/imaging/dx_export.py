@@ -1,4 +1,4 @@
-"""Sampled films as DICOM: Digital X-Ray images, for presentation, that say they are synthetic.
+"""Sampled films as DICOM Digital X-Ray images for presentation, marked as synthetic.
 
 Source: DICOM PS3.3, A.26 (Digital X-Ray Image IOD) and C.8.11 (its modules).
 """
@@ -31,19 +31,19 @@ def write_dx(
     prompt: str | None = None,
     pixel_spacing_mm: float | None = None,
 ) -> None:
-    """Write a sampled PA film as a DICOM DX image, whole or not at all.
+    """Write a sampled PA film as a DICOM DX image, atomically.
 
     Args:
         film: Gray values in [0, 1], (rows, columns), bright where the body is dense, the patient's
             left on the viewer's right.
         path: The file; missing folders are created.
-        prompt: What the film was to show, for the image comments; a reader of the file needs it,
-            but do not give words of a real report when the file leaves your house.
+        prompt: The film's prompt, for the image comments. Do not give words of a real report if
+            the file leaves your institution.
         pixel_spacing_mm: Distance of pixels at the detector, if known. DICOM demands one, so a
             longer side of 430 mm is assumed otherwise, and the file says that it is nominal.
 
     Raises:
-        ValueError: The film has another shape or values outside [0, 1], or the spacing cannot be.
+        ValueError: The film has another shape or values outside [0, 1], or an impossible spacing.
         OSError: The disk is full.
     """
     path = Path(path)
@@ -69,10 +69,10 @@ def write_dx(
 
 
 def check_pixel_spacing(spacing_mm: float) -> float:
-    """Return a distance of pixels in millimetres that can be, and refuse any other, also NaN.
+    """Return a distance of pixels in millimetres; refuse impossible ones and NaN.
 
     Raises:
-        ValueError: It is not within the bounds of films.
+        ValueError: It is outside the bounds of films.
     """
     if not is_pixel_spacing_mm(spacing_mm):
         raise ValueError(
@@ -83,9 +83,9 @@ def check_pixel_spacing(spacing_mm: float) -> float:
 
 
 def _describe(dataset: Dataset, *, prompt: str | None) -> None:
-    """Say what the film shows."""
+    """Record what the film shows."""
     if prompt is not None:
-        dataset.ImageComments = f"{_TITLE}. Prompt: {prompt}"[:10240]  # the most allowed
+        dataset.ImageComments = f"{_TITLE}. Prompt: {prompt}"[:10240]  # the longest text allowed
     dataset.BodyPartExamined = "CHEST"
     dataset.AnatomicRegionSequence = [_code("816094009", "SCT", "Chest")]
     dataset.ImageLaterality = "U"  # unpaired
@@ -96,9 +96,9 @@ def _describe(dataset: Dataset, *, prompt: str | None) -> None:
 
 
 def _show(dataset: Dataset) -> None:
-    """Say how the stored values are to be displayed."""
+    """Record how the stored values are to be displayed."""
     dataset.PresentationIntentType = "FOR PRESENTATION"
-    dataset.PatientOrientation = ["L", "F"]  # where columns and rows grow to
+    dataset.PatientOrientation = ["L", "F"]  # directions of the rows and columns
     dataset.PixelIntensityRelationship = "LOG"
     dataset.PixelIntensityRelationshipSign = -1  # dense is bright
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "US"

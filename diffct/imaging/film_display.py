@@ -1,9 +1,9 @@
-"""The way from a film's stored values to what a viewer shows: tables, window, polarity.
+"""The conversion of a film's stored values to displayed gray: tables, window, polarity.
 
     stored values -> Modality LUT or rescale -> VOI LUT or window -> polarity -> [0, 1]
 
-A film that this way leaves black, white or without grays, although its stored values differ, is
-refused: the file contradicts itself, and a model would learn darkness.
+A film that this conversion leaves black, white or without grays, although its stored values differ,
+is refused: the file contradicts itself, and a model would learn from an empty image.
 
 Source: DICOM PS3.3, C.11.1 (Modality LUT), C.11.2 (VOI LUT) and C.8.11.3 (DX Image).
 """
@@ -15,19 +15,19 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
-# Without a window of the maker, these percentiles of the gray values become black and white: many
+# Without a window in the file, these percentiles of the gray values become black and white: many
 # films use only part of the bits that they store.
 _PERCENTILES = (0.1, 99.9)
-# Of a film, at least this share of the pixels is neither nearly black nor nearly white.
+# At least this share of a film's pixels is neither nearly black nor nearly white.
 MIN_GRAY_SHARE = 0.01
 _NEARLY = 0.1
 _WORD = 2**16
-# A table that stays in the lower half can be meant, one that stays in the lowest quarter cannot.
-_UNUSED_BITS = 1
+# A table whose entries stay in the lower half is plausible, in the lowest quarter it is not.
+_MAX_UNUSED_BITS = 1
 
 
 class NothingShownError(ValueError):
-    """A film whose tables leave nothing to be seen of its values."""
+    """The error that a film's tables or window leave nothing visible."""
 
 
 def displayed(stored: np.ndarray, dataset: Dataset, *, dark: bool = False) -> np.ndarray:
@@ -35,7 +35,7 @@ def displayed(stored: np.ndarray, dataset: Dataset, *, dark: bool = False) -> np
 
     Args:
         stored: Pixel values (rows, columns), as decoded.
-        dataset: The file. Its first VOI LUT is applied, or else its first usable window; without
+        dataset: The file. Its first VOI LUT is applied, otherwise its first usable window; without
             any, the 0.1st and 99.9th percentile of the gray values become black and white.
         dark: Whether the film may show nothing.
 
@@ -43,7 +43,7 @@ def displayed(stored: np.ndarray, dataset: Dataset, *, dark: bool = False) -> np
         Gray values in [0, 1], float32 with shape (rows, columns). Padding is black.
 
     Raises:
-        NothingShownError: The file's table or window leaves nothing to be seen.
+        NothingShownError: The file's table or window leaves nothing visible.
         ValueError: It cannot be used. Messages are clauses about the file.
     """
     padding = _padding(stored, dataset)
@@ -69,14 +69,14 @@ def displayed(stored: np.ndarray, dataset: Dataset, *, dark: bool = False) -> np
 
 
 class _Table:
-    """A lookup table: what stands in the file, not only what its descriptor says of it.
+    """A lookup table, read from its entries and not only from its descriptor.
 
     Descriptors are often wrong about the bits (16 for a table of 12), and DICOM packs tables of 8
     bits in two ways.
 
     Attributes:
-        bits: Of these white is the highest number: those that the descriptor says, unless the
-            entries need more, or are far from using them.
+        bits: White is 2^bits - 1. The bits are those of the descriptor, unless the entries need
+            more or use far fewer.
     """
 
     def __init__(self, item: Dataset, dataset: Dataset, name: str) -> None:
@@ -88,12 +88,12 @@ class _Table:
                 f"its {name} has {len(self._entries)} entries, not the {entries} it says"
             )
         used = max(int(self._entries.max()).bit_length(), 1)
-        self.bits = declared if 0 <= declared - used <= _UNUSED_BITS else used
+        self.bits = declared if 0 <= declared - used <= _MAX_UNUSED_BITS else used
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Look values up; those off both ends become the first and the last entry."""
+        """Look values up; values beyond the ends get the first and the last entry."""
         first = self._first
-        # A negative first value, written as if it were unsigned.
+        # A negative first value was written as an unsigned number.
         if first >= _WORD // 2 and first > values.max():
             first -= _WORD
         places = np.rint(values).astype(np.int64) - first
@@ -126,7 +126,7 @@ def _modality_values(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def _window(dataset: Dataset) -> tuple[float, float]:
-    """Return centre and width of the first window that can be used."""
+    """Return centre and width of the first usable window."""
     centres, widths = (_numbers(dataset.get(tag)) for tag in ("WindowCenter", "WindowWidth"))
     least = 1.0 if str(dataset.get("VOILUTFunction") or "LINEAR").upper() == "LINEAR" else 0.0
     for centre, width in zip(centres, widths, strict=False):
@@ -136,7 +136,7 @@ def _window(dataset: Dataset) -> tuple[float, float]:
 
 
 def _numbers(value: object) -> list[float]:
-    """Turn one or several of DICOM's decimal strings into floats; none is NaN."""
+    """Convert one or several of DICOM's decimal strings to floats; empty ones become NaN."""
     values: Sequence[Any] = value if isinstance(value, MultiValue | list | tuple) else [value]
     return [float("nan") if number in (None, "") else float(number) for number in values]
 
@@ -145,7 +145,7 @@ def _windowed(values: np.ndarray, centre: float, width: float, function: str) ->
     """Map a window to [0, 1] and beyond, by the formulas of C.11.2.1.2 and C.11.2.1.3."""
     match function.upper():
         case "LINEAR":
-            # The least width, 1, parts black from white.
+            # The smallest width, 1, is a threshold between black and white.
             return (values - (centre - 0.5)) / max(width - 1, 1e-6) + 0.5
         case "LINEAR_EXACT":
             return (values - centre) / width + 0.5
@@ -155,9 +155,9 @@ def _windowed(values: np.ndarray, centre: float, width: float, function: str) ->
 
 
 def _inverted(dataset: Dataset) -> bool:
-    """Say whether the least value is white.
+    """Return whether the lowest value is white.
 
-    DX files say so twice, by MONOCHROME1 and by the shape INVERSE; that is one inversion.
+    DX files state it twice, by MONOCHROME1 and by the shape INVERSE; that is one inversion.
     """
     shape = str(dataset.get("PresentationLUTShape") or "IDENTITY").upper()
     if shape not in ("IDENTITY", "INVERSE"):
@@ -166,14 +166,14 @@ def _inverted(dataset: Dataset) -> bool:
 
 
 def _padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Mark the pixels outside the film that the file declares as such."""
+    """Return a mask of the pixels that the file declares as padding outside the film."""
     value = dataset.get("PixelPaddingValue")
     if value is None:
         return np.zeros(stored.shape, dtype=bool)
     limit = dataset.get("PixelPaddingRangeLimit")
     ends = [int(value), int(value if limit is None else limit)]
     if stored.dtype.kind == "i":
-        # Written as if they were unsigned.
+        # Negative values may be written as unsigned numbers.
         ends = [end - _WORD if end >= _WORD // 2 else end for end in ends]
     padding = (stored >= min(ends)) & (stored <= max(ends))
     return padding if not padding.all() else np.zeros_like(padding)

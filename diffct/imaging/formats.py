@@ -1,4 +1,4 @@
-"""Files of NIfTI, NRRD and MetaImage as arrays with an affine, in the axis order of the file."""
+"""NIfTI, NRRD and MetaImage files as arrays with an affine, in the axis order of the file."""
 
 import zlib
 from pathlib import Path
@@ -26,17 +26,17 @@ _DAMAGE = (
     StopIteration,  # pynrrd, on an empty file
 )
 NIFTI_ENDINGS = (".nii", ".nii.gz")
-"""Of NIfTI in one file, which is also written."""
+"""Endings of NIfTI in one file, which is also written."""
 PAIR_IMAGES = (".img", ".img.gz")
 PAIR_HEADERS = (".hdr", ".hdr.gz")
-"""Of NIfTI in two files."""
+"""Endings of NIfTI in two files."""
 NRRD_ENDINGS = (".nrrd", ".nhdr")
 UNREAD_ENDINGS = (".mgz", ".mgh", ".mnc", ".par", ".rec", ".vtk", ".vti", ".gipl", ".mif")
-"""Of scans that are not read, but named where they are found."""
+"""Endings of scans that are not read, but named in messages."""
 
 _NIBABEL_ENDINGS = (*NIFTI_ENDINGS, *PAIR_IMAGES, *PAIR_HEADERS)
 SCAN_ENDINGS = (*_NIBABEL_ENDINGS, *NRRD_ENDINGS, *METAIMAGE_ENDINGS)
-"""Of all files that `read_scan_file` takes."""
+"""Endings of all files that `read_scan_file` reads."""
 
 _FIRST_SLICES = 4
 _UNIT_TO_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
@@ -64,11 +64,11 @@ def read_scan_file(path: Path) -> tuple[np.ndarray, np.ndarray, WorldSpace]:
         path: Ends in one of `SCAN_ENDINGS`.
 
     Returns:
-        Its values, float32 in the file's own axis order, its affine in RAS+ mm, and which worlds
-        that leads to.
+        Its values, float32 in the file's own axis order, its affine in RAS+ mm, and the worlds that
+        the affine leads to.
 
     Raises:
-        ValueError: It is damaged, does not say where it lies, or needs a package that is absent.
+        ValueError: It is damaged, has no position, or needs a package that is not installed.
     """
     if _ends(path, _NIBABEL_ENDINGS):
         return read_nifti(path)
@@ -84,10 +84,10 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, WorldSpace]:
 
     Returns:
         Its values, scaled by slope and intercept, float32 in the file's own axis order, its
-        affine in RAS+ mm, and which worlds that leads to.
+        affine in RAS+ mm, and the worlds that the affine leads to.
 
     Raises:
-        ValueError: It is damaged, does not say where it lies, or contradicts itself.
+        ValueError: It is damaged, has no position, or contradicts itself.
     """
     try:
         image = nibabel.load(path)
@@ -127,7 +127,7 @@ def read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray]:
         Its values, float32 in the file's own axis order, and its affine turned to RAS+ mm.
 
     Raises:
-        ValueError: It is damaged, or does not say where it lies.
+        ValueError: It is damaged, or has no position.
     """
     try:
         array, header = nrrd.read(str(path))
@@ -148,7 +148,7 @@ def read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray]:
     origin = np.asarray(header["space origin"], dtype=np.float64)
     if directions.shape != (array.ndim, 3) or origin.shape != (3,):
         raise ValueError(f"{path}: its space is not three-dimensional. Export it again.")
-    # Axes that are no direction in space (time, components) have "none" there, read as NaN.
+    # Axes that are not spatial (time, components) have the direction "none", read as NaN.
     elsewhere = np.flatnonzero(np.isnan(directions).any(axis=1))
     if any(array.shape[axis] != 1 for axis in elsewhere) or array.ndim - len(elsewhere) != 3:
         raise ValueError(f"{path}: its size is {array.shape}, not one three-dimensional scan.")
@@ -160,7 +160,7 @@ def read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_first_slices(path: Path) -> np.ndarray:
-    """Read a few slices at the beginning of a file, to tell what it holds.
+    """Read a few slices at the beginning of a file, to find out what it holds.
 
     Args:
         path: Ends in one of `SCAN_ENDINGS`; only NIfTI can be read in part.
@@ -180,7 +180,7 @@ def read_first_slices(path: Path) -> np.ndarray:
 
 
 def read_stored_values(path: Path) -> np.ndarray:
-    """Read the values of a file, wherever they lie in space.
+    """Read the values of a file, without their position in space.
 
     Args:
         path: Ends in one of `SCAN_ENDINGS`.
@@ -202,7 +202,7 @@ def read_stored_values(path: Path) -> np.ndarray:
 
 
 def read_description(path: Path) -> str:
-    """Read the words in the header of a NIfTI file; "" of other and of damaged files."""
+    """Read the description in the header of a NIfTI file; "" for other and damaged files."""
     if not _ends(path, NIFTI_ENDINGS):
         return ""
     try:
@@ -215,7 +215,7 @@ def read_description(path: Path) -> str:
 
 
 def _load(path: Path) -> DataobjImage:
-    """Open a file of nibabel's; its values are read when they are asked for."""
+    """Open a file with nibabel; its values are read on access."""
     image = nibabel.load(path)
     if not isinstance(image, DataobjImage):
         raise ValueError("it holds no image")
@@ -223,7 +223,7 @@ def _load(path: Path) -> DataobjImage:
 
 
 def pair_files(path: Path) -> list[Path]:
-    """List what is there of a NIfTI pair, whichever of its two files is given."""
+    """List the existing files of a NIfTI pair, given either of them."""
     stem = path.name.lower().removesuffix(".gz").rpartition(".")[0]
     names = {stem + ending for ending in (*PAIR_IMAGES, *PAIR_HEADERS)}
     return sorted(file for file in path.parent.iterdir() if file.name.lower() in names)
@@ -234,7 +234,7 @@ def _ends(path: Path, endings: tuple[str, ...]) -> bool:
 
 
 def _stored_pixdim(image: nibabel.Nifti1Pair) -> np.ndarray:
-    """Read the spacing in a NIfTI header as it is stored: nibabel has made a 0 a 1."""
+    """Read the spacing in a NIfTI header as it is stored: nibabel replaces 0 by 1."""
     holder = image.file_map.get("header", image.file_map["image"])
     with holder.get_prepare_fileobj("rb") as stream:
         header = image.header_class.from_fileobj(stream, check=False)
@@ -255,7 +255,7 @@ def _nrrd_unit_mm(header: dict, elsewhere: np.ndarray, path: Path) -> float:
 
     Args:
         header: As pynrrd reads it.
-        elsewhere: Axes that are no direction in space.
+        elsewhere: Axes that are not spatial.
         path: The file, named in errors.
     """
     field = "space units" if "space units" in header else "units"
@@ -275,22 +275,22 @@ def _nrrd_unit_mm(header: dict, elsewhere: np.ndarray, path: Path) -> float:
 
 
 def _numbers(stored: np.ndarray) -> np.ndarray:
-    """Pass an array of real numbers; refuse colours and complex values."""
+    """Return an array of real numbers; refuse colours and complex values."""
     if stored.dtype.kind not in "iuf":
         raise ValueError(f"its voxels are {stored.dtype}, not single real numbers")
     return stored
 
 
 def _drop_trailing_single_axes(array: np.ndarray) -> np.ndarray:
-    """Take a (w, h, d, 1) array as (w, h, d): converters like to add an axis for time."""
+    """Return a (w, h, d, 1) array as (w, h, d): converters often add an axis for time."""
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     return array
 
 
 def _unreadable(path: Path, error: BaseException) -> ValueError:
-    """Say that a file is damaged, and why the reader thinks so."""
-    if isinstance(error, FileNotFoundError) and path.exists():  # nibabel knows .nii and .NII
+    """Return the error that a file is damaged, with the reader's reason."""
+    if isinstance(error, FileNotFoundError) and path.exists():  # nibabel knows .nii, .NII
         return ValueError(
             f"{path}: cannot be read by this name: write its ending in small letters."
         )

@@ -1,7 +1,7 @@
-"""Image files of a folder, and the reasons why the other files are none.
+"""The image files of a folder, and the reasons why its other files are left out.
 
-Everything that is pointed at a folder of images asks here: training, evaluation and inspection then
-agree on what is there, and all say what they leave out.
+Training, evaluation and inspection all use this search, so they agree on which files are images,
+and all report what they leave out.
 """
 
 import os
@@ -34,7 +34,7 @@ ACCEPTED_VOLUMES = (
 ACCEPTED_PICTURES = "a PNG, JPEG, TIFF or DICOM file"
 
 SPREAD_DESCRIPTION = "Synthetic: standard deviation of samples of a diffusion model"
-"""What a NIfTI file says in its header that is a map of uncertainty, and no scan."""
+"""The description in the header of a NIfTI file that is a map of uncertainty, not a scan."""
 
 _FORMATS = {
     (".nii", ".nii.gz"): "NIfTI",
@@ -48,8 +48,8 @@ _FORMATS = {
 _DATA_ENDINGS = (".raw", ".zraw", ".raw.gz", ".bin", ".dat")
 _HEADER_ENDINGS = (".nhdr", ".mhd")
 _MAX_NAMED = 3
-# Of one image in several formats the first is read, after DICOM series and DICOM files of any name,
-# which say whose an image is, and in which window a film is shown.
+# The order of preference among the formats of one image. DICOM series and DICOM files of any name
+# come first: they state the patient, and the window in which a film is shown.
 _BEST_FIRST = (".dcm", ".png", ".tif", ".tiff", ".jpg", ".jpeg", *VOLUME_ENDINGS)
 
 
@@ -59,7 +59,7 @@ class LeftOut:
 
     Attributes:
         path: The file.
-        reason: Why, as a noun, e.g. "label map".
+        reason: The reason as a noun, e.g. "label map".
     """
 
     path: Path
@@ -71,11 +71,11 @@ class FoundImages:
     """The images of a folder.
 
     Attributes:
-        folder: Where they lie.
+        folder: The folder that was searched.
         kind: "volumes", or "pictures" in two dimensions.
-        images: The files, and of DICOM series the folders, sorted.
+        images: The files, or for DICOM series their folders, sorted.
         left_out: All other files, sorted; hidden files only if they are named like images.
-        idle_patterns: What is said of the patterns that fit no path, such as a misspelt one.
+        idle_patterns: Messages about patterns that fit no path, e.g. because they are misspelt.
     """
 
     folder: Path
@@ -85,12 +85,12 @@ class FoundImages:
     idle_patterns: tuple[str, ...] = ()
 
     def reasons(self) -> dict[str, int]:
-        """Count the files that were left out by reason; nothing in it names a file."""
+        """Count the files that were left out by reason, without naming any file."""
         reasons = [entry.reason for entry in self.left_out]
         return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
     def left_out_lines(self) -> list[str]:
-        """Say what was left out: a line for each reason, with the first files; and what was not."""
+        """Return a line for each reason with the first files, and the messages about patterns."""
         reasons: dict[str, list[str]] = {}
         for entry in self.left_out:
             name = entry.path.relative_to(self.folder).as_posix()
@@ -119,18 +119,18 @@ def find_images(
     `a.png`, `a.nii.gz` beside the series in the folder `a`), and contact sheets.
 
     Args:
-        folder: Where to look.
-        kind: What is looked for; None for volumes if there is one, or else pictures.
+        folder: The folder to search.
+        kind: What to look for; None for volumes if there is at least one, otherwise pictures.
         include: Patterns such as "ct.nii.gz" or "*/images"; only paths that match one are read. A
             pattern fits a path (relative to `folder`) as a whole, or any part of it from one slash
-            to another; its `*` may stand for slashes. A name is one, too, whatever is in it.
-        exclude: Patterns of paths that are not read, whatever `include` says.
-        empty: Whether volumes of zeros are images, as they may be among samples, and not label maps
-            of nothing.
+            to another; `*` may also match slashes. A literal name is a pattern that fits itself.
+        exclude: Patterns of paths that are not read, even if `include` matches them.
+        empty: Whether volumes of zeros count as images, as they may be among samples, rather than
+            as empty label maps.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: It is not a folder, or holds no image; the message says what was left out.
+        ValueError: It is not a folder, or contains no image; the message lists what was left out.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -191,7 +191,7 @@ class _Search:
             self._sort_dicom(others)
 
     def result(self, kind: Kind) -> FoundImages:
-        """Return what was found of a kind; the other kind is left out."""
+        """Return the images of a kind; those of the other kind are left out."""
         if kind == "volumes":
             images, others, reason = self.volumes, self.pictures, "picture, not a volume"
         else:
@@ -209,7 +209,7 @@ class _Search:
         return FoundImages(self.folder, kind, tuple(sorted(images)), tuple(left_out), idle)
 
     def _wanted(self, file: Path) -> bool:
-        """Say whether a file is visible and chosen; name it as left out if it might be an image."""
+        """Return whether a file is visible and chosen; record it if it might be an image."""
         parts = file.relative_to(self.folder).parts
         if file.name.startswith("."):
             if _ending(file, VOLUME_ENDINGS + PICTURE_ENDINGS + UNREAD_ENDINGS + (".dcm",)):
@@ -230,7 +230,7 @@ class _Search:
         if _ending(file, METAIMAGE_ENDINGS) and not can_read_metaimage():
             reason = f"MetaImage, which needs SimpleITK ({METAIMAGE_INSTALL})"
         elif _ending(file, PAIR_HEADERS) and len(pair_files(file)) > 1:
-            return  # the other half stands for both
+            return  # the .img file stands for both
         elif _ending(file, PAIR_HEADERS):
             reason = ".hdr file without its .img"
         elif _ending(file, PAIR_IMAGES) and len(pair_files(file)) < 2:
@@ -254,7 +254,7 @@ class _Search:
             self.pictures.append(file)
 
     def _sort_dicom(self, files: Sequence[Path]) -> None:
-        """Sort the other files of one folder: slices, whole scans, films, and no images at all."""
+        """Sort the other files of one folder: slices, whole scans, films, and other files."""
         series = None
         for file in files:
             kind = dicom.kind_of(file)
@@ -276,7 +276,7 @@ class _Search:
 
 
 def _walk(folder: Path) -> Iterator[list[Path]]:
-    """List the files of each folder, sorted; circles of links end."""
+    """List the files of each folder, sorted; no folder is visited twice, even through links."""
     visited = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -289,7 +289,7 @@ def _walk(folder: Path) -> Iterator[list[Path]]:
 
 
 def _belongs_to_a_header(file: Path, siblings: Sequence[Path]) -> bool:
-    """Say whether a file holds the data of a `.nhdr` or `.mhd` file beside it, which names it."""
+    """Return whether a file holds the data of a `.nhdr` or `.mhd` file beside it."""
     if not _ending(file, _DATA_ENDINGS):
         return False
     headers = (sibling for sibling in siblings if _ending(sibling, _HEADER_ENDINGS))
@@ -301,7 +301,7 @@ def _ending(file: Path, endings: Sequence[str]) -> bool:
 
 
 def _matches(parts: Sequence[str], patterns: Iterable[str]) -> bool:
-    """Say whether any run of a path's parts fits a pattern."""
+    """Return whether any run of a path's parts fits a pattern."""
     runs = [
         "/".join(parts[start:end])
         for start in range(len(parts))
@@ -315,7 +315,7 @@ def _matches(parts: Sequence[str], patterns: Iterable[str]) -> bool:
 
 
 def _one_format_each(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Divide images into one of each name and folder, and the same ones in other formats."""
+    """Divide images into one file for each name and folder, and its copies in other formats."""
     named: dict[Path, list[Path]] = {}
     for file in files:
         named.setdefault(_without_ending(file), []).append(file)
@@ -329,7 +329,7 @@ def _one_format_each(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _without_ending(file: Path) -> Path:
-    """Return the name that the formats of an image share; of a DICOM series, its folder."""
+    """Return the path that all formats of an image share; for a DICOM series, its folder."""
     for ending in _BEST_FIRST:
         if file.name.lower().endswith(ending) and not file.is_dir():
             return file.with_name(file.name[: -len(ending)])

@@ -1,8 +1,8 @@
-"""Intensities of magnetic resonance, which have no unit: from a scan's own range to [0, 1].
+"""The normalisation of MR intensities, which have no unit, from a scan's own range to [0, 1].
 
-The range is that of a whole volume, between robust percentiles, never of a slice: a slice's
-brightness keeps its meaning beside its neighbours. It is kept wherever a slice goes, so that the
-scanner's numbers can be had back.
+The range is taken between robust percentiles of the whole volume, never of a single slice, so that
+the brightness of neighbouring slices stays comparable. It is stored with each slice, so that the
+scanner's numbers can be restored.
 """
 
 from pathlib import Path
@@ -12,15 +12,15 @@ import numpy as np
 from scipy import ndimage
 
 LOWEST_PERCENTILE = 0.1
-"""Of all voxels: in scans of heads, the air."""
+"""Of all voxels; air in scans of heads."""
 HIGHEST_PERCENTILE = 99.9
-"""Of the voxels above the mean: of tissue, however much air is around it."""
-_FOREGROUND = 0.1  # of the range: above noise and air, below any tissue but fluid
+"""Of the voxels above the mean, which are tissue, independently of the amount of air."""
+_FOREGROUND = 0.1  # of the range: above noise and air, below any tissue except fluid
 _MIN_EMPTY_BORDER = 0.5
 
 
 class IntensityRange(NamedTuple):
-    """What becomes 0 and what becomes 1, in the scan's own numbers."""
+    """The intensities that become 0 and 1, in the scan's own numbers."""
 
     low: float
     high: float
@@ -31,7 +31,7 @@ def robust_range(array: np.ndarray, path: str | Path) -> IntensityRange:
 
     Args:
         array: A whole volume, of any shape.
-        path: Its file, named in the error.
+        path: Its file, for error messages.
 
     Returns:
         The range; `high` is above `low`.
@@ -50,13 +50,13 @@ def robust_range(array: np.ndarray, path: str | Path) -> IntensityRange:
 
 
 def to_unit_range(array: np.ndarray, intensities: IntensityRange) -> np.ndarray:
-    """Map intensities linearly onto [0, 1], float32; what lies outside the range is clipped."""
+    """Map intensities linearly onto [0, 1], float32; values outside the range are clipped."""
     low, high = intensities
     return np.clip((array.astype(np.float32) - low) / (high - low), 0, 1)
 
 
 def foreground(unit: np.ndarray) -> np.ndarray:
-    """Return where there is tissue and not air, as booleans.
+    """Return a mask of the tissue, without air.
 
     Args:
         unit: Intensities in [0, 1], of any shape.
@@ -65,15 +65,15 @@ def foreground(unit: np.ndarray) -> np.ndarray:
 
 
 def removed_background(array: np.ndarray) -> np.ndarray:
-    """Return where a scan was set to 0 around the tissue, as skull stripping does.
+    """Return a mask of the background that was set to 0, as skull stripping does.
 
     Args:
         array: A whole volume in its own intensities, of any shape.
 
     Returns:
-        Booleans of its shape: what is exactly 0 and connected to the border through such voxels,
-        if half of the border is 0; none in a scan with noise in its air. A 0 inside of tissue is
-        not among them.
+        Booleans of its shape: the voxels that are exactly 0 and connected to the border through
+        such voxels, provided that half of the border is 0. Nothing is marked in a scan with noise
+        in its air, and no voxel of 0 inside tissue.
     """
     empty = array == 0
     border = np.ones(array.shape, dtype=bool)

@@ -1,9 +1,9 @@
-"""Label maps: arrays that say of each voxel what it belongs to, told apart from images.
+"""The distinction of label maps from images.
 
-A label map holds few different whole numbers, none below -1 (which marks what nobody labelled), and
-neighbours mostly agree. CT has air far below zero and noise; MR and 8-bit exports have noise. In
-smooth images neighbours agree, too, but where they differ they are next to each other in value, as
-those of many labels are not.
+A label map assigns each voxel to a structure. It holds few different whole numbers, none below -1
+(which marks unlabelled voxels), and most neighbours are equal. CT has air far below zero and noise;
+MR and 8-bit exports have noise. In smooth images most neighbours are equal, too, but those that
+differ have adjacent values, unlike in maps of many labels.
 """
 
 from pathlib import Path
@@ -15,16 +15,16 @@ from diffct.imaging.formats import read_first_slices, read_stored_values
 
 MAX_LABELS = 256
 _MIN_AGREEMENT = 0.5  # of neighbouring voxels that are both labelled
-_FEW_LABELS = 32  # may be numbered in the order in which they lie, as vertebrae are
-_SMALL_STEP = 2  # most neighbours that differ do so by this at most, in smooth images of 8 bits
-_LARGE_AREAS = 0.95  # of neighbouring voxels agree in label maps of many labels
+_FEW_LABELS = 32  # may be numbered in their anatomical order, as vertebrae are
+_SMALL_STEP = 2  # in smooth 8-bit images, most neighbours that differ do so by at most this
+_LARGE_AREAS = 0.95  # of neighbouring voxels are equal in maps of many labels
 
 
 def is_label_array(array: np.ndarray) -> bool:
-    """Say whether an array is a label map.
+    """Return whether an array is a label map.
 
     Args:
-        array: Of any shape. One that is zero everywhere counts as a label map of nothing.
+        array: Of any shape. One that is zero everywhere counts as an empty label map.
     """
     if not _may_be_labels(array):
         return False
@@ -34,7 +34,7 @@ def is_label_array(array: np.ndarray) -> bool:
         both = (first > 0) & (second > 0)
         pairs += int(np.count_nonzero(both))
         agreeing += int(np.count_nonzero(both & (first == second)))
-        # Unsigned numbers are never below zero, so the smaller is taken from the larger.
+        # Differences of unsigned numbers would wrap, so the smaller is taken from the larger.
         apart = np.maximum(first, second) - np.minimum(first, second)
         small_steps += int(np.count_nonzero(both & (apart <= _SMALL_STEP)))
     if agreeing < _MIN_AGREEMENT * pairs:
@@ -46,10 +46,10 @@ def is_label_array(array: np.ndarray) -> bool:
 
 
 def is_label_volume(path: Path, *, empty: bool = True) -> bool:
-    """Say whether a file of a scan is a label map; a damaged one is none.
+    """Return whether the file of a scan is a label map; damaged files are not.
 
-    A scan is told by its first slices, so that of NIfTI only label maps are read whole. What 3D
-    Slicer names `.seg.nrrd` is one in any case.
+    Most scans are recognised by their first slices, so that only label maps are read completely
+    (in NIfTI). The files that 3D Slicer names `.seg.nrrd` are always label maps.
 
     Args:
         path: The file.
@@ -63,13 +63,13 @@ def is_label_volume(path: Path, *, empty: bool = True) -> bool:
         values = read_stored_values(path)
         return (empty or values.min() < values.max()) and is_label_array(values)
     except ValueError:
-        return False  # whoever reads the scan says what is wrong with it
+        return False  # reading the scan reports what is wrong with it
 
 
 def is_label_picture(path: Path) -> bool:
-    """Say whether a PNG or TIFF file is a label map; one of a single value is taken for an image.
+    """Return whether a PNG or TIFF file is a label map; one of a single value counts as an image.
 
-    Lossy formats hold no labels.
+    Lossy formats cannot hold labels.
     """
     try:
         with Image.open(path, formats=["PNG", "TIFF"]) as image:
@@ -82,7 +82,7 @@ def is_label_picture(path: Path) -> bool:
 
 
 def _may_be_labels(array: np.ndarray) -> bool:
-    """Say whether an array holds few different whole numbers, none below -1."""
+    """Return whether an array holds few different whole numbers, none below -1."""
     if array.size == 0 or not np.isfinite(array).all() or array.min() < -1:
         return False
     if array.dtype.kind == "f" and (array != np.rint(array)).any():

@@ -1,7 +1,8 @@
-"""MetaImage files (`.mha`, `.mhd`), read by SimpleITK if it is installed.
+"""MetaImage files (`.mha`, `.mhd`), read with SimpleITK if it is installed.
 
-What the format leaves open, SimpleITK fills in silently: without a matrix the axes are taken for
-those of the patient, and a stated unit of length is ignored. Such files are refused here.
+SimpleITK silently assumes what a header leaves open: without a matrix it takes the axes for those
+of the patient, and it ignores the unit of length. So files without a matrix are refused here, and
+the unit is applied.
 """
 
 import importlib.util
@@ -22,7 +23,7 @@ _UNIT_TO_MM = {"mm": 1.0, "cm": 10.0, "um": 0.001, "?": 1.0, "": 1.0}
 
 
 def can_read_metaimage() -> bool:
-    """Say whether SimpleITK is installed."""
+    """Return whether SimpleITK is installed."""
     return importlib.util.find_spec("SimpleITK") is not None
 
 
@@ -36,7 +37,7 @@ def read_metaimage(path: Path) -> tuple[np.ndarray, np.ndarray]:
         Its values, float32 in the file's own axis order, and its affine turned to RAS+ mm.
 
     Raises:
-        ValueError: It is damaged, does not say where it lies, or SimpleITK is not installed.
+        ValueError: It is damaged, has no position, or SimpleITK is not installed.
     """
     image = _load(path)
     header = _header(path)
@@ -60,7 +61,7 @@ def read_metaimage(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_metaimage_values(path: Path) -> np.ndarray:
-    """Read the values of a MetaImage file in its own axis order, wherever they lie in space.
+    """Read the values of a MetaImage file in its own axis order, without their position.
 
     Raises:
         ValueError: It is damaged, or SimpleITK is not installed.
@@ -91,7 +92,7 @@ def _values(image: "SimpleITK.Image") -> np.ndarray:
 
 
 def _header(path: Path) -> dict[str, str]:
-    """Read the lines "Key = value" in front of the data, keys in lower case."""
+    """Read the lines "Key = value" before the data, keys in lower case."""
     with path.open("rb") as stream:
         text = stream.read(_MAX_HEADER_BYTES).decode("latin-1")
     header = {}

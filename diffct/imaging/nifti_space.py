@@ -1,9 +1,10 @@
-"""The place of a NIfTI file's voxels, which its header states in up to three ways that must agree.
+"""The position of a NIfTI file's voxels, which its header states in up to three ways.
 
 The *sform* is a whole affine, the *qform* a rotation, and *pixdim* the spacing. The codes of sform
-and qform say which world each leads to, and 0 that it says nothing. Two of the same code are two
-statements of one fact. Of different codes (a scan that was registered to a template keeps where it
-lay in the scanner) they may differ, but still not change left and right.
+and qform name the world that each leads to; 0 means that it is not set. If both have the same code,
+they describe the same position and must agree. With different codes they may differ (a scan that
+was registered to a template keeps its position in the scanner), but must not exchange left and
+right.
 
 Source: the NIfTI-1 standard, nifti1.h, "3D image (volume) orientation and location in space".
 """
@@ -23,13 +24,13 @@ _SHEAR_TOLERANCE = 2e-3
 
 @dataclass(frozen=True, eq=False)
 class WorldSpace:
-    """Which worlds the affine of a scan leads to.
+    """The worlds that the affine of a scan leads to.
 
     Attributes:
-        sform_code: Of the sform, which is the affine: 0 nothing, 1 scanner, 2 aligned with another
-            scan, 3 Talairach, 4 MNI152, 5 another template.
-        qform_code: Likewise of the qform, which is the affine if the sform says nothing.
-        to_qform: From the world of the affine to that of the qform, (4, 4).
+        sform_code: Code of the sform, which is the affine: 0 not set, 1 scanner, 2 aligned with
+            another scan, 3 Talairach, 4 MNI152, 5 another template.
+        qform_code: Code of the qform, which is the affine if the sform is not set.
+        to_qform: The transform from the world of the affine to that of the qform, (4, 4).
     """
 
     sform_code: int = 1
@@ -40,23 +41,23 @@ class WorldSpace:
 def nifti_space(
     header: nibabel.Nifti1Header, pixdim: np.ndarray, path: Path, *, unit_mm: float = 1.0
 ) -> tuple[np.ndarray, WorldSpace]:
-    """Read where the voxels of a NIfTI file lie.
+    """Read the position of the voxels of a NIfTI file.
 
     Args:
         header: Its header.
-        pixdim: The spacing as it is stored, (3,); 0 says nothing.
-        path: The file, named in errors.
+        pixdim: The spacing as it is stored, (3,); 0 means that it is not set.
+        path: The file, for error messages.
         unit_mm: Its unit of length.
 
     Returns:
-        The affine in RAS+ mm, and which worlds it leads to.
+        The affine in RAS+ mm, and the worlds that it leads to.
 
     Raises:
-        ValueError: It says nothing, or contradicts itself.
+        ValueError: The header has no position, or contradicts itself.
     """
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
     if sform_code == 0 and qform_code == 0:
-        # The standard then knows neither left nor right, and readers disagree in their guess.
+        # Left and right are then undefined in the standard, and readers guess differently.
         raise ValueError(
             f"{path}: does not say how the patient lies (qform_code and sform_code are both 0). "
             "Convert it again from DICOM, or set the affine with nibabel if you know it."
@@ -96,7 +97,7 @@ def _contradiction(
     codes: tuple[int, int],
     header: nibabel.Nifti1Header,
 ) -> str | None:
-    """Say what contradicts what in a header whose sform is coded, or None."""
+    """Return how a header whose sform is set contradicts itself; None if it does not."""
     columns = sform[:3, :3]
     spacing = np.linalg.norm(columns, axis=0)
     scaling = 1 + _SPACING_TOLERANCE
@@ -116,7 +117,7 @@ def _contradiction(
         return f"{words}, the other way" if cosines.min() < 0 else None
     sheared = np.abs(directions.T @ directions - np.eye(3)).max() > _SHEAR_TOLERANCE
     if sheared:
-        return None  # a qform cannot say so; whoever reads the scan refuses such a grid
+        return None  # a qform cannot express shear; reading the scan refuses such a grid
     if np.abs(directions - others).max() > _DIRECTION_TOLERANCE:
         return f"{words}, turned by {np.degrees(np.arccos(cosines.clip(-1, 1))).max():.1f} degrees"
     middle = np.append((np.array(header.get_data_shape()[:3]) - 1) / 2, 1)

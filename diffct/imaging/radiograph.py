@@ -1,8 +1,8 @@
-"""Radiographs: one film from one file, whatever wrote it, and back to a file without loss.
+"""Radiographs: the film of a file of any format, and its lossless writing as PNG.
 
 A film is a float32 array (rows, columns) in [0, 1] as it is displayed: bright is dense, rows grow
 towards the feet, and on a frontal view columns grow towards the patient's left. On disk it is a
-16-bit grayscale PNG. Text burned into a film, overlays and shutters are left as they are.
+16-bit grayscale PNG. Text burned into a film, overlays and shutters are not changed.
 """
 
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ _FORMATS = ("PNG", "JPEG", "TIFF")
 _TIFF_PHOTOMETRIC = 262
 _WHITE_IS_ZERO = 0
 
-# JPEG stores gray as luma and chroma, so equal channels come back some steps apart; a coloured
-# marker or a text of a few pixels does not make a film a colour photograph.
+# JPEG stores gray as luma and chroma, so equal channels may differ by some steps when read; a
+# coloured marker or text of a few pixels does not make a film a colour photograph.
 _COLOUR_STEPS = 16
 _COLOUR_SHARE = 1e-3
 
@@ -33,12 +33,12 @@ def read_radiograph(
 ) -> np.ndarray:
     """Read one film from PNG, JPEG, TIFF or DICOM, upright and with bright as dense.
 
-    EXIF orientation, DICOM's PatientOrientation, MONOCHROME1 and display windows are honoured; RGB
-    whose channels agree is gray; transparency is ignored.
+    EXIF orientation, DICOM's PatientOrientation, MONOCHROME1 and display windows are applied; RGB
+    whose channels agree counts as gray; transparency is ignored.
 
     Args:
         path: The file.
-        bits: How many bits of 16-bit PNG and TIFF files are used; DICOM files say it themselves.
+        bits: Bits in use in 16-bit PNG and TIFF files; DICOM files state their own.
         smallest_side: Shortest side in pixels that is accepted.
         dark: Whether a film may show nothing, or use a small part of its bits, as samples may.
 
@@ -47,7 +47,7 @@ def read_radiograph(
 
     Raises:
         FileNotFoundError: There is no such file.
-        UnusableFilmError: A ValueError with a `reason`: the file is truncated or no image, in
+        UnusableFilmError: A ValueError with a `reason`: the file is truncated, not an image, in
             colour, too small, constant, has several frames, or does not fit `bits`.
     """
     path = Path(path)
@@ -65,7 +65,7 @@ def read_radiograph(
 
 
 def read_source_film(path: str | Path, *, bits: int = 16) -> np.ndarray:
-    """Read a film as a hospital left it, and refuse one that is hardly more than black and white.
+    """Read a film of a hospital's archive, and refuse one that is almost only black and white.
 
     Args:
         path: As for `read_radiograph`.
@@ -76,7 +76,7 @@ def read_source_film(path: str | Path, *, bits: int = 16) -> np.ndarray:
 
     Raises:
         FileNotFoundError: There is no such file.
-        UnusableFilmError: As for `read_radiograph`, or hardly a pixel is gray.
+        UnusableFilmError: As for `read_radiograph`, or almost no pixel is gray.
     """
     film, path = read_radiograph(path, bits=bits), Path(path)
     gray = gray_share(film)
@@ -118,12 +118,12 @@ def resize_shorter_side(film: np.ndarray, size: int) -> np.ndarray:
 def write_png(
     film: np.ndarray, path: str | Path, *, notes: Mapping[str, str] | None = None
 ) -> None:
-    """Write a film as 16-bit grayscale PNG, whole or not at all.
+    """Write a film as 16-bit grayscale PNG, atomically.
 
     Args:
         film: Gray values in [0, 1] with shape (rows, columns).
         path: The file; missing folders are created.
-        notes: Texts to keep in the file; `read_notes` returns them. No identifiers, please.
+        notes: Texts to store in the file, without identifiers; `read_notes` returns them.
 
     Raises:
         ValueError: The film has another shape or values outside [0, 1].
@@ -144,13 +144,13 @@ def write_png(
 
 
 def read_notes(path: str | Path) -> dict[str, str]:
-    """Return the texts that `write_png` kept in a file.
+    """Return the texts that `write_png` stored in a file.
 
     Args:
         path: A PNG file.
 
     Returns:
-        The texts by name; none when the file is damaged.
+        The texts by name; empty if the file is damaged.
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:
@@ -174,7 +174,7 @@ def _read_picture(path: Path, bits: int, dark: bool) -> np.ndarray:
         raise UnusableFilmError(path, "unreadable", "is no PNG, JPEG, TIFF or DICOM") from error
     except UnusableFilmError:
         raise
-    # Image libraries raise all of these on damaged files; SyntaxError is Pillow's own habit.
+    # Image libraries raise all of these on damaged files, Pillow also SyntaxError.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         if getattr(error, "errno", None) is not None:
             raise  # the disk or the permissions are at fault, not the file
@@ -193,7 +193,7 @@ def _read_picture(path: Path, bits: int, dark: bool) -> np.ndarray:
 
 
 def _scale_16_bit(stored: np.ndarray, path: Path, bits: int, dark: bool) -> np.ndarray:
-    """Scale integers to [0, 1], refusing a film that uses other bits than it should."""
+    """Scale integers to [0, 1]; refuse a film that uses more or far fewer bits than stated."""
     if not 8 <= bits <= 16:
         raise ValueError(f"bits is {bits}; 16-bit files use 8 to 16 bits.")
     highest = int(stored.max())
@@ -201,7 +201,7 @@ def _scale_16_bit(stored: np.ndarray, path: Path, bits: int, dark: bool) -> np.n
         raise UnusableFilmError(
             path, "bit depth", f"has gray values up to {highest}, more than {bits} bits hold"
         )
-    # The lowest sixteenth of the range is no film, but one of 12 bits taken for one of 16.
+    # A film in the lowest sixteenth of the range has 12 bits that were stated as 16.
     if not dark and 0 < highest < 2 ** (bits - 4):
         raise UnusableFilmError(
             path, "bit depth", f"uses {highest.bit_length()} of {bits} bits; state the bits in use"
@@ -210,7 +210,7 @@ def _scale_16_bit(stored: np.ndarray, path: Path, bits: int, dark: bool) -> np.n
 
 
 def _gray_of_rgb(picture: np.ndarray, path: Path) -> np.ndarray:
-    """Take the gray of uint8 (rows, columns, 3) whose channels agree."""
+    """Return the gray values of uint8 (rows, columns, 3) whose channels agree."""
     if np.mean(np.ptp(picture, axis=-1) > _COLOUR_STEPS) > _COLOUR_SHARE:
         raise UnusableFilmError(path, "in colour", "is a colour picture, not a radiograph")
     return picture[..., 1]

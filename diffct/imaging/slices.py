@@ -1,8 +1,8 @@
-"""Slices of a volume along a plane, each a `Volume` of depth 1 that knows its place in the world.
+"""Slices of a volume along a plane, each a `Volume` of depth 1 with its position in the world.
 
-Slices are displayed as radiologists expect: axial with anterior up, coronal and sagittal with
-superior up; the patient's right is on the viewer's left, a sagittal slice looks to the viewer's
-left.
+Slices are displayed in the radiological convention: axial with anterior up, coronal and sagittal
+with superior up; the patient's right is on the viewer's left, and a sagittal slice has anterior on
+the viewer's left.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from diffct.imaging.intensity import foreground
 from diffct.imaging.planes import PLANES, Plane
 from diffct.imaging.volume import Volume, reorient
 
-# Where slices, rows and columns grow to.
+# The directions in which slices, rows and columns grow.
 _ORIENTATIONS: dict[Plane, str] = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
-# Of the tissue in the fullest slice; what holds less shows the top of the skull or the neck's end.
+# Of the tissue in the fullest slice; slices with less show the top of the skull or the neck's end.
 _MIN_TISSUE = 0.1
 _GRID_TOLERANCE = 1e-3  # voxels
 
@@ -37,7 +37,7 @@ def turn_to_plane(volume: Volume, plane: Plane) -> Volume:
 
 
 def slices_with_tissue(unit: np.ndarray) -> list[int]:
-    """Return the slices that hold more than a rim of tissue, from first to last.
+    """Return the indices of slices that hold more than a rim of tissue, from first to last.
 
     Args:
         unit: Intensities in [0, 1], (slices, rows, columns).
@@ -47,7 +47,7 @@ def slices_with_tissue(unit: np.ndarray) -> list[int]:
 
 
 def central_slices(indices: Sequence[int], number: int | None) -> list[int]:
-    """Return the middle ones of some slices, all of them when there are no more or for None."""
+    """Return the middle `number` of some slices; all if there are no more, or if it is None."""
     if number is None or number >= len(indices):
         return list(indices)
     first = (len(indices) - number) // 2
@@ -62,7 +62,7 @@ def tissue_window(unit: np.ndarray, size: Sequence[int]) -> tuple[int, int]:
         size: Rows and columns of the window.
 
     Returns:
-        First row and first column; negative where the window begins outside of the volume.
+        First row and first column; negative if the window begins outside the volume.
     """
     tissue = foreground(unit)
     start = []
@@ -83,7 +83,7 @@ def cut_slice(
         index: The slice.
         start: First row and column; may be negative.
         size: Rows and columns.
-        fill: Value of what lies outside of the volume.
+        fill: Value outside the volume.
 
     Returns:
         The window, (1, rows, columns), with its own affine.
@@ -100,7 +100,7 @@ def put_slice(piece: Volume, volume: Volume) -> None:
     """Write a slice back to its place in a volume, in place.
 
     Args:
-        piece: (1, rows, columns); what lies outside of the volume is left out.
+        piece: (1, rows, columns); parts outside the volume are left out.
         volume: A volume turned to the slice's plane, with the grid that it was cut from.
 
     Raises:
@@ -119,7 +119,7 @@ def put_slice(piece: Volume, volume: Volume) -> None:
 def _overlap(
     frame: Sequence[int], start: Sequence[int], size: Sequence[int]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return what a window and a frame share: within the window, and within the frame."""
+    """Return the overlap of a window and a frame, in the window's and in the frame's indices."""
     in_window, in_frame = [], []
     for length, first, wanted in zip(frame, start, size, strict=True):
         low, high = max(0, first), max(0, min(length, first + wanted))

@@ -1,8 +1,8 @@
 """The DICOM header of a sampled image: a new patient, who does not exist.
 
-Every sample is a patient, a study and a series of its own. What marks it as synthetic is in the
-image type, the descriptions that viewers show, the patient's name, and DICOM's own attribute for
-it, Synthetic Data (0008,001C).
+Every sample is a patient, a study and a series of its own. It is marked as synthetic in the image
+type, the descriptions that viewers show, the patient's name, and DICOM's own attribute for this,
+Synthetic Data (0008,001C).
 
 Source: DICOM PS3.3, C.7.1 to C.7.5 (patient, study, series, equipment) and C.12.1 (SOP Common).
 """
@@ -20,7 +20,7 @@ def synthetic_dataset(sop_class: UID, modality: str, *, title: str, remark: str 
     Args:
         sop_class: The kind of image.
         modality: Its code, such as "CT".
-        title: Description of the study and the series; says that the image is synthetic.
+        title: Description of the study and the series; must state that the image is synthetic.
         remark: A sentence that is added to the description of its derivation.
     """
     dataset = Dataset()

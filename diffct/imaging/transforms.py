@@ -1,8 +1,8 @@
-"""Changes of a scan: deterministic functions that keep its affine true, and its unit.
+"""Transforms of a scan: deterministic functions that keep its affine and unit correct.
 
 A voxel is a box, and every change of the grid is aligned at the outer faces of the boxes, not at
 their centres: resizing maps the whole field of view onto the new one, as skimage's `resize` does.
-Only `draw_augmentation` is random; what it draws is applied by `augment`.
+Only `draw_augmentation` is random; `augment` applies its result.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, "torch.Tensor")
 def clip_window(volume: Volume, window_hu: Sequence[float]) -> Volume:
     """Clip a scan to a window of HU.
 
-    Comes before every resampling: padding far below air (-2048) would otherwise bleed into the
-    body's edge.
+    Clip before every resampling: padding far below air (-2048) would otherwise bleed into the edge
+    of the body.
 
     Args:
         volume: The scan.
@@ -41,7 +41,7 @@ def clip_window(volume: Volume, window_hu: Sequence[float]) -> Volume:
 
 
 def resample(volume: Volume, spacing_mm: Sequence[float]) -> Volume:
-    """Sample a scan anew at another spacing, along its own axes.
+    """Resample a scan to another spacing, along its own axes.
 
     Args:
         volume: The scan; clip it to the window first.
@@ -63,21 +63,22 @@ def resample(volume: Volume, spacing_mm: Sequence[float]) -> Volume:
 
 
 def resample_onto(volume: Volume, grid: Volume) -> Volume:
-    """Sample a scan anew on the grid of another one, wherever the two lie in the world.
+    """Resample a scan onto the grid of another one, by their positions in the world.
 
     Args:
         volume: The scan, or labels.
-        grid: Its size and affine are taken.
+        grid: The volume whose size and affine are used.
 
     Returns:
         The scan on the grid, 0 where it has no voxels. It is interpolated linearly, after smoothing
-        against aliasing along axes on which the grid is coarser; of labels, the nearest is taken.
+        against aliasing along axes on which the grid is coarser; labels are those of the nearest
+        voxel.
     """
     back = np.linalg.inv(volume.affine) @ grid.affine
     array, nearest = volume.array, volume.unit == "labels"
     if not nearest:
         array = np.asarray(array, dtype=np.float32)
-        # How far one step of the grid reaches along each axis of the scan, in its voxels.
+        # The length of one step of the grid along each axis of the scan, in its voxels.
         reach = np.abs(back[:3, :3]).max(axis=1)
         array = ndimage.gaussian_filter(array, np.maximum(0, (reach - 1) / 2), mode="nearest")
     array = ndimage.affine_transform(
@@ -113,7 +114,7 @@ def crop_or_pad(volume: Volume, size: Sequence[int], fill: float) -> Volume:
 
     Returns:
         The scan with the wanted size. An odd voxel is cut off or added at the far end, so that
-        padding and cropping back is the identity.
+        cropping undoes padding.
 
     Raises:
         ValueError: `size` is not three positive integers.
@@ -170,8 +171,8 @@ def to_hounsfield(sample: ArrayOrTensor, window_hu: Sequence[float]) -> ArrayOrT
     """Map the model's range linearly back to HU; the inverse of `to_model_range`.
 
     Args:
-        sample: Values in [-1, 1] as floating-point numbers, of any shape. Values a little outside
-            are not clipped, so nothing is hidden.
+        sample: Values in [-1, 1] as floating-point numbers, of any shape. Values outside this range
+            are not clipped, so that errors stay visible.
         window_hu: The HU that -1 and 1 stand for.
 
     Returns:
@@ -196,7 +197,7 @@ def model_range_to_unit(sample: ArrayOrTensor) -> ArrayOrTensor:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What one augmentation does.
+    """The parameters of one augmentation.
 
     Attributes:
         flip_axes: Axes of (depth, height, width) that are mirrored, as 0, 1, 2.
@@ -215,14 +216,14 @@ def draw_augmentation(
     zoom_range: Sequence[float],
     zoom_probability: float,
 ) -> Augmentation:
-    """Draw what to do with one training scan.
+    """Draw the parameters of an augmentation for one training scan.
 
     Args:
-        rng: Source of randomness; how often it is drawn from does not depend on the outcome.
-        flip_axes: Axes that may be mirrored, each for itself.
-        flip_probability: How likely each of them is mirrored.
+        rng: Source of randomness; the number of draws does not depend on their outcome.
+        flip_axes: Axes that may be mirrored, each independently.
+        flip_probability: Probability that an axis is mirrored.
         zoom_range: Lowest and highest magnification.
-        zoom_probability: How likely the scan is magnified.
+        zoom_probability: Probability that the scan is magnified.
 
     Returns:
         The drawn augmentation.
@@ -240,13 +241,13 @@ def augment(array: np.ndarray, augmentation: Augmentation, fill: float) -> np.nd
 
     Args:
         array: A scan with shape (depth, height, width).
-        augmentation: What to do.
+        augmentation: Its parameters.
         fill: Value of the voxels that a zoom below 1 uncovers.
 
     Returns:
         The changed scan, float32, with the same shape.
     """
-    # Both take seconds to import, which reading a scan need not wait for.
+    # Both take seconds to import, and are not needed to read a scan.
     import torch
     from monai.transforms.spatial.array import Flip, Zoom
 
@@ -262,8 +263,8 @@ def augment(array: np.ndarray, augmentation: Augmentation, fill: float) -> np.nd
 def _sample_boxes(volume: Volume, size: Sequence[int], factors: np.ndarray) -> Volume:
     """Sample a grid of `size` voxels, each `factors` old voxels long, from the same corner.
 
-    Smoothed against aliasing where the voxels get longer (Gaussian, sigma = (factor - 1) / 2), then
-    linearly interpolated; outside, the nearest voxel counts.
+    The scan is smoothed against aliasing along axes whose voxels get longer (Gaussian, sigma =
+    (factor - 1) / 2), then interpolated linearly; outside it, the nearest voxel counts.
 
     Source: scikit-image, `skimage.transform.resize` (the same result, without its float64 copy).
     """
@@ -284,21 +285,21 @@ def _sample_boxes(volume: Volume, size: Sequence[int], factors: np.ndarray) -> V
 
 
 def _moved(affine: np.ndarray, start: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Make `start` (in voxels) the place of the first voxel."""
+    """Return an affine whose first voxel lies at `start`, in old voxels."""
     moved = affine.copy()
     moved[:, 3] = affine @ [*start, 1.0]
     return moved
 
 
 def _checked_size(size: Sequence[int]) -> tuple[int, ...]:
-    """Pass three positive whole numbers."""
+    """Return three positive whole numbers; refuse anything different."""
     if len(size) != 3 or any(n != int(n) or n < 1 for n in size):
         raise ValueError(f"size is {size}; give three positive whole numbers.")
     return tuple(int(n) for n in size)
 
 
 def _checked_window(window_hu: Sequence[float]) -> tuple[float, float]:
-    """Pass two finite numbers, low before high."""
+    """Return two finite numbers, low before high; refuse anything different."""
     if len(window_hu) != 2 or not -np.inf < window_hu[0] < window_hu[1] < np.inf:
         raise ValueError(f"window_hu is {window_hu}; give two numbers, low before high.")
     return float(window_hu[0]), float(window_hu[1])

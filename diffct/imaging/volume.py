@@ -1,18 +1,18 @@
 """Scans as arrays with physical meaning: every medical image file is read and written here.
 
-A `Volume` says what its numbers are (`unit`) and where they lie: its affine takes array indices
-(i, j, k, 1) to millimetres in the RAS+ world of NIfTI (x to the patient's Right, y to Anterior, z
-to Superior), whatever the order and direction of the axes. `read_stored` keeps those of the file,
-and `write_volume` writes the axes as they are: reading and writing are inverses.
+A `Volume` states the unit of its numbers (`unit`) and the position of its voxels: its affine maps
+array indices (i, j, k, 1) to millimetres in the RAS+ world of NIfTI (x to the patient's Right, y to
+Anterior, z to Superior), for any order and direction of the axes. `read_stored` keeps the axes of
+the file, and `write_volume` writes the axes as they are: reading and writing are inverses.
 
-Where code needs to know the axes, it turns them. `upright` makes the one orientation "SPL": the
-first axis (depth) grows towards Superior, the second (height) towards Posterior, the third (width)
-towards Left, so that `array[d]` is a radiological display (anterior up, the patient's right on the
-viewer's left). `read_volume` reads a CT so. Scans are turned by swapping and flipping axes only;
-what remains of an oblique position stays in the affine.
+Code that needs known axes turns the volume. `upright` gives the orientation "SPL": the first axis
+(depth) grows towards Superior, the second (height) towards Posterior, the third (width) towards
+Left, so that `array[d]` is a radiological display (anterior up, the patient's right on the viewer's
+left). `read_volume` returns a CT in this orientation. Scans are turned by swapping and flipping
+axes only; the rest of an oblique orientation stays in the affine.
 
-Every error starts with the path of the file, and no error quotes anything else that could name a
-patient.
+Every error starts with the path of the file, and no error quotes anything else that could identify
+a patient.
 """
 
 from collections.abc import Sequence
@@ -40,34 +40,33 @@ from diffct.imaging.image_folder import find_images
 from diffct.imaging.label_maps import is_label_array
 from diffct.imaging.nifti_space import WorldSpace
 
-# A scan of a body holds air around it, or at least fat (-50 to -150 HU) in it.
+# A scan of a body includes air around it, or at least fat (-50 to -150 HU).
 _FAT_BELOW_HU = -50.0
 _MIN_FAT_OR_AIR = 0.001
 _SHEAR_TOLERANCE = 2e-3  # cosine between two axes; 0.1 degrees
-# What scanners of people do, with room on both sides: a cone-beam CT of teeth has 0.08 mm, slices
-# of an old series lie 10 mm apart; a scan shows a tooth or the whole body. What is beyond has
-# another unit of length than its file says.
+# The range of medical scanners, with a margin on both sides: a cone-beam CT of teeth has 0.08 mm,
+# slices of an old series are 10 mm apart; a scan shows a tooth or the whole body. Beyond these
+# bounds, the unit of length in the file is wrong.
 SPACING_BOUNDS_MM = (0.05, 20.0)
 _FIELD_OF_VIEW_BOUNDS_MM = (10.0, 3000.0)
 
 Unit = Literal["HU", "a.u.", "[0, 1]", "labels"]
-"""What the numbers of a volume are: Hounsfield units; arbitrary units, as the intensities of
-magnetic resonance and whatever a file holds that does not say; intensities normalised to [0, 1]; or
-the numbers of labels."""
+"""The unit of a volume's numbers: Hounsfield units; arbitrary units, as in MR and in files that do
+not state a unit; intensities normalised to [0, 1]; or the numbers of labels."""
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A scan: its voxels, where each of them lies in the patient, and what its number means.
+    """A scan: its voxels, their positions in the patient, and the unit of their numbers.
 
     Attributes:
-        array: Real numbers with three axes, of which the affine says where they point to; labels
-            are uint8.
-        affine: Takes indices (i, j, k, 1) to RAS+ millimetres, float64 with shape (4, 4).
-        unit: What the numbers are, one of `UNITS`. A volume is a CT unless it says otherwise.
-        space: Which worlds these millimetres are of: the scanner's, or a template's. Reading,
-            turning and writing keep it.
+        array: Real numbers with three axes, whose directions are given by the affine; labels are
+            uint8.
+        affine: Maps indices (i, j, k, 1) to RAS+ millimetres, float64 with shape (4, 4).
+        unit: The unit of the numbers, one of `UNITS`; by default that of CT.
+        space: The worlds of these millimetres: the scanner's, or a template's. Reading, turning and
+            writing keep it.
 
     Examples:
         >>> import diffct
@@ -91,7 +90,7 @@ class Volume:
             raise ValueError(f"Labels are uint8, not {dtype}: convert them by astype.")
         if self.unit == "HU" and dtype.kind not in "if":
             raise ValueError(
-                f"Hounsfield units have a sign, which {dtype} has not. Say what the numbers are:"
+                f"Hounsfield units have a sign, which {dtype} lacks. Give the unit of the numbers:"
                 ' Volume(array, affine, unit="labels"), or "a.u." for intensities without a unit.'
             )
         if self.array.ndim != 3:
@@ -114,7 +113,7 @@ class Volume:
 
     @property
     def orientation(self) -> str:
-        """Where the three axes grow to, e.g. "SPL"."""
+        """The directions in which the three axes grow, e.g. "SPL"."""
         return "".join(orientations.aff2axcodes(self.affine))
 
 
@@ -126,7 +125,7 @@ def canonical_affine(size: Sequence[int], spacing_mm: Sequence[float]) -> np.nda
         spacing_mm: Voxel size (depth, height, width).
 
     Returns:
-        Takes indices (d, h, w, 1) in orientation "SPL" to RAS+ millimetres, (4, 4).
+        The map from indices (d, h, w, 1) in orientation "SPL" to RAS+ millimetres, (4, 4).
     """
     affine = np.eye(4)
     # World rows are (R, A, S): width grows to the left, height to posterior, depth to superior.
@@ -138,22 +137,22 @@ def canonical_affine(size: Sequence[int], spacing_mm: Sequence[float]) -> np.nda
 
 
 def read_volume(path: str | Path, *, modality: Modality | None = "CT") -> Volume:
-    """Read one scan upright, a CT unless you say otherwise.
+    """Read one scan in upright orientation, by default a CT.
 
     Args:
         path: A `.nii`, `.nii.gz`, `.img` with `.hdr`, `.nrrd`, `.nhdr`, `.mha` or `.mhd` file; a
             folder holding exactly one DICOM series; or a multi-frame DICOM file.
         modality: Which series of a DICOM folder: "CT", "MR", or None for the only one. Other
-            formats do not say what they hold.
+            formats do not state their modality.
 
     Returns:
-        The scan in orientation "SPL", with its stored values scaled by slope and intercept. Its
-        unit is as `read_stored` says.
+        The scan in orientation "SPL", with its stored values scaled by slope and intercept, and the
+        unit that `read_stored` describes.
 
     Raises:
         FileNotFoundError: There is nothing at `path`.
-        ValueError: The file is damaged, not three-dimensional, does not say where it lies, or says
-            two things of that, or its size is not that of an image of a person.
+        ValueError: The file is damaged or not three-dimensional, its position is missing or
+            contradictory, or its size is not that of an image of a person.
 
     Examples:
         >>> import diffct
@@ -173,9 +172,9 @@ def read_stored(path: str | Path, *, modality: Modality | None = None) -> Volume
 
     Returns:
         The scan with its axes in the order of the file (for DICOM: column, row, slice), so that
-        `orientation` tells how it was stored, and `write_volume` writes it so again. Its unit is
-        "HU" of a DICOM series that says CT, and where you asked for a CT, which `check_hounsfield`
-        can check; otherwise "a.u.".
+        `orientation` shows how it was stored, and `write_volume` writes it likewise. Its unit is
+        "HU" for a DICOM series of CT, and for any file that is read as a CT, which
+        `check_hounsfield` can check; otherwise "a.u.".
 
     Raises:
         FileNotFoundError: There is nothing at `path`.
@@ -196,19 +195,19 @@ def read_stored(path: str | Path, *, modality: Modality | None = None) -> Volume
 
 
 def upright(volume: Volume) -> Volume:
-    """Turn a volume so that its orientation is the closest to "SPL"; see `reorient`."""
+    """Turn a volume to the orientation closest to "SPL"; see `reorient`."""
     return reorient(volume, "SPL")
 
 
 def reorient(volume: Volume, codes: str) -> Volume:
-    """Swap and flip the axes of a volume so that they grow to given directions.
+    """Swap and flip the axes of a volume so that they grow in given directions.
 
     Args:
         volume: A volume in any orientation.
-        codes: Where the three axes are to grow to, as nearly as its position allows, e.g. "SPL".
+        codes: The directions of the three axes, e.g. "SPL"; oblique axes come as close as possible.
 
     Returns:
-        The same voxels at the same places in the world. Turning back by the volume's own
+        The same voxels at the same positions in the world. Turning back to the volume's own
         `orientation` is the identity.
     """
     turn = orientations.ornt_transform(
@@ -222,12 +221,12 @@ def reorient(volume: Volume, codes: str) -> Volume:
 def check_hounsfield(volume: Volume, path: str | Path) -> None:
     """Refuse a scan whose values cannot be Hounsfield units.
 
-    A CT of a body holds fat or air, so at least 0.1 % of its voxels lie below -50 HU. Padding
-    outside the scan circle (-2048, -3024) is fine.
+    A CT of a body includes fat or air, so at least 0.1 % of its voxels lie below -50 HU. Padding
+    outside the scan circle (-2048, -3024) is accepted.
 
     Args:
         volume: The scan as read.
-        path: Its file, named in the error.
+        path: Its file, for error messages.
 
     Raises:
         ValueError: The scan holds NaN or infinity, is constant, or is not in HU.
@@ -249,7 +248,7 @@ def check_hounsfield(volume: Volume, path: str | Path) -> None:
     elif low >= -1 and high <= 1:
         hint = "The image looks normalised to [-1, 1] or [0, 1]; give the CT before that step."
     elif low >= 0 and high <= 255:
-        hint = "The image looks like 8-bit grey values; give the CT before that conversion."
+        hint = "The image looks like 8-bit gray values; give the CT before that conversion."
     elif low >= 0:
         hint = (
             "It may be an MR, or a CT stored without its rescale intercept (often -1024): add the "
@@ -270,18 +269,18 @@ def write_volume(
     stored_as: Literal["int16", "float32"] | None = None,
     description: str = "",
 ) -> None:
-    """Write a volume as NIfTI, whole or not at all; `read_stored` reads it as it was.
+    """Write a volume as NIfTI, atomically; `read_stored` reads back the same volume.
 
     Args:
         volume: The volume; the axes of the array become those of the file.
         path: The file to write, ending in `.nii` or `.nii.gz`.
         stored_as: The type of the stored numbers; None for int16 of HU, uint8 of labels, and
-            float32 of intensities. For int16, numbers are rounded, and clipped to what it holds.
-        description: Kept in the header, at most 79 ASCII letters; no identifiers, please.
+            float32 of intensities. For int16, numbers are rounded and clipped to its range.
+        description: Text for the header, at most 79 ASCII letters, without identifiers.
 
     Raises:
-        ValueError: The ending is another one, the volume holds NaN or infinity, or its affine is
-            one that `read_stored` refuses. (A piece of a scan may be as small as you like.)
+        ValueError: The path has another ending, the volume holds NaN or infinity, or its affine is
+            one that `read_stored` refuses. (The volume itself may have any size.)
         OSError: The disk is full.
 
     Examples:
@@ -303,7 +302,7 @@ def write_volume(
     image = nibabel.Nifti1Image(stored.astype(dtype), volume.affine)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = description.encode("ascii")
-    # The qform mostly holds the same matrix, for readers that look only there.
+    # Usually the qform is the same matrix, for readers that use only the qform.
     affine, space = image.affine.copy(), volume.space
     image.set_qform(space.to_qform @ affine, code=space.qform_code)
     image.set_sform(affine, code=space.sform_code)
@@ -312,14 +311,14 @@ def write_volume(
 
 
 def check_spacing_mm(spacing_mm: Sequence[float], axes: str) -> None:
-    """Refuse a spacing that no image of a person has, and that no file could be written with.
+    """Refuse a spacing that is impossible for an image of a person, and could not be written.
 
     Args:
         spacing_mm: A length for each axis.
-        axes: What these are, e.g. "depth, height, width".
+        axes: The names of these axes, e.g. "depth, height, width".
 
     Raises:
-        ValueError: There are more or fewer, one is NaN, or one is out of bounds.
+        ValueError: The number of lengths is wrong, or one is NaN or out of bounds.
     """
     low, high = SPACING_BOUNDS_MM
     number = len(axes.split(", "))
@@ -336,7 +335,7 @@ def find_scans(folder: str | Path) -> list[Path]:
 
 
 def source_files(path: Path) -> list[Path]:
-    """List the files whose change would change a scan.
+    """List all files that a scan depends on.
 
     Args:
         path: A scan, as found by `find_scans`.
@@ -354,7 +353,7 @@ def source_files(path: Path) -> list[Path]:
 
 
 def _check_grid(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """Refuse what is not a three-dimensional, rectangular grid in space that shows a person."""
+    """Refuse an array that is not a three-dimensional, rectangular grid of a person's size."""
     if array.ndim != 3:
         raise ValueError(
             f"{path}: has {array.ndim} axes {array.shape}. Give one three-dimensional scan a file."
@@ -366,7 +365,7 @@ def _check_grid(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
 
 
 def _check_affine(affine: np.ndarray, path: Path) -> np.ndarray:
-    """Refuse an affine without spacing, with an impossible one or a slant; return the spacing."""
+    """Return the spacing of an affine; refuse a missing or impossible spacing, and shear."""
     columns = affine[:3, :3]
     spacing = np.linalg.norm(columns, axis=0)
     if not np.isfinite(affine).all() or (spacing < 1e-6).any():
@@ -382,7 +381,7 @@ def _check_affine(affine: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _check_bounds(name: str, lengths: np.ndarray, bounds: tuple[float, float], path: Path) -> None:
-    """Refuse what is too fine, too coarse, too small or too large for an image of a person."""
+    """Refuse lengths that are too small or too large for an image of a person."""
     low, high = bounds
     if lengths.min() < low or lengths.max() > high:
         words = " x ".join(f"{mm:.4g}" for mm in lengths)

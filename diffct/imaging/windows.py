@@ -1,4 +1,4 @@
-"""Windows in which CT is looked at: the Hounsfield units that are shown black and white."""
+"""Display windows of CT: the Hounsfield units that are shown black and white."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ WINDOWS: dict[str, tuple[float, float]] = {
 }
 """Level and width in HU of the usual windows."""
 
-_PERCENTILES = (0.1, 99.9)  # what lies beyond, such as a dead voxel, decides nothing
+_PERCENTILES = (0.1, 99.9)  # values beyond, such as those of dead voxels, are ignored
 _STEP_HU = 10.0  # to which a window is rounded
 _MIN_WIDTH_HU = 1.0
 
@@ -58,7 +58,7 @@ def parse_window(words: Sequence[str]) -> tuple[float, float]:
 
 
 def fitting_window(volumes: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Choose a window by what volumes hold.
+    """Choose a window that fits the values of volumes.
 
     Args:
         volumes: HU, of any shapes.

@@ -170,7 +170,7 @@ def test_a_series_replaces_a_series_and_nothing_else(volume, tmp_path):
         "0003.dcm",
     ]
     (tmp_path / "a" / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="a: holds something else than DICOM files"):
+    with pytest.raises(ValueError, match="a: holds other files than DICOM"):
         write_ct_series(volume, tmp_path / "a")
     assert len(list((tmp_path / "a").iterdir())) == 4
 
