@@ -1,1 +1,1 @@
-"""From a public data set, as it is downloaded, to images of one size and a manifest."""
+"""Preparation of public data sets: from the download to images of one size and a manifest."""

@@ -1,9 +1,9 @@
-"""Films of any data set made into 16-bit PNG files of one size, side by side, and a manifest.
+"""Preparation of the films of any data set: 16-bit PNG files of one size, and a manifest.
 
-A finished picture carries the size and time of its source file, so a run that was ended goes on
-where it was, and a source that has changed is prepared anew. It carries a thumbnail, too, by which
-copies are found: films that show the same picture, under two names, in two formats or of two
-patients, are one film of one patient.
+Each finished PNG stores the size and modification time of its source, so an interrupted run
+resumes, and a source that has changed is prepared again. It also stores a thumbnail, by which
+copies are found: films that show the same image, under two names, in two formats or of two
+patients, count as one film of one patient.
 """
 
 import json
@@ -31,24 +31,24 @@ from diffct.prepare.report import Dropped, PreparationReport, summarize, write_r
 from diffct.prepare.resumption import claim_folder, source_stamp
 from diffct.prepare.worker_pool import open_results
 
-# Raise it whenever the same settings would give other pictures or sentences.
+# Increase it whenever the same settings would give other images or sentences.
 _FORMAT = 2
-_TASKS_AT_ONCE = 8
+_CHUNK_SIZE = 8
 
 
 @dataclass(frozen=True)
 class Film:
-    """A row of a data set's list.
+    """A row of a data set's table.
 
     Args:
-        csv_row: Its number in the list as a spreadsheet counts: the header is row 1.
-        source: The file of the image.
-        image: Where the picture goes, relative to the output folder.
-        patient: Whose it is.
-        study: The examination.
-        split: Its split; None to have it drawn by seed.
-        sentences: What the report says.
-        dropped: Why it is left out, when that is known before the image is opened.
+        csv_row: Its number in the table as a spreadsheet counts: the header is row 1.
+        source: The image file.
+        image: Path of the prepared image, relative to the output folder.
+        patient: Identifier of the patient.
+        study: Identifier of the examination.
+        split: The given split; None if it is to be drawn by seed.
+        sentences: Sentences of the report.
+        dropped: Why the row is left out, if that is known before the image is opened.
     """
 
     csv_row: int
@@ -63,7 +63,7 @@ class Film:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What came of one image: why it is dropped, or what is known of it."""
+    """Result for one image: why it is dropped, or its facts and thumbnail."""
 
     dropped: str | None = None
     detail: str = ""
@@ -81,17 +81,18 @@ def prepare_films(
 ) -> PreparationReport:
     """Read, check, resize and write every film, and list them in a manifest.
 
-    Of films that show the same picture (`copies.find_film_copies`) the first is kept, and their
-    patients are one. If given splits part them, all films of these patients are dropped.
+    Of several films that show the same image (`copies.find_film_copies`) the first is kept, and
+    their patients count as one. If the given splits separate such films, all films of their
+    patients are dropped.
 
     Args:
-        films: Every row of the data set's list, also those that are dropped already.
+        films: Every row of the data set's table, including those that are already dropped.
         out: The folder to write `images/`, `manifest.jsonl`, `prepare_report.json` and
-            `dropped.csv` into; one that an earlier run with the same settings has left is gone on
-            with.
+            `dropped.csv` into; an earlier run with the same settings is continued.
         settings: "size" (pixels of the shorter side), "seed" (of a split that is not given), "bits"
-            (in use in 16-bit files), and whatever else changes the result.
-        workers: Processes; 1 works in this one. The result does not depend on it.
+            (used in 16-bit files), and every other setting that changes the result.
+        workers: Number of processes; with 1, no other process is started. The result does not
+            depend on it.
         show_progress: Whether to show a progress bar.
 
     Returns:
@@ -99,7 +100,7 @@ def prepare_films(
 
     Raises:
         ValueError: A setting is wrong or differs from the earlier run's, or no film is left.
-        OSError: The disk is full, or a worker was ended by the system.
+        OSError: The disk is full, or the system killed a worker.
     """
     if workers < 1 or settings["size"] < 1:
         raise ValueError(
@@ -112,7 +113,7 @@ def prepare_films(
         (str(film.source), str(out / film.image), settings["size"], settings["bits"])
         for film in opened
     ]
-    with open_results(_prepare, tasks, workers=workers, tasks_at_once=_TASKS_AT_ONCE) as results:
+    with open_results(_prepare, tasks, workers=workers, chunk_size=_CHUNK_SIZE) as results:
         bar = tqdm(results, "Preparing films", len(tasks), disable=not show_progress, unit="film")
         outcomes = dict(zip((film.csv_row for film in opened), bar, strict=True))
     listed = [(film, outcomes.get(film.csv_row) or _Outcome(film.dropped)) for film in films]
@@ -123,10 +124,10 @@ def prepare_films(
 def _settle_copies(
     listed: Sequence[tuple[Film, _Outcome]], out: Path
 ) -> tuple[list[tuple[Film, _Outcome]], int]:
-    """Keep one of the films that show the same picture, and make one patient of theirs.
+    """Keep one of the films that show the same image, and merge their patients.
 
     Returns:
-        The films with their patients and outcomes, and how many patients are joined to another.
+        The films with their patients and outcomes, and how many patients were merged into another.
     """
     kept = [film for film, outcome in listed if outcome.dropped is None]
     copies = find_film_copies(
@@ -143,6 +144,7 @@ def _settle_copies(
     for film, outcome in listed:
         patient, first = patients.get(film.csv_row), first_rows.get(film.csv_row)
         detail = f"the picture of row {first}" if first is not None else ""
+        # Keeping any film of a patient with several given splits would leak across splits.
         if patient is not None and len(splits[patient]) > 1:
             outcome = _Outcome("same picture as a patient's of another split", detail)
         elif first is not None:
@@ -154,7 +156,7 @@ def _settle_copies(
 def _finish(
     settled: Sequence[tuple[Film, _Outcome]], out: Path, settings: Mapping[str, Any], *, joined: int
 ) -> PreparationReport:
-    """Draw the splits, write manifest and report, and delete the pictures of dropped films."""
+    """Draw the splits, write manifest and report, and delete the images of dropped films."""
     rows = [
         (film, {"csv_row": film.csv_row, **outcome.facts})
         for film, outcome in settled
@@ -165,6 +167,7 @@ def _finish(
         for film, outcome in settled
         if outcome.dropped is not None
     ]
+    # Given splits are kept; the patients of all other films are split by seed.
     drawn = draw_splits(
         {film.patient for film, _ in rows if film.split is None}, seed=settings["seed"]
     )
@@ -186,6 +189,7 @@ def _finish(
     if not listed:
         raise ValueError(f"{out}: no film is left.\n{report.format()}")
     write_manifest(listed, out / MANIFEST_NAME)
+    # Copies, and images of an earlier run whose rows are now dropped.
     wanted = {row.image for row in listed}
     for film, _ in settled:
         if film.dropped is None and film.image not in wanted:
@@ -194,7 +198,7 @@ def _finish(
 
 
 def _drop_contradictions(films: Iterable[Film]) -> list[Film]:
-    """Drop patients with rows in two splits, images of two patients, and second rows of images."""
+    """Drop patients in two splits, images of two patients, and repeated rows of an image."""
     films = list(films)
     splits: dict[str, set[SplitName]] = {}
     owners: dict[str, set[str]] = {}
@@ -219,7 +223,7 @@ def _drop_contradictions(films: Iterable[Film]) -> list[Film]:
 
 
 def _prepare(task: tuple[str, str, int, int]) -> _Outcome:
-    """Prepare one image, unless its finished picture is there already."""
+    """Prepare one image, unless a finished one exists already."""
     source, target, size, bits = Path(task[0]), Path(task[1]), task[2], task[3]
     if not source.is_file():
         return _Outcome("image file missing")
@@ -237,6 +241,7 @@ def _prepare(task: tuple[str, str, int, int]) -> _Outcome:
     facts: dict[str, Any] = {"original_size": list(film.shape)}
     spacing = read_pixel_spacing_mm(source)
     if spacing is not None:
+        # One scale per axis, since the sizes are rounded.
         scales = np.divide(film.shape, resized.shape)
         facts["pixel_spacing_mm"] = np.round(scales * spacing, 6).tolist()
     remarks = header_remarks(source)

@@ -1,6 +1,6 @@
 """MIMIC-CXR: frontal films of MIMIC-CXR-JPG 2.x and the sentences of their reports.
 
-Both need a PhysioNet account with a signed data use agreement. Expected are, as downloaded,
+Both need a PhysioNet account with a signed data use agreement. The expected files, as downloaded:
 
     IMAGES/mimic-cxr-2.0.0-metadata.csv.gz        (or 2.1.0; .csv as well)
     IMAGES/mimic-cxr-2.0.0-split.csv.gz
@@ -30,7 +30,7 @@ from diffct.prepare.tables import read_table
 _SPLITS: dict[str, SplitName] = {"train": "train", "validate": "validation", "test": "test"}
 _IDENTIFIERS = ("subject_id", "study_id", "dicom_id")
 
-# Takes "p10/p10000032/s50414267.txt" to the report; None when there is none.
+# Returns the report of a path such as "p10/p10000032/s50414267.txt"; None if there is none.
 _ReadReport = Callable[[str], str | None]
 
 
@@ -45,7 +45,7 @@ def prepare_mimic_cxr(
     workers: int = 1,
     show_progress: bool = True,
 ) -> PreparationReport:
-    """Make the PA films of MIMIC-CXR into pictures of one size and a manifest with sentences.
+    """Convert the PA films of MIMIC-CXR to images of one size and a manifest with sentences.
 
     Args:
         images: The folder of MIMIC-CXR-JPG.
@@ -55,7 +55,7 @@ def prepare_mimic_cxr(
         split: The official split, or one drawn by `seed`: 80 % of the patients for training, 10 %
             each for validation and test.
         seed: Seed of the drawn split.
-        workers: Processes.
+        workers: Number of processes.
         show_progress: Whether to show progress bars.
 
     Returns:
@@ -76,6 +76,7 @@ def prepare_mimic_cxr(
     metadata = read_table(_table(images, "metadata"), needed=(*_IDENTIFIERS, "ViewPosition"))
     splits = _official_splits(images) if split == "official" else None
     films = [_film(row, csv_row, images, splits) for csv_row, row in metadata.items()]
+    # Sorted, so that which of several copies is kept does not depend on the order of the table.
     films = _with_sentences(
         sorted(films, key=lambda film: film.image), Path(reports), show_progress
     )
@@ -92,7 +93,7 @@ def prepare_mimic_cxr(
 
 
 def _table(images: Path, kind: str) -> Path:
-    """Find a table of any minor version, the newest if there are several."""
+    """Return the path of a table of any minor version, the newest if there are several."""
     found = sorted(images.glob(f"mimic-cxr-2*-{kind}.csv*"))
     found = [path for path in found if path.name.endswith((".csv", ".csv.gz"))]
     if not found:
@@ -109,7 +110,7 @@ def _official_splits(images: Path) -> dict[tuple[str, ...], SplitName]:
     for csv_row, row in read_table(path, needed=(*_IDENTIFIERS, "split")).items():
         if row["split"] not in _SPLITS:
             raise ValueError(
-                f"{path}, row {csv_row}: the split is {row['split']!r}; known are "
+                f"{path}, row {csv_row}: the split is {row['split']!r}; accepted are "
                 f"{', '.join(_SPLITS)}."
             )
         splits[tuple(row[name] for name in _IDENTIFIERS)] = _SPLITS[row["split"]]
@@ -122,7 +123,7 @@ def _film(
     images: Path,
     splits: dict[tuple[str, ...], SplitName] | None,
 ) -> Film:
-    """Place one row of the metadata, and drop it when its row says that it is not wanted."""
+    """Convert one row of the metadata; unusable views and rows are marked as dropped."""
     identifiers = tuple(row[name] for name in _IDENTIFIERS)
     patient, study, image = identifiers
     folder = f"p{patient[:2]}/p{patient}/s{study}"
@@ -145,17 +146,17 @@ def _film(
 
 
 def _with_sentences(films: list[Film], reports: Path, show_progress: bool) -> list[Film]:
-    """Add what the reports say, and drop films without such."""
-    told: dict[str, tuple[str, ...] | None] = {}  # of each report; None: there is none
+    """Add the sentences of the reports, and drop films without any."""
+    known: dict[str, tuple[str, ...] | None] = {}  # by report; None: there is no such report
     completed = []
     with _open_reports(reports) as read:
         for film in tqdm(films, "Reading reports", disable=not show_progress, unit="film"):
             if film.dropped is None:
                 name = f"p{film.patient[:2]}/p{film.patient}/s{film.study}.txt"
-                if name not in told:
+                if name not in known:
                     text = read(name)
-                    told[name] = None if text is None else tuple(report_sentences(text))
-                sentences = told[name]
+                    known[name] = None if text is None else tuple(report_sentences(text))
+                sentences = known[name]
                 if sentences:
                     film = replace(film, sentences=sentences)
                 else:
@@ -187,6 +188,7 @@ def _open_reports(path: Path) -> Iterator[_ReadReport]:
         raise FileNotFoundError(f"{path}: there is no such folder or zip file of reports.")
     try:
         with zipfile.ZipFile(path) as archive:
+            # The archive may hold the files below further folders.
             names = {"/".join(PurePosixPath(name).parts[-3:]): name for name in archive.namelist()}
 
             def read_member(name: str) -> str | None:
@@ -198,7 +200,7 @@ def _open_reports(path: Path) -> Iterator[_ReadReport]:
 
 
 def _decode(content: bytes) -> str:
-    """Read a text that is UTF-8 or else, as some reports are, Western European."""
+    """Decode UTF-8 or, as in some reports, a Western European encoding."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:

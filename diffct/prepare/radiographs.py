@@ -1,4 +1,4 @@
-"""Any folder of frontal radiographs with a CSV file that says whose they are and what they show."""
+"""Preparation of any folder of frontal radiographs with a CSV table of patients and reports."""
 
 import hashlib
 from pathlib import Path, PurePosixPath
@@ -31,24 +31,24 @@ def prepare_radiographs(
     workers: int = 1,
     show_progress: bool = True,
 ) -> PreparationReport:
-    """Make any radiographs (PNG, JPEG, TIFF, DICOM) into pictures of one size and a manifest.
+    """Convert any radiographs (PNG, JPEG, TIFF, DICOM) to images of one size and a manifest.
 
-    The pictures are named by a hash, since names of files may name patients. Of rows that show the
-    same picture the first is kept, and their patients are one, see `prepare_films`.
+    The images are named by a hash, since file names may contain names of patients. Of several rows
+    that show the same image the first is kept, and their patients count as one (`prepare_films`).
 
     Args:
         images: The folder of the images.
         table: CSV in UTF-8 with the columns `image` (path in the folder), `text` (a report with
             headings, of which Findings and Impression are used, or plain sentences), and optionally
             `patient`, `study` and `split` (train, validation or test). Cells such as `nan`, `N/A`
-            and `None` say nothing, see `is_missing`.
+            and `None` count as empty (`is_missing`).
         out: The folder to write; see `prepare_films`.
         size: Pixels of the shorter side.
         seed: Seed of the split by patient (80, 10 and 10 %) when the table has none.
-        bits: How many bits of 16-bit PNG and TIFF files are used.
-        one_patient_per_image: Says that no two images are of one person; then `patient` is not
-            needed.
-        workers: Processes.
+        bits: Number of bits that 16-bit PNG and TIFF files use.
+        one_patient_per_image: States that no two images are of one person; the column `patient` is
+            then not needed.
+        workers: Number of processes.
         show_progress: Whether to show a progress bar.
 
     Returns:
@@ -72,7 +72,7 @@ def prepare_radiographs(
     if "patient" not in columns and not one_patient_per_image:
         raise ValueError(
             f"{table}: lacks the column 'patient', without which one person could be in two "
-            "splits. Add it; if no two images are of one person, say --one-patient-per-image."
+            "splits. Add it; if no two images are of one person, pass --one-patient-per-image."
         )
     films = [_film(row, f"{table}, row {n}", n, images) for n, row in rows.items()]
     given = "split" in columns
@@ -90,12 +90,14 @@ def prepare_radiographs(
 
 
 def _film(row: dict[str, str], where: str, csv_row: int, images: Path) -> Film:
-    """Place one row of the table, and drop it when it does not say enough."""
+    """Convert one row of the table; rows without the needed cells are marked as dropped."""
     split = row.get("split")
     if split and split.lower() not in _SPLITS:
-        raise ValueError(f"{where}: the split is {split!r}; known are {', '.join(_SPLITS)}.")
+        raise ValueError(f"{where}: the split is {split!r}; accepted are {', '.join(_SPLITS)}.")
+    # Tables written on Windows separate folders by backslashes.
     image = PurePosixPath(row["image"].replace("\\", "/"))
     name = hashlib.sha256(str(image).encode()).hexdigest()[:16]
+    # A text without headings is taken as plain sentences.
     sentences = report_sentences(row["text"]) or split_sentences(row["text"])
     dropped = None
     if not row["image"]:

@@ -1,8 +1,8 @@
-"""Radiology reports: which part tells what is seen, cut into sentences.
+"""Findings and Impression of radiology reports, cut into sentences.
 
 The rules are made for the reports of MIMIC-CXR: headings in capitals before a colon, wrapped lines,
-numbered lists, `___` where something was taken out to protect the patient. They also read headings
-in lower case, without a colon or in the middle of a line. `___` is kept as it stands.
+numbered lists, and `___` where text was removed to protect the patient. They also recognise
+headings in lower case, without a colon or in the middle of a line. `___` is left unchanged.
 """
 
 import difflib
@@ -13,8 +13,8 @@ from diffct.imaging.missing_values import is_no_sentence
 
 SectionName = Literal["findings", "impression"]
 
-# Words that tell the kind of a heading. A heading with none of them, such as "LUNGS:", belongs to
-# the section that it stands in.
+# Words that determine the kind of a heading. A heading with none of them, such as "LUNGS:", does
+# not start a new section.
 _OTHER = (
     *("INDICATION", "INDICATIONS", "HISTORY", "CLINICAL", "REASON", "SYMPTOMS", "DIAGNOSIS"),
     *("COMPARISON", "COMPARISONS", "TECHNIQUE", "EXAMINATION", "EXAM", "STUDY", "PROCEDURE"),
@@ -23,7 +23,7 @@ _OTHER = (
 )
 _FINDINGS = ("FINDINGS", "FINDING")
 _IMPRESSION = ("IMPRESSION", "IMPRESSIONS", "CONCLUSION", "CONCLUSIONS", "OPINION", "SUMMARY")
-_MISSPELT = 0.85  # "IMPRESSON" and "FINDNGS" are as alike to their words as this
+_MIN_SIMILARITY = 0.85  # of a misspelt heading: accepts "IMPRESSON" and "FINDNGS"
 
 _SECTION_WORDS: dict[SectionName, tuple[str, ...]] = {
     "findings": _FINDINGS,
@@ -35,7 +35,7 @@ _HEADING = re.compile(
     # In capitals at the start of a line: any words before a colon, or known words alone.
     r"^[ \t]*(?P<line>[A-Z][A-Z ()/,&'-]{2,60}?)[ \t]*:"
     rf"|^[ \t]*(?P<bare>(?:FINAL |WET )?(?:{_NAMES}|READ))[ \t]*(?:$|[-–—](?=\s))"
-    # In capitals anywhere: the two that matter, and what may follow them.
+    # In capitals anywhere: the two sections that are used, and those that may follow them.
     r"|\b(?P<inner>FINDINGS|IMPRESSION|RECOMMENDATIONS?|NOTIFICATION)(?:\(S\))?[ \t]*:"
     # In any case at the start of a line or after a sentence.
     r"|(?:^[ \t]*|(?<=[.!?;:])\s+)"
@@ -47,13 +47,13 @@ _NUMBER = re.compile(r"(?:^[ \t]*|(?<=[.!?;:])[ \t]+)\(?(\d{1,2})[.)](?=\s+\S|[A
 _BULLET = re.compile(r"^[ \t]*[-*•·](?=\s+\S)", re.MULTILINE)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _LETTER = re.compile(r"[^\W\d_]")
-# Also where the space was forgotten.
+# Full stops, also those without a space after them.
 _STOP = re.compile(r"[.!?]+[\"')\]]*(?:\s+(?=\S)|(?<=[a-z)]\.)(?=[A-Z][a-z]))")
-# Never the end of a sentence.
+# Abbreviations whose full stop never ends a sentence.
 _TITLES = frozenset(
     "dr drs mr mrs ms prof st vs e.g i.e cf fig figs approx esp incl resp ca dept re".split()
 )
-# The end of a sentence only when a capital follows.
+# Abbreviations whose full stop ends a sentence only before a capital letter.
 _SHORT_FORMS = frozenset(
     "cm mm ml cc kg lb ft hr hrs min sec etc no nos lat ant post sup inf bilat med prox dist vert "
     "max temp pt pts hx dx tx sx fx yo yr yrs mo wk wks lt rt rll lll rul lul rml prev poss prob "
@@ -62,16 +62,16 @@ _SHORT_FORMS = frozenset(
 
 
 def report_sections(text: str) -> dict[SectionName, str]:
-    """Find what a report says under Findings and Impression.
+    """Return the text of a report under Findings and Impression.
 
-    A heading for both counts as findings; conclusion, opinion and summary as impression. What comes
-    twice is joined. Preliminary readings are left out.
+    A heading for both counts as findings; conclusion, opinion and summary as impression. Sections
+    of the same kind are joined. Preliminary readings are left out.
 
     Args:
         text: A whole report.
 
     Returns:
-        The text of the sections that are there and not empty, lines as in the report.
+        The text of each section that is present and not empty, with the report's line breaks.
     """
     parts: dict[SectionName, list[str]] = {}
     current, start = None, 0
@@ -85,18 +85,18 @@ def report_sections(text: str) -> dict[SectionName, str]:
     if current is not None:
         parts.setdefault(current, []).append(text[start:])
     joined = {name: "\n\n".join(part.strip() for part in found) for name, found in parts.items()}
-    return {name: told for name, told in joined.items() if _LETTER.search(told)}
+    return {name: section for name, section in joined.items() if _LETTER.search(section)}
 
 
 def split_sentences(text: str) -> list[str]:
     """Cut a text into sentences.
 
     Args:
-        text: Any text; wrapped lines are joined, empty lines and marks of a list end a sentence.
+        text: Any text; wrapped lines are joined, empty lines and list markers end a sentence.
 
     Returns:
-        The sentences in their order with single spaces, without marks of lists; what has no letter,
-        or is a missing value that was pasted in ("nan", "N/A"), is left out.
+        The sentences in their order with single spaces, without list markers. Sentences without a
+        letter, and missing values that were pasted in ("nan", "N/A"), are left out.
     """
     text = _CONTROL.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
     blocks = re.split(r"\n\s*\n", _cut_list(_BULLET.sub("\n\n", text)))
@@ -105,38 +105,40 @@ def split_sentences(text: str) -> list[str]:
 
 
 def report_sentences(text: str) -> list[str]:
-    """Return what a report says is seen, as sentences.
+    """Return the findings of a report as sentences.
 
     Args:
         text: A whole report.
 
     Returns:
-        The sentences of Findings, then those of Impression, each wording once; an empty list when
+        The sentences of Findings, then those of Impression, without repetitions; an empty list if
         the report has neither section.
     """
     sections = report_sections(text)
-    told = [sections[name] for name in ("findings", "impression") if name in sections]
-    return list(dict.fromkeys(sentence for part in told for sentence in split_sentences(part)))
+    used = [sections[name] for name in ("findings", "impression") if name in sections]
+    return list(dict.fromkeys(sentence for part in used for sentence in split_sentences(part)))
 
 
 def _kind(heading: str) -> SectionName | Literal["other"] | None:
-    """Say which section a heading opens; None when it opens none."""
+    """Return which section a heading starts; None if it starts none."""
     words = re.findall(r"[A-Z]+", heading.upper())
     first = words[0] if words else ""
+    # "PRELIMINARY FINDINGS" and "CLINICAL IMPRESSION" are not the final findings and impression.
     if first in ("PROVISIONAL", "PRELIMINARY", "CLINICAL", "WET"):
         return "other"
     for kind, names in _SECTION_WORDS.items():
-        if {*words} & {*names} or difflib.get_close_matches(first, names, 1, _MISSPELT):
+        if {*words} & {*names} or difflib.get_close_matches(first, names, 1, _MIN_SIMILARITY):
             return kind
     return "other" if {*words} & {*_OTHER} else None
 
 
 def _cut_list(text: str) -> str:
-    """Put an empty line for the marks of numbered lists: only 1, 2, 3, ... are such marks."""
+    """Replace the markers of numbered lists by empty lines; only 1, 2, 3, ... are markers."""
     expected = 1
 
     def cut(mark: re.Match[str]) -> str:
         nonlocal expected
+        # Another number belongs to the text; 1 starts a new list.
         if int(mark[1]) not in (1, expected):
             return mark[0]
         expected = int(mark[1]) + 1
@@ -156,7 +158,7 @@ def _split_line(line: str) -> list[str]:
 
 
 def _ends_sentence(before: str, after: str) -> bool:
-    """Say whether the stop between two texts ends a sentence and no abbreviation."""
+    """Return whether the full stop between two texts ends a sentence, not an abbreviation."""
     word = before.rstrip().rsplit(" ", 1)[-1].lstrip("(\"'").lower()
     if word in _TITLES or not word:
         return False
@@ -167,5 +169,5 @@ def _ends_sentence(before: str, after: str) -> bool:
         return False
     if word in _SHORT_FORMS or "." in word:
         return after[0].isupper()
-    # "level 3. lead" may be a torn list or decimal.
+    # "level 3. lead" may be a wrapped list or decimal number.
     return after[0].isupper() or after[0] in "_(\"'[" or not word[-1].isdigit()

@@ -1,4 +1,4 @@
-"""What became of every row of a data set's list."""
+"""Reports of a preparation: counts, and the reason of every dropped row."""
 
 import csv
 import json
@@ -20,9 +20,9 @@ class Dropped:
     """A row that is left out.
 
     Args:
-        csv_row: Its number in the list, where the header is row 1.
-        reason: Why, for counting.
-        detail: More of the reason, without identifiers.
+        csv_row: Its number in the table, where the header is row 1.
+        reason: Why it is left out, in words that many rows share, so that they can be counted.
+        detail: Further explanation, without identifiers.
     """
 
     csv_row: int
@@ -35,15 +35,16 @@ class PreparationReport:
     """The counts of a preparation; they add up: rows = images + dropped.
 
     Args:
-        rows: Rows of the data set's list.
+        rows: Rows of the data set's table.
         images: Images in each split of the manifest.
         patients: Patients in each split.
         sentences: Sentences in each split.
-        dropped: Rows left out, by reason, the most frequent first.
-        enlarged: Images that were smaller than the size they were brought to.
-        joined_patients: Patients who count as one with another, since both have the same picture.
-        unlike_chest: Images whose header speaks against a frontal view of a chest, by what it says.
-        settings: What was asked for.
+        dropped: Number of rows left out by reason, the most frequent first.
+        enlarged: Images that were smaller than the requested size.
+        joined_patients: Patients merged into another patient, since both have the same image.
+        unlike_chest: Number of images whose header contradicts a frontal view of a chest, by what
+            the header says.
+        settings: The requested settings.
     """
 
     rows: int
@@ -71,16 +72,18 @@ class PreparationReport:
         lines += ["", f"{kept} images kept + {left_out} rows dropped = {self.rows} rows"]
         lines += [f"{count:>9}  {reason}" for reason, count in self.dropped.items()]
         if self.enlarged:
-            lines.append(f"{self.enlarged} images were smaller than asked and have been enlarged.")
+            lines.append(
+                f"{self.enlarged} images were smaller than the requested size and were enlarged."
+            )
         if self.joined_patients:
             lines.append(
-                f"{self.joined_patients} patients have the same picture as another patient, and"
-                " count as one with that. dropped.csv names the rows."
+                f"{self.joined_patients} patients have the same picture as another patient and are"
+                " counted as that patient. dropped.csv names the rows."
             )
         if self.unlike_chest:
-            told = ", ".join(f"{what} ({count})" for what, count in self.unlike_chest.items())
+            remarks = ", ".join(f"{what} ({count})" for what, count in self.unlike_chest.items())
             lines.append(
-                f"WARNING: by their headers some images are no frontal views of a chest: {told}. "
+                f"WARNING: by their headers some images are no frontal chest views: {remarks}. "
                 "They are kept; 'header' in the manifest names them."
             )
         return "\n".join(lines)
@@ -99,9 +102,9 @@ def summarize(
     Args:
         rows: The rows of the manifest.
         dropped: The rows left out.
-        enlarged: Images that were smaller than asked.
-        joined: Patients who count as one with another.
-        settings: What was asked for.
+        enlarged: Images that were smaller than the requested size.
+        joined: Patients merged into another patient.
+        settings: The requested settings.
 
     Returns:
         The report.
@@ -118,7 +121,7 @@ def summarize(
         dropped=reasons,
         enlarged=enlarged,
         joined_patients=joined,
-        unlike_chest=count_reasons(told for row in rows for told in row.facts.get("header", ())),
+        unlike_chest=count_reasons(what for row in rows for what in row.facts.get("header", ())),
         settings=settings,
     )
 
@@ -136,7 +139,7 @@ def write_report(
     *,
     columns: Sequence[str],
 ) -> None:
-    """Write the counts as JSON and everything dropped with its reason as CSV.
+    """Write the counts as JSON, and everything dropped with its reason as CSV.
 
     Args:
         counts: The report as JSON values.

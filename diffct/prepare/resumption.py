@@ -1,4 +1,4 @@
-"""What lets the same command go on where an earlier run was ended, whenever that was."""
+"""Resumption: the checks and stamps that let a command continue an interrupted run."""
 
 import json
 import shutil
@@ -13,11 +13,10 @@ SETTINGS_NAME = "prepare_settings.json"
 
 
 def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
-    """Write down the settings, or make sure that they are those of the earlier run.
+    """Write the settings into a folder, or check that an earlier run had the same ones.
 
     Args:
-        out: The folder to write, made when it is missing. What killed runs left half-written in it
-            is deleted.
+        out: The output folder, created if missing. Incomplete files of killed runs are deleted.
         settings: Everything that changes the result, as JSON values.
 
     Raises:
@@ -31,7 +30,7 @@ def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
             if earlier.get(key) != settings.get(key):
                 raise ValueError(
                     f"{out}: was prepared with {key} {earlier.get(key)}, not {settings.get(key)}. "
-                    "Give another folder, or the same settings to go on."
+                    "Give another folder, or the same settings to continue."
                 )
         for leftover in list(out.rglob(f".*{PARTIAL_MARK}*")):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -43,10 +42,10 @@ def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
 
 
 def source_stamp(source: Path) -> str:
-    """Return the size and time of a source, which change when its contents do.
+    """Return size and modification time of a source, which change when its contents change.
 
     Args:
-        source: An image or a scan; for a folder or a header with its data elsewhere, all files.
+        source: An image or a scan; a folder, or a header with separate data, counts with all files.
 
     Raises:
         FileNotFoundError: There is no such file.

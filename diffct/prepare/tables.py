@@ -1,4 +1,4 @@
-"""Lists of images as CSV, as databases, pandas and spreadsheets write them, plain or gzipped."""
+"""Tables of images as CSV, as written by databases, pandas and spreadsheets, also gzipped."""
 
 import codecs
 import csv
@@ -14,7 +14,7 @@ from diffct.imaging.missing_values import is_missing
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, and the older .xls
-# What Excel writes on the first line to name its delimiter.
+# A first line by which Excel names its delimiter.
 _EXCEL_HINT = re.compile(r"\A\"?sep=(.)\"?\r?\n")
 _SAVE_AS_UTF_8 = (
     "Save it as UTF-8: in Excel by Save As, type 'CSV UTF-8 (Comma delimited)'; in pandas by "
@@ -27,22 +27,23 @@ def read_table(
 ) -> dict[int, dict[str, str]]:
     """Read a CSV file whose first row names the columns.
 
-    Cells are divided by commas, semicolons (Excel in much of Europe) or tabs; it is the first that
-    gives the needed columns. Every row has as many cells as the header: one more means a comma that
-    is not quoted, and then words of a report would stand for a patient.
+    Cells are separated by commas, semicolons (Excel in much of Europe) or tabs; the separator that
+    yields the most needed columns is used. Every row must have as many cells as the header: an
+    additional cell means an unquoted comma, after which words of a report would be read as a
+    patient.
 
     Args:
-        path: The file; one that ends in `.gz` is unpacked. UTF-8, or UTF-16 that says so.
-        needed: Columns that must be there.
-        optional: Columns that are kept when they are there; all others are left out.
+        path: The file, in UTF-8, or in UTF-16 with a byte order mark; `.gz` is unpacked.
+        needed: Required columns.
+        optional: Columns that are kept if present; all others are left out.
 
     Returns:
-        The rows by their number as a spreadsheet counts them, where the header is row 1 and empty
-        rows count. No cell has white space around it, and one without a value (`is_missing`) is "".
+        The rows by their number as a spreadsheet counts them: the header is row 1, and empty rows
+        count. White space around cells is removed; missing values (`is_missing`) become "".
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is cut off, in another encoding, lacks a column or has one twice, has a row
+        ValueError: It is truncated, in another encoding, lacks a column or has one twice, has a row
             with too many or too few cells, or has no rows.
     """
     if not path.is_file():
@@ -66,7 +67,9 @@ def read_table(
             continue
         if len(cells) != len(header):
             divider = _DELIMITERS.get(delimiter, delimiter)
-            raise ValueError(f"{path}, line {line}: {_ragged(len(cells), len(header), divider)}")
+            raise ValueError(
+                f"{path}, line {line}: {_describe_wrong_length(len(cells), len(header), divider)}"
+            )
         table[number] = {
             name: "" if is_missing(cells[place]) else cells[place] for name, place in places.items()
         }
@@ -76,7 +79,7 @@ def read_table(
 
 
 def _content(path: Path) -> bytes:
-    """Read a file, unpacked."""
+    """Return the bytes of a file, unpacked if gzipped."""
     content = path.read_bytes()
     if path.suffix != ".gz":
         return content
@@ -87,7 +90,7 @@ def _content(path: Path) -> bytes:
 
 
 def _decode(content: bytes, path: Path) -> str:
-    """Turn bytes into text, in the encoding that the file shows without doubt."""
+    """Decode bytes whose encoding is certain; refuse all others."""
     if content.startswith(_WORKBOOKS):
         raise ValueError(f"{path}: is a workbook, not a CSV file. {_SAVE_AS_UTF_8}.")
     if content.startswith(_UTF_16):
@@ -100,7 +103,7 @@ def _decode(content: bytes, path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # Western, Central European and Macintosh encodings give different letters for a byte.
+        # A guess could be wrong: Western, Central European and Macintosh encodings differ.
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(
             f"{path}, line {line}: is no CSV file in UTF-8 (byte 0x{content[error.start]:02x}); it "
@@ -109,7 +112,7 @@ def _decode(content: bytes, path: Path) -> str:
 
 
 def _delimiter(text: str, needed: Collection[str]) -> str:
-    """Find what divides the cells: Excel's own word, or what gives the header its columns."""
+    """Return the delimiter that Excel names, or the one that yields the needed columns."""
     hint = _EXCEL_HINT.match(text)
     if hint:
         return hint[1]
@@ -119,11 +122,12 @@ def _delimiter(text: str, needed: Collection[str]) -> str:
         header = next(csv.reader([line], delimiter=delimiter), [])
         return len({*needed} & {name.strip() for name in header}), len(header)
 
+    # The number of columns decides if several delimiters yield equally many needed ones.
     return max(_DELIMITERS, key=found)
 
 
 def _rows(text: str, delimiter: str, path: Path) -> Iterator[tuple[list[str], int]]:
-    """Cut a text into rows of stripped cells, each with the line of the file that it starts on."""
+    """Yield rows of stripped cells, each with the line of the file that it starts on."""
     hint = _EXCEL_HINT.match(text)
     stream = io.StringIO(text[hint.end() :] if hint else text, newline="")
     reader = csv.reader(stream, delimiter=delimiter, strict=True, skipinitialspace=True)
@@ -139,8 +143,8 @@ def _rows(text: str, delimiter: str, path: Path) -> Iterator[tuple[list[str], in
         ) from error
 
 
-def _ragged(cells: int, columns: int, divider: str) -> str:
-    """Describe a row that has another number of cells than the header."""
+def _describe_wrong_length(cells: int, columns: int, divider: str) -> str:
+    """Describe a row with more or fewer cells than the header, and the probable cause."""
     cause = (
         f"A {divider} in the text may not be quoted: put quotes around that cell"
         if cells > columns

@@ -1,4 +1,4 @@
-"""Work on many images in several processes, in a fixed order."""
+"""A pool of worker processes that returns results in a fixed order."""
 
 import multiprocessing
 import os
@@ -15,41 +15,41 @@ Result = TypeVar("Result")
 
 @contextmanager
 def open_results(
-    work: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int, tasks_at_once: int = 1
+    work: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int, chunk_size: int = 1
 ) -> Iterator[Iterator[Result]]:
-    """Do work in this process or in several.
+    """Run a function on many tasks, in this process or in several.
 
     Args:
-        work: A function of a module, so that other processes find it.
-        tasks: What it is called with.
-        workers: Processes; 1 works in this one.
-        tasks_at_once: How many tasks a process is handed at a time; more for short ones.
+        work: A function at module level, so that other processes can import it.
+        tasks: Its arguments, one for each call.
+        workers: Number of processes; with 1, no other process is started.
+        chunk_size: Number of tasks handed to a process at a time; larger for short tasks.
 
     Yields:
-        The results, in the order of the tasks, each as soon as it is there.
+        An iterator over the results, in the order of the tasks, each as soon as it is available.
 
     Raises:
-        OSError: A worker was ended by the system.
+        OSError: The system killed a worker.
     """
     if workers == 1:
         yield map(work, tasks)
         return
-    # Forking a process that has loaded torch is unsafe.
+    # Not by fork, which is unsafe in a process that has loaded torch.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
     try:
-        yield pool.map(work, tasks, chunksize=tasks_at_once)
+        yield pool.map(work, tasks, chunksize=chunk_size)
     except BrokenProcessPool as error:
         raise OSError(
-            "A worker process was ended by the system, most likely for lack of memory. "
-            "Run the same command again with fewer --workers; what is finished is kept."
+            "The system killed a worker process, most likely for lack of memory. "
+            "Run the same command again with fewer --workers; finished results are kept."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
-    """Make a worker end when the process that started it is killed; it would wait for ever."""
+    """End a worker when the process that started it is killed; otherwise it would wait forever."""
 
     def watch() -> None:
         parent = multiprocessing.parent_process()

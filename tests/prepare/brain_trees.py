@@ -1,8 +1,8 @@
-"""Small trees of NIfTI files, as BIDS, as BraTS and with names of their own, and seeded faults.
+"""Small trees of NIfTI files in the layouts of BIDS and BraTS, with seeded faults.
 
 Every scan is the same asymmetric head, drawn from world coordinates, so scans of different grids
-show the same anatomy at the same place. A ball of known place is the brightest thing in it. A few
-voxels differ from file to file, as no two scans are the same.
+show the same anatomy at the same position. A ball at a known position is its brightest part. A few
+voxels differ from file to file, since no two real scans are equal.
 """
 
 import os
@@ -17,7 +17,7 @@ BALL_MM = np.array([9.0, 12.0, 4.0])  # right, anterior, superior
 LABEL = 4
 _BALL_RADIUS_MM = 5.0
 _HEAD_RADII_MM = np.array([24.0, 30.0, 26.0])
-# Tissue, ball, and how much the tissue changes per mm towards right, anterior and superior.
+# Intensities of tissue and ball, and the tissue's change per mm to right, anterior and superior.
 _CONTRASTS = {
     "T1w": (400, 900, (3, 1, -2)),
     "FLAIR": (700, 1500, (-4, 2, 3)),
@@ -30,7 +30,7 @@ _AXES |= {"S": (0, 0, 1), "I": (0, 0, -1)}
 def make_affine(
     codes: str = "RAS", *, spacing=(1.5, 1.5, 1.5), size=SIZE, degrees=0.0, centre=(0, 0, 0)
 ) -> np.ndarray:
-    """Place a grid: its axes grow to `codes`, then turn about an oblique line."""
+    """Return the affine of a grid with axes along `codes`, then turned about an oblique line."""
     line = np.array([0.4, -0.3, 0.866]) / np.linalg.norm([0.4, -0.3, 0.866])
     cross = np.cross(np.eye(3), line)
     angle = np.radians(degrees)
@@ -60,14 +60,14 @@ def draw_labels(affine: np.ndarray, size=SIZE) -> np.ndarray:
 
 
 def write_scan(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
-    """Write an array with its axes as they are."""
+    """Write an array with its axes unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(array, affine), path)
     return path
 
 
 def write_head(path: Path, contrast: str, codes: str = "RAS", **place) -> Path:
-    """Write a head on a grid of `make_affine`, with a few voxels that the file's name tells."""
+    """Write a head on a grid of `make_affine`, with a few voxels that depend on the file's name."""
     affine = make_affine(codes, **place)
     head = draw_head(contrast, affine, place.get("size", SIZE))
     number = zlib.crc32(path.name.encode())
@@ -81,8 +81,8 @@ def write_bids(root: Path) -> dict[str, int]:
     """Write a BIDS tree with every fault once.
 
     Returns:
-        How many pairs must be dropped, by reason. Subjects 01 (two sessions), 02 (another grid), 09
-        (two runs), 11 (other entities, labels) and 14 must be kept.
+        The expected number of dropped pairs by reason. Subjects 01 (two sessions), 02 (another
+        grid), 09 (two runs), 11 (other entities, labels) and 14 must be kept.
     """
 
     def anat(subject: str, session: str = "") -> Path:
@@ -143,7 +143,7 @@ def write_bids(root: Path) -> dict[str, int]:
 
 
 def write_many(root: Path, subjects: int) -> None:
-    """Write a BIDS tree of many subjects, to be read one by one."""
+    """Write a BIDS tree of many subjects, for a run that takes long enough to be killed."""
     for number in range(subjects):
         stem = root / f"sub-{number:03d}" / "anat" / f"sub-{number:03d}"
         write_head(Path(f"{stem}_T1w.nii"), "T1w")

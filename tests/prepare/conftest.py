@@ -12,7 +12,7 @@ from tests.prepare import brain_trees
 
 
 class Tree(NamedTuple):
-    """Where the tree is and what must come out of it."""
+    """A tree of files and the expected result of preparing it."""
 
     images: Path
     reports: Path
@@ -42,13 +42,13 @@ def tree(mimic_tree, tmp_path_factory) -> Tree:
 
 @pytest.fixture
 def small_tree(mimic_tree, tmp_path) -> Tree:
-    """12 patients, to be damaged by the test."""
+    """12 patients, which the test may damage."""
     expected = mimic_tree.write_tree(tmp_path / "mimic", patients=12)
     return Tree(tmp_path / "mimic" / "jpg", tmp_path / "mimic" / "reports", expected)
 
 
 @pytest.fixture(scope="session")
 def bids(tmp_path_factory) -> tuple[Path, dict[str, int]]:
-    """A BIDS tree with every fault once, and what must be dropped; read only."""
+    """A BIDS tree with every fault once, and the expected drops; read only."""
     root = tmp_path_factory.mktemp("bids")
     return root, brain_trees.write_bids(root)

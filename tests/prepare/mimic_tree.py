@@ -1,7 +1,7 @@
 """A small folder in the exact layout of MIMIC-CXR-JPG 2.x with its reports, and seeded faults.
 
-Everything is made up. Each film carries its number as a bar code of bright and dark blocks, and its
-report names the same number in millimetres, so that a film with another patient's words is found.
+All data are invented. Each film shows its number as a bar code of bright and dark blocks, and its
+report names the same number in millimetres, so that a film with the wrong report is detected.
 
     python tests/prepare/mimic_tree.py FOLDER [PATIENTS]
 """
@@ -86,7 +86,7 @@ REPORTS = {
  Two views of the chest show a nodule of {mm} mm.
 """,
 }
-# What is wrong with a study, and the reason it must be dropped for; None: it must be kept.
+# Faults of a study, and the expected reason for dropping it; None: it must be kept.
 FAULTS = {
     "no report": "no report",
     "empty report": "no findings or impression",
@@ -109,7 +109,7 @@ FAULTS = {
 }
 
 
-# Reasons that are looked for before a patient in two splits is.
+# Reasons that are checked before a patient in two splits is.
 FOUND_FIRST = (
     *("not a PA view", "not in the split file", "no report", "no findings or impression"),
 )
@@ -139,7 +139,7 @@ def write_tree(
     """Write `folder/jpg` and `folder/reports` (or `folder/mimic-cxr-reports.zip`).
 
     Returns:
-        What must come out: rows, dropped (by reason), images and patients (by split).
+        The expected result: rows, dropped (by reason), images and patients (by split).
     """
     rng = random.Random(7)
     rows, splits, reports = [], [], {}
@@ -153,7 +153,7 @@ def write_tree(
         for visit in range(1 + torn + index % 3):
             number += 1
             study = str(50_000_000 + 7_919 * number)
-            # Every second study has a fault, each kind in its turn.
+            # Every second study has a fault, cycling through the kinds.
             fault = fault_names[number // 2 % len(FAULTS)] if number % 2 == 0 else None
             kind = "no sections" if fault == "no sections" else report_names[number % 10]
             place = f"files/p{patient[:2]}/p{patient}/s{study}"

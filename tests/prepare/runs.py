@@ -1,4 +1,4 @@
-"""What the tests of runs that are ended and go on share."""
+"""Helpers of the tests of interrupted runs."""
 
 from pathlib import Path
 

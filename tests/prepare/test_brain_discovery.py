@@ -1,4 +1,4 @@
-"""Which scans of brains belong together, in BIDS, in BraTS and by patterns."""
+"""Pairs of brain scans found in BIDS, in BraTS and by patterns."""
 
 import re
 import shutil
@@ -41,7 +41,7 @@ def test_pairs_of_a_bids_tree_are_those_of_one_visit_and_run(bids):
         ([], ["run-1", "run-2"], ["T1w missing"]),
     ],
 )
-def test_images_of_one_visit_are_told_apart_by_their_entities(tmp_path, targets, flairs, expected):
+def test_images_of_one_visit_are_paired_by_their_entities(tmp_path, targets, flairs, expected):
     for contrast, names in (("T1w", targets), ("FLAIR", flairs)):
         for entities in names:
             name = "_".join(filter(None, ("sub-1", entities, contrast)))
@@ -53,7 +53,7 @@ def test_images_of_one_visit_are_told_apart_by_their_entities(tmp_path, targets,
     assert sorted(shortened, key=str) == sorted(expected, key=str)
 
 
-def test_pairs_of_brats_are_found_under_both_namings(tmp_path):
+def test_pairs_of_brats_are_found_under_both_naming_schemes(tmp_path):
     brain_trees.write_brats(tmp_path)
     (tmp_path / "2021" / "._BraTS2021_00000_t1.nii.gz").touch()
     found = find_brats(tmp_path, ["FLAIR", "T2w"])
@@ -73,7 +73,7 @@ def test_pairs_of_brats_are_found_under_both_namings(tmp_path):
         find_brats(tmp_path, ["PDw"])
 
 
-def test_folders_that_are_there_are_no_wildcards(tmp_path, monkeypatch):
+def test_existing_folders_are_not_read_as_wildcards(tmp_path, monkeypatch):
     monkeypatch.setenv("SCANS", str(tmp_path / "scans [2024] (1)?"))
     for subject in ("s 1", "s[2]"):
         for name in ("T1", "FLAIR"):
@@ -88,7 +88,7 @@ def test_folders_that_are_there_are_no_wildcards(tmp_path, monkeypatch):
             find_by_patterns(none, {"FLAIR": none})
 
 
-def test_patterns_pair_what_their_wildcards_stand_for(tmp_path):
+def test_files_are_paired_by_what_their_wildcards_match(tmp_path):
     for subject, visit in (("Doe", "1"), ("Doe", "2"), ("Roe", "1")):
         for name in ("T1", "FLAIR"):
             path = tmp_path / subject / f"visit{visit}" / f"{name}_{visit}.nii.gz"

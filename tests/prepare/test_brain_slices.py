@@ -1,4 +1,4 @@
-"""`prepare brain` on a small tree in the layout of BIDS."""
+"""`prepare brain` on a small BIDS tree."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def prepared(bids, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def small(tmp_path) -> Path:
-    """A tree of three subjects, to be changed by the test."""
+    """A tree of three subjects, which the test may change."""
     for number in range(3):
         stem = f"sub-{number}/anat/sub-{number}"
         for contrast in ("T1w", "FLAIR"):
@@ -79,7 +79,7 @@ def test_subjects_are_split_and_not_their_sessions(prepared):
     assert len({Path(row.image).parent for row in rows_of(manifest, "09")}) == 2
 
 
-def test_names_of_files_do_not_say_whose_they_are(prepared):
+def test_file_names_do_not_identify_the_patient(prepared):
     for path in (prepared / "images").rglob("*"):
         pattern = r"images/[0-9a-f]{16}(/\d{4}-(T1w|FLAIR|labels)\.png|/slices\.json)?"
         assert re.fullmatch(pattern, path.relative_to(prepared).as_posix())
@@ -104,7 +104,7 @@ def test_series_of_magnetic_resonance_are_prepared_and_ct_is_not(tmp_path):
 
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
-def test_slices_put_back_give_the_scanners_numbers_at_their_place(bids, tmp_path, plane):
+def test_slices_put_back_give_the_stored_intensities_at_their_place(bids, tmp_path, plane):
     root = tmp_path / "tree"
     for name in ("sub-01", "sub-02"):
         shutil.copytree(bids[0] / name, root / name)
@@ -156,7 +156,7 @@ def test_flair_of_another_grid_shows_the_same_place(bids, tmp_path):
             places[contrast].append((known.affine @ indices)[:3])
     for contrast, found in places.items():
         middle = np.concatenate(found, axis=1).mean(axis=1)
-        # The FLAIR's voxels have 2 to 3 mm.
+        # The FLAIR's voxels measure 2 to 3 mm.
         assert np.linalg.norm(middle - brain_trees.BALL_MM) < 0.4, contrast
 
 
@@ -191,7 +191,7 @@ def test_labels_lie_on_the_voxels_that_they_name(prepared):
         (lambda labels: labels[:2, :, :], "they do not cover the T1w"),
     ],
 )
-def test_labels_that_are_none_are_left_out_and_counted(small, tmp_path, change, remark):
+def test_invalid_labels_are_left_out_and_counted(small, tmp_path, change, remark):
     labels = change(brain_trees.draw_labels(brain_trees.make_affine()).astype(np.float32))
     path = small / "sub-1" / "anat" / "sub-1_dseg.nii.gz"
     brain_trees.write_scan(path, labels, brain_trees.make_affine())
@@ -225,7 +225,7 @@ def test_a_pair_without_one_of_two_conditions_is_kept_without_it(bids, prepared,
     assert set(rows_of(manifest, "14")[0].facts["conditions"]) == {"FLAIR"}
 
 
-def test_slices_that_show_nothing_and_windows_that_cut_are_counted(small, tmp_path):
+def test_empty_slices_and_windows_that_cut_tissue_are_counted(small, tmp_path):
     path = small / "sub-1" / "anat" / "sub-1_FLAIR.nii.gz"
     image = nibabel.load(path)
     array = np.asarray(image.dataobj).copy()
@@ -236,7 +236,7 @@ def test_slices_that_show_nothing_and_windows_that_cut_are_counted(small, tmp_pa
     assert sum(report.slices.values()) == 14
 
 
-def test_phantoms_of_a_tree_that_says_so_are_called_synthetic(small, tmp_path):
+def test_rows_of_a_tree_marked_as_synthetic_are_synthetic(small, tmp_path):
     described = {"Name": "Phantoms", "DatasetType": "raw", "Synthetic": True}
     (small / "dataset_description.json").write_text(json.dumps(described))
     prepare(find_bids(small), tmp_path / "out")
@@ -246,7 +246,7 @@ def test_phantoms_of_a_tree_that_says_so_are_called_synthetic(small, tmp_path):
     )
 
 
-def test_only_changed_scans_are_sliced_anew_and_withdrawn_ones_deleted(small, tmp_path):
+def test_only_changed_scans_are_sliced_again_and_withdrawn_ones_deleted(small, tmp_path):
     out = tmp_path / "out"
     first = prepare(find_bids(small), out)
     manifest = read_manifest(out)
@@ -267,7 +267,7 @@ def test_only_changed_scans_are_sliced_anew_and_withdrawn_ones_deleted(small, tm
 
 
 @pytest.mark.parametrize("stored", ["linked", "another order", "one contrast"])
-def test_a_scan_under_two_subjects_makes_them_one(small, tmp_path, stored):
+def test_subjects_who_share_a_scan_are_merged(small, tmp_path, stored):
     """The same T1w and FLAIR as another subject's: one pair, one subject, whatever the seed."""
     for contrast in ("T1w", "FLAIR"):
         source = small / f"sub-0/anat/sub-0_{contrast}.nii.gz"
@@ -297,7 +297,7 @@ def test_a_scan_under_two_subjects_makes_them_one(small, tmp_path, stored):
     assert table["joined_subjects"] == 1
 
 
-def test_settings_that_differ_or_mean_nothing_are_refused(small, tmp_path):
+def test_different_or_impossible_settings_are_refused(small, tmp_path):
     prepare(find_bids(small), tmp_path / "out")
     before = contents(tmp_path / "out")
     with pytest.raises(ValueError, match="out: was prepared with plane axial, not coronal"):
@@ -310,7 +310,7 @@ def test_settings_that_differ_or_mean_nothing_are_refused(small, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_run_goes_on_and_equals_an_uninterrupted_one(tmp_path):
+def test_killed_run_resumes_and_equals_an_uninterrupted_one(tmp_path):
     brain_trees.write_many(tmp_path / "tree", subjects=60)
     out = tmp_path / "out"
     code = "from diffct.cli import main; main()"
@@ -331,7 +331,7 @@ def test_killed_run_goes_on_and_equals_an_uninterrupted_one(tmp_path):
         time.sleep(0.05)
     before = {path: path.stat().st_mtime_ns for path in finished_pairs(out)}
     assert 5 <= len(before) < 60
-    # As if the end had come in the middle of a file.
+    # As if the run had been killed in the middle of a file.
     (out / "images" / ".0123456789abcdef.partial-x").mkdir()
     prepare(find_bids(tmp_path / "tree"), out)
     prepare(find_bids(tmp_path / "tree"), tmp_path / "uninterrupted")
@@ -341,7 +341,7 @@ def test_killed_run_goes_on_and_equals_an_uninterrupted_one(tmp_path):
 
 
 def finished_pairs(out: Path) -> list[Path]:
-    """List the whole folders of slices."""
+    """List the complete folders of slices."""
     return [path for path in out.glob("images/*") if not path.name.startswith(".")]
 
 
@@ -373,7 +373,7 @@ def test_the_command_prints_the_counts_and_names_mistakes(small, tmp_path, capsy
         (["--bids", str(small / "sub-1")], "Give the root of a BIDS tree"),
         (["--brats", str(small)], "as BraTS does"),
         (["--bids", str(small), "--condition", "T2w"], "no pair is left(.|\n)*3  T2w missing"),
-        (["--bids", str(small), "--condition", "T1w"], "'T1w' has no proper name"),
+        (["--bids", str(small), "--condition", "T1w"], "'T1w' has no valid name"),
     ):
         with pytest.raises(SystemExit, match=f"diffct: .*{message}"):
             main(["prepare", "brain", *words, "--out", str(tmp_path / "none")])

@@ -1,4 +1,4 @@
-"""A messy folder of CT becomes one kind of file, divided by patient, whatever happens meanwhile."""
+"""`prepare ct`: a messy folder becomes files of one format, split by patient, and resumes."""
 
 import csv
 import importlib.util
@@ -104,7 +104,7 @@ def test_the_written_scans_hold_the_voxels_where_they_were(messy, tmp_path):
     assert sorted(set(formats)) == ["DICOM", "NIfTI", "NRRD"] and formats.count("DICOM") == 4
 
 
-def test_names_of_files_do_not_say_whose_they_are(messy, tmp_path):
+def test_file_names_do_not_identify_the_patient(messy, tmp_path):
     prepare(messy, tmp_path / "out")
     private = {"manifest.jsonl", "dropped.csv"}
     for name, content in contents(tmp_path / "out").items():
@@ -156,14 +156,14 @@ def test_resampled_scans_have_the_asked_spacing_and_no_padding_in_the_body(tmp_p
     assert written.array.min() >= -1024
 
 
-def test_one_patient_id_for_all_is_said_with_the_way_out(tmp_path):
+def test_one_patient_id_for_all_scans_is_reported_with_a_remedy(tmp_path):
     for seed in range(3):
         write_dicom_series(tmp_path / "scans" / f"s{seed}" / "CT", "ANON", seed)
     report = prepare(tmp_path / "scans", tmp_path / "out")
     assert report.patients == {"train": 1, "validation": 0, "test": 0}
     text = report.format()
     assert "3 of 3 scans have the same PatientID" in text and "ANON" not in text
-    assert "No scan is for validation" in text
+    assert "No scan is held out for validation" in text
     pattern = text.split('--patient-pattern "')[1].split('"')[0]
     report = prepare(tmp_path / "scans", tmp_path / "other", patient_pattern=pattern)
     assert report.patients == {"train": 1, "validation": 1, "test": 1}
@@ -254,7 +254,7 @@ def test_inspect_does_not_list_every_size(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_run_goes_on_and_equals_an_uninterrupted_one(tmp_path):
+def test_killed_run_resumes_and_equals_an_uninterrupted_one(tmp_path):
     for number in range(30):
         write_volume(scan(number, size=(40, 160, 160)), tmp_path / "scans" / f"{number}.nii.gz")
     out = tmp_path / "out"

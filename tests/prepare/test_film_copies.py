@@ -79,7 +79,7 @@ def test_all_films_of_patients_who_share_one_are_in_one_split(chests, tmp_path, 
     assert splits[2].split == splits[9].split and splits[2].patient == splits[9].patient == "P0"
 
 
-def test_patients_who_share_a_film_are_dropped_if_the_table_parts_them(chests, tmp_path):
+def test_patients_who_share_a_film_are_dropped_if_the_table_separates_them(chests, tmp_path):
     rows = write_originals(tmp_path / "films", chests)
     save(tmp_path / "films" / "copy.png", chests[0])
     rows.append({"image": "copy.png", "text": "Again.", "patient": "P7"})
@@ -94,7 +94,7 @@ def test_patients_who_share_a_film_are_dropped_if_the_table_parts_them(chests, t
     assert report.dropped == {"same picture as another row's": 1} and report.images["train"] == 8
 
 
-def test_films_of_one_kind_are_no_copies(tmp_path):
+def test_similar_films_are_not_copies(tmp_path):
     """Films that differ by their noise alone agree in their thumbnails, but not in their pixels."""
     rng, rows = np.random.default_rng(0), []
     smooth = 0.2 + 0.6 * np.linspace(0, 1, 160 * 128).reshape(160, 128)

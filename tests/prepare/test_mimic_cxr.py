@@ -1,4 +1,4 @@
-"""`prepare mimic-cxr` on a synthetic tree in MIMIC's exact layout with seeded faults."""
+"""`prepare mimic-cxr` on a synthetic tree in MIMIC's exact layout, with seeded faults."""
 
 import csv
 import gzip
@@ -75,7 +75,7 @@ def test_sentences_are_those_of_findings_and_impression(prepared):
         "LUNGS: Nodule of N mm.",
         "Nodule (chest wall 37 °C) of N mm.",
     } <= sentences
-    # Of the other sections there must be nothing.
+    # Nothing of the other sections may appear.
     assert not re.search("pain|CHF|CT chest|telephone|999|Cough|FINAL", " ".join(sentences))
     assert len(sentences) < 30
 
@@ -122,7 +122,7 @@ def test_version_2_1_and_unpacked_tables_are_read(small_tree, tmp_path):
     assert prepare(small_tree, tmp_path / "second") == expected
 
 
-def test_second_run_touches_no_picture_but_those_whose_source_has_changed(small_tree, tmp_path):
+def test_second_run_writes_only_images_whose_source_has_changed(small_tree, tmp_path):
     out = tmp_path / "out"
     first = prepare(small_tree, out)
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
@@ -206,7 +206,7 @@ def test_a_cut_off_zip_of_reports_is_named(small_tree, mimic_tree, tmp_path):
         prepare(small_tree._replace(reports=archive), tmp_path / "out")
 
 
-def test_when_nothing_is_left_the_table_says_why(small_tree, tmp_path):
+def test_when_nothing_is_left_the_counts_show_why(small_tree, tmp_path):
     for report in small_tree.reports.rglob("*.txt"):
         report.write_bytes(b"")
     with pytest.raises(ValueError, match=r"no film is left(.|\n)*no findings or impression"):
@@ -234,7 +234,7 @@ def test_number_of_workers_changes_nothing(tree, prepared, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_run_goes_on_and_equals_an_uninterrupted_one(tree, tmp_path):
+def test_killed_run_resumes_and_equals_an_uninterrupted_one(tree, tmp_path):
     out = tmp_path / "out"
     words = [sys.executable, "-c", "from diffct.cli import main; main()", "prepare", "mimic-cxr"]
     words += ["--images", tree.images, "--reports", tree.reports, "--out", out]
@@ -262,7 +262,7 @@ def test_killed_run_goes_on_and_equals_an_uninterrupted_one(tree, tmp_path):
 
 
 def films_in(out: Path) -> list[Path]:
-    """List the written films; unlike `rglob`, whatever else comes and goes meanwhile."""
+    """List the written films; unlike `rglob`, safe while other files appear and vanish."""
     return [
         Path(folder, name)
         for folder, _, names in os.walk(out)
@@ -271,7 +271,7 @@ def films_in(out: Path) -> list[Path]:
     ]
 
 
-def test_a_full_disk_is_named_and_the_run_goes_on_later(small_tree, tmp_path):
+def test_a_full_disk_is_named_and_the_run_resumes_later(small_tree, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]

@@ -129,7 +129,7 @@ def test_the_split_of_the_table_is_used_and_leaks_are_dropped(films, tmp_path):
     assert report.images == {"train": 0, "validation": 1, "test": 1}
 
 
-def test_rows_that_say_too_little_are_counted(films, tmp_path):
+def test_incomplete_rows_are_counted(films, tmp_path):
     good = rows_of(films)[1] | {"split": "train", "study": "s"}
     rows = [good, good | {"image": "./" + good["image"], "text": "again"}]
     rows += [good | {"text": " ... "}, good | {"image": ""}, good | {"patient": ""}]
@@ -146,7 +146,7 @@ def test_rows_that_say_too_little_are_counted(films, tmp_path):
     }
 
 
-def test_missing_values_are_no_reports_and_no_patients(films, tmp_path):
+def test_missing_values_are_neither_reports_nor_patients(films, tmp_path):
     good = rows_of(films)[1]
     other = rows_of(films)[2]
     rows = [good, good | {"image": "b.png", "text": "nan"}, other | {"patient": "NaN"}]
@@ -158,12 +158,12 @@ def test_missing_values_are_no_reports_and_no_patients(films, tmp_path):
     assert "4,no patient named" in (tmp_path / "out" / "dropped.csv").read_text()
 
 
-def test_an_image_of_two_patients_is_nobodys(films, tmp_path):
+def test_an_image_of_two_patients_is_dropped(films, tmp_path):
     good, other = rows_of(films)[1:3]
     rows = [good, other, other | {"patient": good["patient"]}]
     report = prepare(films, tmp_path / "out", write_table(tmp_path / "films.csv", *rows))
     assert report.dropped == {"image of two patients": 2} and report.rows == 3
-    # A row that says nothing takes nothing from the one that does.
+    # A row without a patient does not affect another row of the same image.
     rows = [other | {"text": "nan"}, good, other]
     report = prepare(films, tmp_path / "again", write_table(tmp_path / "films.csv", *rows))
     assert report.dropped == {"no text": 1} and report.images["train"] == 2
@@ -192,7 +192,7 @@ def test_drawn_split_keeps_patients_together(tmp_path, ramp):
     assert [row.facts["csv_row"] for row in read_manifest(tmp_path / "out").rows] == [*range(2, 42)]
 
 
-def test_a_tibia_is_not_taken_for_a_chest_without_a_word(films, tmp_path):
+def test_a_tibia_is_not_taken_for_a_chest_without_a_warning(films, tmp_path):
     path = films / "Doe_Jane.dcm"
     dataset = pydicom.dcmread(path)
     dataset.BodyPartExamined, dataset.ViewPosition = "TIBIA", "LATERAL"
@@ -208,13 +208,15 @@ def test_a_tibia_is_not_taken_for_a_chest_without_a_word(films, tmp_path):
     assert rest.unlike_chest == {} and "WARNING" not in rest.format()
 
 
-def test_small_films_are_enlarged_and_that_is_said(films, tmp_path):
+def test_small_films_are_enlarged_and_counted(films, tmp_path):
     table = write_table(tmp_path / "films.csv", rows_of(films)[1])
     report = prepare(films, tmp_path / "out", table, size=200)
-    assert report.enlarged == 1 and "1 images were smaller than asked" in report.format()
+    assert (
+        report.enlarged == 1 and "1 images were smaller than the requested size" in report.format()
+    )
 
 
-def test_a_table_without_patients_needs_a_word_from_the_user(films, tmp_path):
+def test_a_table_without_patients_needs_an_explicit_option(films, tmp_path):
     rows = [{"image": row["image"], "text": row["text"]} for row in rows_of(films)[1:]]
     table = write_table(tmp_path / "films.csv", *rows)
     with pytest.raises(ValueError, match=r"lacks the column 'patient'.*--one-patient-per-image"):

@@ -1,4 +1,4 @@
-"""Findings and Impression are found and cut into sentences, however the report was typed."""
+"""Findings and Impression are found and cut into sentences in every style of typing."""
 
 import importlib.util
 import re
@@ -114,7 +114,7 @@ def test_sentences_are_counted_as_a_reader_would(text, sentences):
     assert len(split_sentences(text)) == sentences, split_sentences(text)
 
 
-def test_marks_of_lists_go_and_the_words_stay():
+def test_list_markers_are_removed_and_the_text_is_kept():
     text = " 1.  Small\n left effusion\n 2. ___ catheter\n - Gas"
     assert split_sentences(text) == ["Small left effusion", "___ catheter", "Gas"]
     words = re.findall(r"\w+", MIMIC.partition("FINDINGS:")[2].partition("RECOMM")[0])
@@ -122,7 +122,7 @@ def test_marks_of_lists_go_and_the_words_stay():
     assert kept == [word for word in words if word not in ("IMPRESSION", "1", "2")][:3] + kept[3:]
 
 
-def test_a_wording_that_comes_twice_is_told_once():
+def test_a_repeated_sentence_is_returned_once():
     assert report_sentences("FINDINGS: Clear.\nIMPRESSION: Clear.") == ["Clear."]
 
 
@@ -150,7 +150,7 @@ def test_3955_real_reports_keep_their_sections_and_give_sane_sentences():
             lengths += [len(sentence.split()) for sentence in sentences]
             reports += 1
     assert reports == 3955
-    # One report holds another one inside its impression; 28 say nothing.
+    # One report contains another one in its impression; 28 have neither section.
     assert other_sections == 1 and without == 28
     assert 22_000 < len(lengths) < 23_500
     assert 6 < sum(lengths) / len(lengths) < 7 and max(lengths) < 60

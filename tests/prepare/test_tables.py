@@ -1,4 +1,4 @@
-"""Tables as people have them: no row is shifted, no missing value is learnt, no letter guessed."""
+"""Tables of real programs: no row is shifted, no missing value kept, no letter guessed."""
 
 import gzip
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_a_gzipped_table_is_read_and_a_cut_one_named(tmp_path):
     ("row", "message"),
     [
         ("0.png,No effusion, clear.,p1", r"line 4: has 4 cells, its header 3\. A comma .* quoted"),
-        # The shift hides behind an empty last cell.
+        # An empty last cell conceals the shift.
         ("0.png,No effusion, clear.,", r"line 4: has 4 cells"),
         ("0.png,Fine.", r"line 4: has 2 cells, its header 3\. A cell may be missing"),
         ("0.png", r"line 4: has 1 cells"),
@@ -76,7 +76,7 @@ def test_a_row_of_another_length_is_named_by_its_line_in_the_file(tmp_path, row,
         read(tmp_path, f"{before}{row}\n2.png,Fine.,p3\n")
 
 
-def test_an_unquoted_semicolon_is_called_one(tmp_path):
+def test_an_unquoted_semicolon_is_named_as_the_cause(tmp_path):
     with pytest.raises(ValueError, match=r"line 2: has 4 cells, its header 3\. A semicolon"):
         read(tmp_path, "image;text;patient\n0.png;Clear; normal, too.;p1\n")
 
@@ -120,7 +120,7 @@ def test_words_that_mean_something_are_never_missing(tmp_path):
     assert (row["text"], row["patient"]) == ("None.", "0")
 
 
-def test_missing_values_pasted_into_a_report_are_no_sentences():
+def test_missing_values_pasted_into_a_report_are_not_sentences():
     assert split_sentences("nan. Heart normal. N/A") == ["Heart normal."]
     assert split_sentences("None. Nasal tube in place. NAD.") == [
         "None.",
@@ -143,7 +143,7 @@ def test_missing_values_pasted_into_a_report_are_no_sentences():
         (b"image,text\n,\n\n", r": has no rows below its header"),
     ],
 )
-def test_what_cannot_be_read_for_certain_is_refused_with_the_way_out(tmp_path, content, message):
+def test_ambiguous_tables_are_refused_with_a_remedy(tmp_path, content, message):
     with pytest.raises(ValueError, match=r"films\.csv" + message):
         read(tmp_path, content)
     with pytest.raises(FileNotFoundError, match="there is no such file"):

@@ -1,1 +1,1 @@
-"""Slices of brains, T1w beside FLAIR and other contrasts."""
+"""Preparation of brain scans: slices of T1w with FLAIR and other contrasts."""

@@ -1,6 +1,6 @@
-"""Which scans of brains belong together, in BIDS trees, in BraTS, and as patterns find them.
+"""Pairs of brain scans, found in BIDS trees, in BraTS folders, or by patterns.
 
-Nothing is opened here; what cannot be paired is kept with its reason.
+No scan is opened here; scans that cannot be paired are listed with the reason.
 """
 
 import json
@@ -24,7 +24,7 @@ from diffct.prepare.brain.pairs import (
 )
 from diffct.prepare.brain.wildcards import find_by_wildcards
 
-# The files of a visit by contrast; a contrast that is not there is left out.
+# The files of a visit by contrast; missing contrasts are left out.
 _Files = dict[str, list[Path]]
 
 _BIDS_LABELS = "dseg"
@@ -39,19 +39,19 @@ _BRATS_VISIT = re.compile(r"(?P<subject>BraTS-.+)-(?P<session>\d{3})")
 def find_bids(folder: str | Path, conditions: Sequence[str] = ("FLAIR",)) -> FoundPairs:
     """Find the pairs of a BIDS tree: `sub-*/[ses-*/]anat/*_T1w.nii.gz` and the like.
 
-    Within a visit, images with the same entities belong together, else those of the same run; where
-    there is only one of each, they do whatever their entities.
+    Within a visit, images with the same entities are paired, otherwise those of the same run; if
+    there is only one image of each contrast, they are paired regardless of entities.
 
     Args:
         folder: The root of the tree.
         conditions: BIDS suffixes, e.g. "FLAIR", "T2w".
 
     Returns:
-        The pairs, one for each T1w and each visit that lacks it. `*_dseg` files are their labels.
+        The pairs, one for each T1w and for each visit without one. `*_dseg` files are their labels.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: It holds no subject with a folder `anat`, or a condition has no proper name.
+        ValueError: It holds no subject with a folder `anat`, or a condition's name is not valid.
     """
     folder = check_folder(folder)
     conditions = check_conditions(conditions)
@@ -62,11 +62,11 @@ def find_bids(folder: str | Path, conditions: Sequence[str] = ("FLAIR",)) -> Fou
             f"{folder}: holds no sub-*/anat and no sub-*/ses-*/anat. Give the root of a BIDS tree."
         )
     pairs = [pair for visit in visits for pair in _pairs_of_visit(visit, conditions)]
-    return FoundPairs("bids", conditions, sort_pairs(pairs), _says_synthetic(folder))
+    return FoundPairs("bids", conditions, sort_pairs(pairs), _is_synthetic(folder))
 
 
 def find_brats(folder: str | Path, conditions: Sequence[str] = ("FLAIR",)) -> FoundPairs:
-    """Find the pairs of BraTS in folders of any depth.
+    """Find the pairs of BraTS in a folder, at any depth.
 
     Args:
         folder: Holds files like `CASE_t1.nii.gz` (2018 to 2021) or `CASE-t1n.nii.gz` (since 2023).
@@ -104,8 +104,8 @@ def find_brats(folder: str | Path, conditions: Sequence[str] = ("FLAIR",)) -> Fo
 def find_by_patterns(target: str, conditions: Mapping[str, str]) -> FoundPairs:
     """Find pairs by patterns, e.g. "DATA/*/T1.nii.gz" and "DATA/*/FLAIR.nii.gz".
 
-    Files for which the wildcards `*`, `?` and `[...]` stand for the same texts belong together. The
-    first of these texts names the subject, the others the session.
+    Files are paired if the wildcards `*`, `?` and `[...]` match the same texts in all patterns. The
+    first of these texts is the subject, the others are the session.
 
     Args:
         target: The pattern of the T1w.
@@ -125,8 +125,8 @@ def find_by_patterns(target: str, conditions: Mapping[str, str]) -> FoundPairs:
         if matches.wildcards != found[TARGET].wildcards:
             raise ValueError(
                 f"The pattern of {name} has {matches.wildcards} wildcard(s) and that of the target "
-                f"{found[TARGET].wildcards}. What they stand for tells which files belong "
-                "together, so give all patterns the same number."
+                f"{found[TARGET].wildcards}. Files are paired by what their wildcards match, "
+                "so give all patterns the same number."
             )
     if not found[TARGET].files:
         raise FileNotFoundError(f"{target}: there is no such file.")
@@ -176,11 +176,11 @@ def _pairs_of_visit(visit: Path, conditions: Sequence[str]) -> list[ScanPair]:
 
 
 def _match(targets: Sequence[Path], candidates: Sequence[Path]) -> dict[Path, list[Path] | None]:
-    """Give each target of a visit its image: by equal entities, else by equal run.
+    """Assign an image to each target of a visit: by equal entities, otherwise by equal run.
 
     Returns:
-        For each target a list with its image, an empty one when there is none, or None when it is
-        not clear.
+        For each target a list with its image, an empty list if there is none, or None if it is
+        ambiguous.
     """
     if len(targets) == len(candidates) == 1:
         return {targets[0]: list(candidates)}
@@ -191,10 +191,11 @@ def _match(targets: Sequence[Path], candidates: Sequence[Path]) -> dict[Path, li
         for target in free:
             fitting = [path for path in left if read(path) == read(target)]
             rivals = [path for path in free if read(path) == read(target)]
+            # Only unambiguous images: one candidate for one target.
             if len(fitting) == len(rivals) == 1:
                 matched[target] = fitting
         left = [path for path in left if [path] not in matched.values()]
-    # What nobody's entities claim could be anybody's.
+    # An unpaired image could belong to any target without an image, so these are ambiguous.
     return {target: matched.get(target, None if left else []) for target in targets}
 
 
@@ -204,17 +205,17 @@ def _entities(path: Path) -> frozenset[str]:
 
 
 def _run(path: Path) -> str:
-    """Return the run of a BIDS name, "" when it has none."""
+    """Return the run of a BIDS name, "" if it has none."""
     return next((entity for entity in _entities(path) if entity.startswith("run-")), "")
 
 
 def _scan_name(path: Path) -> str:
-    """Return what a BIDS name says beside its subject and session."""
+    """Return the entities of a BIDS name other than subject and session."""
     return "_".join(e for e in sorted(_entities(path)) if not e.startswith(("sub-", "ses-")))
 
 
 def _read_brats_name(name: str) -> tuple[str, str | None]:
-    """Split the name of a BraTS file into the case and the contrast, None for other files."""
+    """Split the name of a BraTS file into case and contrast; None as contrast of other files."""
     stem = _without_ending(name)
     for ending, contrast in _BRATS_CONTRASTS.items():
         if stem is not None and stem.endswith(ending):
@@ -223,19 +224,19 @@ def _read_brats_name(name: str) -> tuple[str, str | None]:
 
 
 def _without_ending(name: str) -> str | None:
-    """Cut .nii or .nii.gz off a name; None when it has neither, or is hidden."""
+    """Remove .nii or .nii.gz from a name; None if it has neither or is hidden."""
     if name.startswith("."):
         return None
     return next((name[: -len(e)] for e in NIFTI_ENDINGS if name.lower().endswith(e)), None)
 
 
-def _says_synthetic(folder: Path) -> bool:
-    """Read whether a BIDS tree holds phantoms, as the description of diffct's own says."""
+def _is_synthetic(folder: Path) -> bool:
+    """Return whether the description of a BIDS tree marks it as synthetic, as diffct's does."""
     path = folder / "dataset_description.json"
     if not path.is_file():
         return False
     try:
         described = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise ValueError(f"{path}: is not JSON in UTF-8. Mend it or move it away.") from error
+        raise ValueError(f"{path}: is not JSON in UTF-8. Correct it or move it away.") from error
     return isinstance(described, dict) and described.get("Synthetic") is True

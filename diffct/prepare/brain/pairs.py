@@ -1,4 +1,4 @@
-"""A pair of scans: a T1w and the images of the same visit that it shall be made from."""
+"""Pairs of scans: a T1w and the images of the same visit from which it is to be predicted."""
 
 import hashlib
 import re
@@ -18,14 +18,14 @@ class ScanPair:
     """The scans of one visit.
 
     Attributes:
-        subject: Whose they are.
-        session: The visit; "" when there is only one.
-        scan: What tells several pairs of a visit apart, e.g. "run-2"; else "".
-        target: The file of the T1w; None only when the pair is dropped.
-        conditions: The file of each condition asked for; None when there is none.
-        segmentation: Labels of the T1w's voxels, if any.
-        dropped: Why the pair is left out, when that is known before its files are opened.
-        remarks: What is noteworthy though the pair is kept, for counting.
+        subject: Identifier of the subject.
+        session: Identifier of the visit; "" if there is only one.
+        scan: Name that distinguishes several pairs of a visit, e.g. "run-2"; otherwise "".
+        target: The file of the T1w; None only if the pair is dropped.
+        conditions: The file of each requested condition; None where there is none.
+        segmentation: File with labels of the T1w's voxels, if any.
+        dropped: Why the pair is left out, if that is known before its files are opened.
+        remarks: Noteworthy facts of a kept pair, to be counted.
     """
 
     subject: str
@@ -39,7 +39,7 @@ class ScanPair:
 
     @property
     def key(self) -> str:
-        """A name for files that does not say whose they are: 16 hexadecimal digits."""
+        """A file name that does not identify the subject: 16 hexadecimal digits."""
         name = "/".join((self.subject, self.session, self.scan))
         return hashlib.sha256(name.encode()).hexdigest()[:16]
 
@@ -50,9 +50,9 @@ class FoundPairs:
 
     Attributes:
         layout: How they were found.
-        conditions: The contrasts beside the T1w, in the order asked for.
-        pairs: At least one, sorted by subject and session, also those that are dropped.
-        synthetic: Whether the data set says that its scans were never made of a patient.
+        conditions: The contrasts besides the T1w, in the requested order.
+        pairs: At least one, sorted by subject and session, including dropped ones.
+        synthetic: Whether the data set is marked as showing no real patients.
     """
 
     layout: Layout
@@ -69,17 +69,17 @@ def make_pair(
     *,
     scan: str = "",
 ) -> ScanPair:
-    """Make a pair of a visit's files, and drop it when they are too few or too many.
+    """Make a pair of a visit's files; a missing or ambiguous file marks it as dropped.
 
     Args:
-        subject: Whose they are; a pair without that is dropped.
-        session: The visit.
+        subject: Identifier of the subject; a pair without one is dropped.
+        session: Identifier of the visit.
         files: The files of each contrast: "T1w", "labels" and the conditions.
         conditions: The contrasts of which at least one is needed.
-        scan: What tells several pairs of a visit apart.
+        scan: Name that distinguishes several pairs of a visit.
 
     Returns:
-        The pair, perhaps dropped.
+        The pair, possibly marked as dropped.
     """
     several = [name for name in (TARGET, *conditions) if len(files.get(name, ())) > 1]
     dropped = None
@@ -106,12 +106,12 @@ def make_pair(
 
 
 def sort_pairs(pairs: Iterable[ScanPair]) -> tuple[ScanPair, ...]:
-    """Bring pairs into an order that does not depend on the file system."""
+    """Sort pairs into an order that does not depend on the file system."""
     return tuple(sorted(pairs, key=lambda pair: (pair.subject, pair.session, pair.scan)))
 
 
 def check_folder(folder: str | Path) -> Path:
-    """Return a folder as a path, or raise FileNotFoundError when there is none."""
+    """Return a folder as a path, or raise FileNotFoundError if it does not exist."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder.")
@@ -119,7 +119,7 @@ def check_folder(folder: str | Path) -> Path:
 
 
 def check_conditions(names: Iterable[str]) -> tuple[str, ...]:
-    """Pass names of conditions that can be parts of file names.
+    """Return names of conditions after checking that they can be parts of file names.
 
     Args:
         names: E.g. "FLAIR".
@@ -128,14 +128,14 @@ def check_conditions(names: Iterable[str]) -> tuple[str, ...]:
         The names.
 
     Raises:
-        ValueError: There is none, one is given twice, or one is not of letters and digits or means
-            something else.
+        ValueError: There is none, one is given twice, or one has characters other than letters and
+            digits or is reserved.
     """
     names = tuple(names)
     for name in names:
         if not re.fullmatch("[A-Za-z0-9]+", name) or name in (TARGET, LABELS):
             raise ValueError(
-                f"The condition {name!r} has no proper name; give letters and digits, but neither "
+                f"The condition {name!r} has no valid name; give letters and digits, but neither "
                 f"{TARGET} nor {LABELS}."
             )
     if not names or len(set(names)) < len(names):

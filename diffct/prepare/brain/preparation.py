@@ -1,7 +1,7 @@
-"""Pairs of brain scans made into slices that know their place, side by side, and a manifest.
+"""Preparation of pairs of brain scans: slices with their position in space, and a manifest.
 
-Names of files and folders do not say whose they are; the manifest and `dropped.csv` do, and are as
-private as the scans.
+Names of files and folders do not identify the subject; the manifest and `dropped.csv` do, and are
+as private as the scans.
 """
 
 import shutil
@@ -25,7 +25,7 @@ from diffct.prepare.report import write_report
 from diffct.prepare.resumption import claim_folder
 from diffct.prepare.worker_pool import open_results
 
-# Raise it whenever the same settings would give other slices.
+# Increase it whenever the same settings would give other slices.
 _FORMAT = 1
 
 
@@ -42,27 +42,28 @@ def prepare_brain(
 ) -> BrainReport:
     """Read, check, align, normalise and slice every pair, and list the slices in a manifest.
 
-    Subjects who have a scan with the same voxels are one, and of pairs with the same scans the
+    Subjects who have a scan with the same voxels count as one, and of pairs with the same scans the
     first is kept.
 
     Args:
         found: The pairs, from `find_bids`, `find_brats` or `find_by_patterns`.
         out: The folder to write `images/`, `manifest.jsonl`, `prepare_report.json` and
-            `dropped.csv` into; one that an earlier run with the same settings has left is gone on
-            with, and slices of pairs that are no longer there are deleted.
+            `dropped.csv` into; an earlier run with the same settings is continued, and slices of
+            pairs that no longer exist are deleted.
         plane: "axial", "coronal" or "sagittal".
-        slices: How many, from the middle of those that hold tissue; None for all of them.
+        slices: Number of slices, central among those that show tissue; None for all of these.
         size: Rows and columns of the window around the tissue, in voxels.
         seed: Seed of the split by subject: 80 % for training, 10 % each for validation and test.
-        workers: Processes; 1 works in this one. The result does not depend on it.
+        workers: Number of processes; with 1, no other process is started. The result does not
+            depend on it.
         show_progress: Whether to show a progress bar.
 
     Returns:
-        The counts; every pair is kept or dropped for one reason.
+        The counts; every pair is either kept or dropped for one reason.
 
     Raises:
         ValueError: A setting is wrong or differs from the earlier run's, or no pair is left.
-        OSError: The disk is full, or a worker was ended by the system.
+        OSError: The disk is full, or the system killed a worker.
     """
     out = Path(out)
     _check_settings(plane, slices, size, workers)
@@ -90,7 +91,7 @@ def prepare_brain(
 
 
 def _check_settings(plane: Plane, slices: int | None, size: Sequence[int], workers: int) -> None:
-    """Refuse settings that mean nothing."""
+    """Refuse impossible settings."""
     if plane not in PLANES:
         raise ValueError(f"There is no plane {plane!r}; the planes are {', '.join(PLANES)}.")
     if len(size) != 2 or min(size) < 1:
@@ -117,7 +118,7 @@ def _drop_copies(
 
 
 def _join_subjects(listed: Sequence[tuple[ScanPair, SlicedPair]]) -> dict[str, str]:
-    """Make one subject of those who share a scan; return the subject of each pair's key."""
+    """Merge subjects who share a scan; return the subject of each pair's key."""
     subjects = {pair.key: pair.subject for pair, done in listed if done.voxels}
     voxels = {(pair.key, name): scan for pair, done in listed for name, scan in done.voxels.items()}
     return join_patients(subjects, [[key for key, _ in group] for group in find_copies(voxels)])
@@ -134,14 +135,14 @@ def _finish(
     kept = [(pair, done) for pair, done in listed if done.dropped is None]
     subjects = _join_subjects(listed)
     splits = draw_splits({subjects[pair.key] for pair, _ in kept}, seed=settings["seed"])
-    more = {"synthetic": True} if synthetic else {}
+    mark = {"synthetic": True} if synthetic else {}
     rows = [
         ManifestRow(
             image=slice_image(pair, facts["slice_index"], TARGET),
             patient=subjects[pair.key],
             split=splits[subjects[pair.key]],
             study=pair.session,
-            facts={**facts, **more},
+            facts={**facts, **mark},
         )
         for pair, done in kept
         for facts in done.facts
@@ -165,7 +166,7 @@ def _finish(
     if not rows:
         raise ValueError(f"{out}: no pair is left.\n{report.format()}")
     write_manifest(rows, out / MANIFEST_NAME)
-    # Nobody could find the slices of a subject who has withdrawn by the names of their folders.
+    # A user could not delete the slices of a withdrawn subject: folder names identify nobody.
     wanted = {pair.key for pair, _ in kept}
     for folder in (out / IMAGES).iterdir():
         if folder.is_dir() and folder.name not in wanted:

@@ -1,4 +1,4 @@
-"""What became of every pair of scans."""
+"""Report of the preparation of pairs: counts, and the reasons of dropped pairs."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,10 +20,10 @@ class BrainReport:
         slices: Slices in each split of the manifest.
         subjects: Subjects in each split.
         conditions: Slices that have each condition.
-        dropped: Pairs left out, by reason, the most frequent first.
-        joined_subjects: Subjects who count as one with another, since both have the same scan.
-        remarks: What was done to kept pairs or left out of them, and how often.
-        settings: What was asked for.
+        dropped: Number of pairs left out by reason, the most frequent first.
+        joined_subjects: Subjects merged into another subject, since both have the same scan.
+        remarks: Number of kept pairs or slices that were changed or left out, by remark.
+        settings: The requested settings.
     """
 
     pairs: int
@@ -50,8 +50,8 @@ class BrainReport:
         lines += [f"{count:>9}  {reason}" for reason, count in self.dropped.items()]
         if self.joined_subjects:
             lines.append(
-                f"{self.joined_subjects} subjects have the same scan as another subject, and count"
-                " as one with that."
+                f"{self.joined_subjects} subjects have the same scan as another subject and are"
+                " counted as that subject."
             )
         if self.remarks:
             lines += ["", "Of the pairs kept:"]
@@ -73,10 +73,10 @@ def summarize_pairs(
     Args:
         rows: The rows of the manifest.
         dropped: The reason of every dropped pair.
-        kept: Pairs that the rows are of.
-        joined: Subjects who count as one with another.
+        kept: Number of pairs that the rows belong to.
+        joined: Subjects merged into another subject.
         remarks: The counts of every kept pair's remarks.
-        settings: What was asked for, among it the names of the "conditions".
+        settings: The requested settings, among them the names of the "conditions".
 
     Returns:
         The report.

@@ -1,4 +1,4 @@
-"""The scans of one pair, read, checked, and brought onto the grid of the T1w."""
+"""Scans of one pair: read, checked, and resampled onto the grid of the T1w."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -15,17 +15,17 @@ from diffct.imaging.volume import Volume, read_stored
 from diffct.prepare.brain.pairs import TARGET, ScanPair
 
 _GRID_TOLERANCE = 1e-3  # voxels, at the corners
-_LEAST_COVERED = 0.9  # of the target's tissue
-_HIGHEST_LABEL = 255
-_GRAY_LEVELS = 4095  # told apart where copies are looked for
+_MIN_COVERED = 0.9  # share of the target's tissue
+_MAX_LABEL = 255
+_GRAY_LEVELS = 4095  # distinguished in the search for copies
 
 
 class UnusablePairError(ValueError):
-    """A pair that is there but cannot be used.
+    """A pair that exists but cannot be used.
 
     Args:
-        reason: Why, for counting.
-        detail: More of it, without names of files.
+        reason: Why, in words that many pairs share, so that they can be counted.
+        detail: Further explanation, without file names.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -36,12 +36,12 @@ class UnusablePairError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A scan of magnetic resonance.
+    """A magnetic resonance scan.
 
     Attributes:
         unit: Intensities in [0, 1], turned to the plane.
-        intensity_range: What 0 and 1 were in the file.
-        voxels: A hash of all voxels as they were read, by which copies are found.
+        intensity_range: The intensities in the file that became 0 and 1.
+        voxels: A hash of all voxels as read, by which copies are found.
     """
 
     unit: Volume
@@ -55,9 +55,9 @@ class AlignedScans:
 
     Attributes:
         target: The T1w.
-        conditions: The conditions that are there, by name.
+        conditions: The available conditions, by name.
         labels: Labels, if there are any.
-        remarks: What was done to them, for counting.
+        remarks: What was changed or left out, with counts.
     """
 
     target: Scan
@@ -67,17 +67,17 @@ class AlignedScans:
 
 
 def read_pair(pair: ScanPair, plane: Plane) -> AlignedScans:
-    """Read the scans of a pair, and resample what does not lie on the grid of the target.
+    """Read the scans of a pair, and resample those that are not on the grid of the target.
 
     Args:
         pair: A pair that is not dropped.
-        plane: What the volumes are turned to.
+        plane: The plane that the volumes are turned to.
 
     Returns:
         The scans.
 
     Raises:
-        UnusablePairError: A ValueError with a `reason`: a scan is not there, damaged, holds NaN, is
+        UnusablePairError: A ValueError with a `reason`: a scan is missing, damaged, holds NaN, is
             constant, or does not cover the target's tissue.
     """
     remarks: Counter[str] = Counter()
@@ -91,10 +91,10 @@ def read_pair(pair: ScanPair, plane: Plane) -> AlignedScans:
         scan = _read_scan(path, name, plane)
         if not _on_same_grid(scan.unit, target.unit):
             covered = _covered_share(scan.unit, target.unit)
-            if covered < _LEAST_COVERED:
+            if covered < _MIN_COVERED:
                 reason = f"{name} does not cover the {TARGET}"
                 raise UnusablePairError(reason, f"{covered:.0%} of its tissue lie inside")
-            # In [0, 1], where the 0 that is taken outside of the scan means air.
+            # After scaling to [0, 1]: resampling fills with 0, which then means air.
             scan = replace(scan, unit=resample_onto(scan.unit, target.unit))
             remarks[f"{name} resampled onto the {TARGET}"] += 1
         conditions[name] = scan
@@ -108,7 +108,7 @@ def read_pair(pair: ScanPair, plane: Plane) -> AlignedScans:
 
 
 def _read_scan(path: Path, name: str, plane: Plane) -> Scan:
-    """Read the scan of one contrast and find its range, or say what is wrong with it."""
+    """Read the scan of one contrast and scale it to [0, 1]."""
     volume = _read(path, name)
     if not np.isfinite(volume.array).all():
         raise UnusablePairError(f"{name} holds NaN or infinity")
@@ -124,23 +124,23 @@ def _read_scan(path: Path, name: str, plane: Plane) -> Scan:
 
 
 def _read_labels(path: Path, target: Volume, plane: Plane) -> Volume:
-    """Read labels onto the grid of the target, each voxel by its nearest."""
+    """Read labels and resample them onto the grid of the target by nearest neighbour."""
     volume = turn_to_plane(_read(path, "file"), plane)
     stored = volume.array
-    if not (0 <= stored.min() and stored.max() <= _HIGHEST_LABEL):  # also true of NaN
-        raise UnusablePairError(f"values outside 0 to {_HIGHEST_LABEL}")
+    if not (0 <= stored.min() and stored.max() <= _MAX_LABEL):  # NaN fails, too
+        raise UnusablePairError(f"values outside 0 to {_MAX_LABEL}")
     if not (stored == np.rint(stored)).all():
         raise UnusablePairError("values that are not whole numbers")
     labels = replace(volume, array=stored.astype(np.uint8), unit="labels")
     if _on_same_grid(labels, target):
         return labels
-    if _covered_share(labels, target) < _LEAST_COVERED:
+    if _covered_share(labels, target) < _MIN_COVERED:
         raise UnusablePairError(f"they do not cover the {TARGET}")
     return resample_onto(labels, target)
 
 
 def _read(path: Path, name: str) -> Volume:
-    """Read a volume as it is stored."""
+    """Read a volume with its axes as stored."""
     try:
         return read_stored(path, modality="MR")
     except FileNotFoundError as error:
@@ -151,7 +151,7 @@ def _read(path: Path, name: str) -> Volume:
 
 
 def _without_path(error: ValueError, path: Path) -> str:
-    """Take the file, which may name a patient, out of a message."""
+    """Remove the path, which may name a patient, from an error message."""
     return " ".join(str(error).replace(f"{path}: ", "").replace(str(path), path.suffix).split())
 
 
@@ -159,6 +159,7 @@ def _on_same_grid(volume: Volume, grid: Volume) -> bool:
     """Return whether two volumes have the same voxels at the same places."""
     if volume.size != grid.size:
         return False
+    # Both grids agree everywhere if they agree at the eight corners.
     ends = [(0, length - 1) for length in grid.size]
     corners = np.stack([*np.meshgrid(*ends, indexing="ij"), np.ones((2, 2, 2))]).reshape(4, 8)
     moved = np.linalg.inv(volume.affine) @ grid.affine @ corners - corners
@@ -166,13 +167,14 @@ def _on_same_grid(volume: Volume, grid: Volume) -> bool:
 
 
 def _covered_share(volume: Volume, target: Volume) -> float:
-    """Return how much of the target's tissue lies in the field of view of another volume."""
+    """Return the share of the target's tissue that lies in the field of view of a volume."""
     back = np.linalg.inv(volume.affine) @ target.affine
+    # Sparse axes: the sums below need one volume in memory instead of three.
     steps = np.meshgrid(*map(np.arange, target.size), indexing="ij", sparse=True)
     inside = foreground(target.array)
     tissue = int(np.count_nonzero(inside))
     for length, (*scales, offset) in zip(volume.size, back[:3], strict=True):
         place = sum(scale * step for scale, step in zip(scales, steps, strict=True)) + offset
-        # A voxel is a box: half of one lies outside of the outermost centres.
+        # Voxels are boxes: half of the outermost one lies beyond its centre.
         inside &= (place >= -0.5) & (place <= length - 0.5)
     return int(np.count_nonzero(inside)) / max(1, tissue)

@@ -1,7 +1,7 @@
-"""The slices of one pair of scans as PNG files that lie side by side.
+"""Slices of one pair of scans, written as PNG files into one folder.
 
-They are a folder that appears when it is whole and knows the size and time of its scans, so a run
-that was ended goes on where it was, and a scan that has changed is sliced anew.
+The folder appears only when it is complete, and records the size and modification time of its
+scans. An interrupted run therefore resumes, and a scan that has changed is sliced again.
 """
 
 import json
@@ -31,19 +31,19 @@ from diffct.prepare.resumption import source_stamp
 
 IMAGES = "images"
 _RECORD_NAME = "slices.json"
-# Fainter slices are refused as empty by `read_radiograph`, too.
-_SMALLEST_CONTRAST = 2 / 255
+# `read_radiograph` also refuses slices with less contrast, as empty.
+_MIN_CONTRAST = 2 / 255
 
 
 @dataclass(frozen=True)
 class SliceTask:
-    """A pair, and how it is to be sliced.
+    """A pair to slice, and how to slice it.
 
     Attributes:
         pair: A pair that is not dropped.
-        out: Its slices go to `images/<key>` in this folder.
+        out: The output folder; slices are written to `images/<key>` in it.
         plane: "axial", "coronal" or "sagittal".
-        slices: How many, from the middle of those that hold tissue; None for all of them.
+        slices: Number of slices, central among those that show tissue; None for all of these.
         size: Rows and columns of the window around the tissue.
     """
 
@@ -56,13 +56,13 @@ class SliceTask:
 
 @dataclass(frozen=True)
 class SlicedPair:
-    """What came of one pair.
+    """Result for one pair.
 
     Attributes:
-        dropped: Why it is left out; None when it is kept.
-        detail: More of the reason, without names of files.
-        facts: What `BrainSlice` knows of each slice, as JSON values; at least one when it is kept.
-        remarks: What was done to the pair or left out of it, and how often.
+        dropped: Why it is left out; None if it is kept.
+        detail: Further explanation, without file names.
+        facts: Facts of each slice as JSON values, see `BrainSlice`; at least one if it is kept.
+        remarks: What was changed or left out, with counts.
         voxels: A hash of the voxels of each scan.
     """
 
@@ -78,20 +78,20 @@ def slice_image(pair: ScanPair, index: int, contrast: str) -> str:
 
     Args:
         pair: The pair.
-        index: Which slice of the turned volume.
+        index: Index of the slice in the turned volume.
         contrast: "T1w", "labels" or a condition.
     """
     return f"{IMAGES}/{pair.key}/{_name(index, contrast)}"
 
 
 def slice_pair(task: SliceTask) -> SlicedPair:
-    """Slice one pair, unless its finished slices are there already.
+    """Slice one pair, unless its finished slices already exist.
 
     Args:
-        task: The pair, and how it is to be sliced.
+        task: The pair, and how to slice it.
 
     Returns:
-        What came of it.
+        The result.
 
     Raises:
         OSError: The disk is full.
@@ -104,6 +104,7 @@ def slice_pair(task: SliceTask) -> SlicedPair:
     record = folder / _RECORD_NAME
     if record.is_file():
         earlier = json.loads(record.read_text(encoding="utf-8"))
+        # Records of earlier versions have no hashes of voxels.
         whole = all((folder / name).is_file() for name in earlier["files"])
         if whole and earlier["sources"] == stamps and "voxels" in earlier:
             return SlicedPair(
@@ -131,7 +132,7 @@ def slice_pair(task: SliceTask) -> SlicedPair:
 def _write_slices(
     scans: AlignedScans, task: SliceTask, folder: Path, remarks: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    """Write the slices of a pair, and yield the facts of each."""
+    """Write the slices of a pair, and yield the facts of each slice."""
     target = scans.target.unit
     start = tissue_window(target.array, task.size)
     beyond = False
@@ -143,8 +144,8 @@ def _write_slices(
             name: cut_slice(scan.unit, index, start=start, size=task.size)
             for name, scan in scans.conditions.items()
         }
-        cuts = {name: cut for name, cut in cuts.items() if _shows_something(cut)}
-        if not (_shows_something(piece) and cuts):
+        cuts = {name: cut for name, cut in cuts.items() if _is_not_empty(cut)}
+        if not (_is_not_empty(piece) and cuts):
             remarks["slices left out: empty"] += 1
             continue
         for name in (name for name in scans.conditions if name not in cuts):
@@ -165,7 +166,7 @@ def _write_slices(
 def _facts(
     scans: AlignedScans, task: SliceTask, index: int, piece: Volume, conditions: Sequence[str]
 ) -> dict[str, Any]:
-    """Say where a slice lies and what belongs to it, as JSON values; see `BrainSlice`."""
+    """Return the position and the files of a slice as JSON values; see `BrainSlice`."""
     return {
         "plane": task.plane,
         "slice_index": index,
@@ -183,11 +184,11 @@ def _facts(
     }
 
 
-def _shows_something(piece: Volume) -> bool:
-    """Return whether a slice in [0, 1] holds tissue, and more than one gray value."""
-    return bool(foreground(piece.array).any() and np.ptp(piece.array) >= _SMALLEST_CONTRAST)
+def _is_not_empty(piece: Volume) -> bool:
+    """Return whether a slice in [0, 1] shows tissue and has more than one gray value."""
+    return bool(foreground(piece.array).any() and np.ptp(piece.array) >= _MIN_CONTRAST)
 
 
 def _name(index: int, contrast: str) -> str:
-    """Return the name of a slice's file."""
+    """Return the file name of a slice."""
     return f"{index:04d}-{contrast}.png"

@@ -1,4 +1,4 @@
-"""Files found by a pattern, together with what its wildcards stand for."""
+"""Files that match a pattern, with the texts that its wildcards match."""
 
 import glob
 import re
@@ -12,11 +12,11 @@ _WILDCARD = re.compile(r"\*|\?|\[[^]]+\]")
 
 @dataclass(frozen=True)
 class WildcardFiles:
-    """What a pattern finds.
+    """Files that match a pattern.
 
     Attributes:
-        wildcards: How many the pattern has, at least one.
-        files: The files by the texts that the wildcards stand for, in their order.
+        wildcards: Number of wildcards in the pattern, at least one.
+        files: The files by the texts that the wildcards match, in the order of the wildcards.
     """
 
     wildcards: int
@@ -28,22 +28,22 @@ def find_by_wildcards(pattern: str) -> WildcardFiles:
 
     Args:
         pattern: A path with the wildcards `*`, `?` and `[...]`, none of which crosses a folder.
-            Folders before the first `*` that exist as they are written stand for themselves; ~ and
-            environment variables are expanded.
+            Folders before the first `*` that exist under exactly that name are taken literally;
+            ~ and environment variables are expanded.
 
     Returns:
-        The files; broken links are among them, hidden files are not.
+        The files, including broken links, without hidden files.
 
     Raises:
-        ValueError: The pattern has no wildcard, or `**`, which would find files of any depth, or a
-            variable that is not set.
+        ValueError: The pattern has no wildcard, or `**`, which would match any depth, or an
+            environment variable that is not set.
     """
     if "**" in pattern:
         raise ValueError(f"{pattern}: ** is not accepted; give one * for each folder.")
     path = Path(expand_path(pattern))
-    # Folders that are there under just this name, such as "scans [2024]", are no wildcards.
-    there = (each for each in path.parents if "*" not in str(each) and each.exists())
-    folder = next(there, path)
+    # Existing folders such as "scans [2024]" are taken literally, not as wildcards.
+    literal = (each for each in path.parents if "*" not in str(each) and each.exists())
+    folder = next(literal, path)
     inside = path.relative_to(folder).as_posix()
     wildcards = _WILDCARD.findall(inside)
     if not wildcards:
@@ -61,7 +61,7 @@ def find_by_wildcards(pattern: str) -> WildcardFiles:
 
 
 def _as_group(wildcard: str) -> str:
-    """Write a wildcard as the group of a regular expression."""
+    """Return a wildcard as a group of a regular expression."""
     if wildcard == "*":
         return "([^/]*)"
     if wildcard == "?":

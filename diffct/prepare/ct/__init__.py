@@ -1,1 +1,1 @@
-"""Scans of CT as a data set: read, checked, divided by patient and written in one format."""
+"""Preparation of CT scans: read, checked, split by patient and written in one format."""

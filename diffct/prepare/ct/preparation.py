@@ -1,10 +1,10 @@
-"""A folder of CT scans made into files of one format, side by side, and a manifest.
+"""Preparation of a folder of CT scans: files of one format, and a manifest.
 
 Each scan is written once, upright, as NIfTI of whole Hounsfield units, under a name that does not
-say whose it is; the manifest and `dropped.csv` do, and are as private as the scans. Nothing is cut
-here: training and evaluation bring the scans of a manifest to any size and window. What is known of
-a scan lies beside it with the size and time of its source, so an interrupted run resumes, and a
-source that has changed is prepared anew.
+identify the patient; the manifest and `dropped.csv` do, and are as private as the scans. Nothing is
+cropped here: training and evaluation bring the scans of a manifest to any size and window. A record
+beside each scan holds its facts and the size and modification time of its source, so an interrupted
+run resumes, and a source that has changed is prepared again.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from diffct.prepare.report import write_report
 from diffct.prepare.resumption import claim_folder
 from diffct.prepare.worker_pool import open_results
 
-# Raise it whenever the same settings would give other scans.
+# Increase it whenever the same settings would give other scans.
 _FORMAT = 1
 PATTERN_OPTION = "--patient-pattern"
 
@@ -47,42 +47,46 @@ def prepare_ct(
 ) -> CTReport:
     """Read, check and write every scan of a folder, and list them in a manifest.
 
-    Of scans that hold the same voxels one is kept, a DICOM series before its conversions, and
-    their patients are one.
+    Of several scans with the same voxels one is kept, a DICOM series rather than its conversions,
+    and their patients count as one.
 
     Args:
-        scans: The folder; searched with all folders below it, see `image_folder.find_images`.
+        scans: The folder; searched with all its subfolders, see `image_folder.find_images`.
         out: The folder to write `images/`, `manifest.jsonl`, `prepare_report.json` and
-            `dropped.csv` into; one that an earlier run with the same settings has left is gone on
-            with, and scans that are no longer there are deleted.
+            `dropped.csv` into; an earlier run with the same settings is continued, and outputs
+            whose scans no longer exist are deleted.
         spacing_mm: Resample to this spacing (depth, height, width); None keeps each scan's own.
-        include: Patterns of paths that alone are read.
+        include: Patterns of paths; if given, only these are read.
         exclude: Patterns of paths that are not read.
         patient_pattern: Regular expression with one group, searched in each path relative to
-            `scans`: the group names the patient. None: the DICOM PatientID, or each file its own.
-        validation_share: Share of the patients that are held out for validation; 0 for none.
-        test_share: Share of the patients that are held out for the test.
+            `scans`: the group is the patient. None: the DICOM PatientID; a file without one counts
+            as a patient of its own.
+        validation_share: Share of the patients held out for validation; 0 for none.
+        test_share: Share of the patients held out for the test.
         seed: Seed of the split.
-        workers: Processes; 1 works in this one. The result does not depend on it.
+        workers: Number of processes; with 1, no other process is started. The result does not
+            depend on it.
         show_progress: Whether to show a progress bar.
 
     Returns:
-        The counts; every scan that is found is kept or dropped for one reason.
+        The counts; every scan found is either kept or dropped for one reason.
 
     Raises:
         FileNotFoundError: There is no such folder.
         ValueError: A setting is wrong or differs from the earlier run's, a pattern finds no patient
             in a path, or no scan is left.
-        OSError: The disk is full, or a worker was ended by the system.
+        OSError: The disk is full, or the system killed a worker.
     """
     scans, out = Path(scans), Path(out)
-    draw_splits((), seed=seed, validation=validation_share, test=test_share)  # refuses wrong ones
+    draw_splits((), seed=seed, validation=validation_share, test=test_share)  # checks the shares
     if spacing_mm is not None:
         check_spacing_mm(spacing_mm, "depth, height, width")
     if workers < 1:
         raise ValueError(f"workers is {workers}; give 1 or more.")
     if scans.resolve() in (out.resolve(), *out.resolve().parents):
-        raise ValueError(f"{out}: lies in {scans}, which is searched for scans. Give another one.")
+        raise ValueError(
+            f"{out}: lies in {scans}, which is searched for scans. Give another folder."
+        )
     spacing = None if spacing_mm is None else [float(mm) for mm in spacing_mm]
     settings = {
         "data_set": "ct",
@@ -113,17 +117,17 @@ def prepare_ct(
 
 
 def _name(key: str) -> str:
-    """Name the files of a scan by a hash of its path."""
+    """Return the name of a scan's files: a hash of its path."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _finish(
     found: FoundScans, outcomes: dict[str, PreparedScan], out: Path, settings: dict[str, Any]
 ) -> CTReport:
-    """Settle copies, draw the splits, write manifest and report, and delete what is not listed."""
+    """Drop copies, draw the splits, write manifest and report, and delete unlisted files."""
     pattern = settings["patient_pattern"]
     doubt = shared_patient_note(found.patients, setting=PATTERN_OPTION) if pattern is None else None
-    # A scan that does not say whose it is has its path for a patient: its hash says less.
+    # A scan of an unknown patient has its path as patient; the path's hash is less revealing.
     own = {key for key, name in found.patients.items() if name in (key, f"./{key}")}
     named = {key: _name(key) if key in own else name for key, name in found.patients.items()}
     usable = {key: done for key, done in outcomes.items() if done.dropped is None}
@@ -173,6 +177,7 @@ def _finish(
     if not rows:
         raise ValueError(f"{out}: no scan is left.\n{report.format()}")
     write_manifest(rows, out / MANIFEST_NAME)
+    # Files of copies stay, so that a later run need not read the copies again.
     wanted = {_name(key) for key in usable}
     for file in (out / IMAGES).iterdir():
         if file.is_file() and file.name.partition(".")[0] not in wanted:

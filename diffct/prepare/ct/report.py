@@ -1,4 +1,4 @@
-"""What became of every CT scan of a folder."""
+"""Report of the preparation of CT scans: counts, and the reason of every dropped scan."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class Dropped:
     """A scan or another file that is left out.
 
     Attributes:
-        path: Relative to the folder of the scans; private.
-        reason: Why, for counting.
-        detail: More of the reason.
+        path: Relative to the folder of the scans; may identify a patient.
+        reason: Why it is left out, in words that many scans share, so that they can be counted.
+        detail: Further explanation.
     """
 
     path: str
@@ -25,7 +25,7 @@ class Dropped:
     detail: str = ""
 
     def line(self) -> tuple[str, str, str]:
-        """Return the cells of a line; names in no known encoding are escaped."""
+        """Return the cells of a line; names that are not UTF-8 are escaped."""
         path, detail = (
             text.encode("utf-8", "backslashreplace").decode() for text in (self.path, self.detail)
         )
@@ -42,11 +42,11 @@ class CTReport:
         patients: Patients in each split.
         median_size: Voxels (depth, height, width) of the scans in the manifest.
         median_spacing_mm: Their spacing.
-        dropped: Scans left out, by reason, the most frequent first.
-        left_out: Files that are no scans to be read, by reason.
-        joined_patients: Patients who count as one with another, since both have the same scan.
-        notes: What a user should know besides.
-        settings: What was asked for.
+        dropped: Number of scans left out by reason, the most frequent first.
+        left_out: Number of other files, which are not scans to be read, by reason.
+        joined_patients: Patients merged into another patient, since both have the same scan.
+        notes: Further remarks for the user.
+        settings: The requested settings.
     """
 
     scans: int
@@ -72,7 +72,7 @@ class CTReport:
         lines += ["", f"{kept} scans kept + {dropped} dropped = {self.scans} scans"]
         lines += [f"{count:>9}  {reason}" for reason, count in self.dropped.items()]
         if self.left_out:
-            lines.append(f"{sum(self.left_out.values())} other files are no scans to be read:")
+            lines.append(f"{sum(self.left_out.values())} other files are not scans to be read:")
             lines += [f"{count:>9}  {reason}" for reason, count in self.left_out.items()]
         if kept:
             size = "x".join(f"{n:g}" for n in self.median_size)
@@ -80,11 +80,11 @@ class CTReport:
             lines.append(f"Median: {size} voxels of {spacing} mm (depth, height, width).")
         if self.joined_patients:
             lines.append(
-                f"{self.joined_patients} patients have the same scan as another patient, and count"
-                " as one with that."
+                f"{self.joined_patients} patients have the same scan as another patient and are"
+                " counted as that patient."
             )
         if kept and not self.images["validation"]:
-            lines.append("No scan is for validation: training then keeps no best model.")
+            lines.append("No scan is held out for validation, so training will keep no best model.")
         return "\n".join([*lines, *self.notes])
 
 
@@ -102,10 +102,10 @@ def summarize_scans(
     Args:
         rows: The rows of the manifest.
         dropped: The scans left out.
-        left_out: How many other files there are, by what they are.
-        joined: Patients who count as one with another.
-        notes: What a user should know besides.
-        settings: What was asked for.
+        left_out: Number of other files by reason.
+        joined: Patients merged into another patient.
+        notes: Further remarks for the user.
+        settings: The requested settings.
     """
     reasons = count_reasons(entry.reason for entry in dropped)
     return CTReport(
@@ -123,5 +123,5 @@ def summarize_scans(
 
 
 def _median(rows: Sequence[ManifestRow], fact: str) -> list[float]:
-    """Return the median of a fact along each axis; nothing without rows."""
+    """Return the median of a fact along each axis; an empty list without rows."""
     return np.median([row.facts[fact] for row in rows], axis=0).tolist() if rows else []

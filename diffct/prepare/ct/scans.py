@@ -1,4 +1,4 @@
-"""One CT scan read, checked and written as NIfTI of whole Hounsfield units."""
+"""Preparation of one CT scan: read, checked and written as NIfTI of whole Hounsfield units."""
 
 import json
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from diffct.imaging.volume import Volume, check_hounsfield, read_volume, reorien
 from diffct.prepare.resumption import source_stamp
 
 IMAGES = "images"
-# Below it there is only padding outside the scanner's circle, which would bleed into the body's
-# edge when a scan is resampled.
-_LOWEST_HU = -1024.0
-_HIGHEST_HU = 32767.0
+# Lower values are padding outside the scanner's field of view; resampling would spread them into
+# the edge of the body.
+_MIN_HU = -1024.0
+_MAX_HU = 32767.0  # of int16
 _AIR_HU = -1000.0
 
 
 @dataclass(frozen=True)
 class ScanTask:
-    """A scan, and how it is to be written.
+    """A scan to read, and how to write it.
 
     Attributes:
         source: The file, or the folder of a DICOM series.
@@ -39,13 +39,13 @@ class ScanTask:
 
 @dataclass(frozen=True)
 class PreparedScan:
-    """What came of one scan.
+    """Result for one scan.
 
     Attributes:
-        dropped: Why it is left out; None when it is kept.
-        detail: More of the reason, without the name of the file.
-        facts: What is known of it, as JSON values.
-        voxels: A hash of the voxels of its source, which its copies have, too.
+        dropped: Why it is left out; None if it is kept.
+        detail: Further explanation, without the name of the file.
+        facts: Its facts for the manifest, as JSON values.
+        voxels: A hash of the voxels of its source, equal for copies.
     """
 
     dropped: str | None = None
@@ -55,13 +55,13 @@ class PreparedScan:
 
 
 def prepare_scan(task: ScanTask) -> PreparedScan:
-    """Write one scan, unless that is done already.
+    """Write one scan, unless it is already written.
 
     Args:
         task: The scan.
 
     Returns:
-        What came of it.
+        The result.
 
     Raises:
         OSError: The disk is full.
@@ -75,25 +75,26 @@ def prepare_scan(task: ScanTask) -> PreparedScan:
                 return PreparedScan(facts=earlier["facts"], voxels=earlier["voxels"])
         volume = read_volume(task.source)
     except (ValueError, OSError) as error:
-        return _drop(task, record, _unread(task.source), error)
+        return _drop(task, record, _reason_unreadable(task.source), error)
     try:
         check_hounsfield(volume, task.source)
     except ValueError as error:
         return _drop(task, record, "not CT in Hounsfield units", error)
-    voxels = hash_voxels(clip_window(volume, (_AIR_HU, _HIGHEST_HU)), _AIR_HU)
+    # Hashed without the padding below air, which conversions may change.
+    voxels = hash_voxels(clip_window(volume, (_AIR_HU, _MAX_HU)), _AIR_HU)
     written = volume
     if task.spacing_mm is not None:
-        written = resample(clip_window(volume, (_LOWEST_HU, _HIGHEST_HU)), task.spacing_mm)
+        written = resample(clip_window(volume, (_MIN_HU, _MAX_HU)), task.spacing_mm)
     facts = _facts(task.source, volume, written)
-    write_volume(reorient(written, "LPS"), task.image)  # as scanners' files lie
-    with atomic_file(record) as partial:  # last, so that it stands for both
+    write_volume(reorient(written, "LPS"), task.image)  # the usual order of scanners' files
+    with atomic_file(record) as partial:  # last: its presence means that both are complete
         text = json.dumps({"source": stamp, "facts": facts, "voxels": voxels}, indent=2)
         partial.write_text(text + "\n", encoding="utf-8")
     return PreparedScan(facts=facts, voxels=voxels)
 
 
 def _facts(source: Path, volume: Volume, written: Volume) -> dict[str, Any]:
-    """Collect what a manifest says of a scan."""
+    """Return the facts of a scan for the manifest."""
     return {
         "size": list(written.size),
         "spacing_mm": [round(mm, 6) for mm in written.spacing_mm],
@@ -104,14 +105,14 @@ def _facts(source: Path, volume: Volume, written: Volume) -> dict[str, Any]:
     }
 
 
-def _unread(source: Path) -> str:
-    """Say what a scan is that cannot be read as CT."""
+def _reason_unreadable(source: Path) -> str:
+    """Return the reason why a scan cannot be read as CT."""
     modality = read_scan_source(source).modality if source.exists() else None
     return "cannot be read" if modality in (None, "CT") else f"{modality}, not CT"
 
 
 def _drop(task: ScanTask, record: Path, reason: str, error: Exception) -> PreparedScan:
-    """Drop a scan, and delete what was written of it before it changed."""
+    """Return a dropped scan, and delete the files written before its source changed."""
     for file in (task.image, record):
         file.unlink(missing_ok=True)
     return PreparedScan(reason, str(error).removeprefix(f"{task.source}: "))
