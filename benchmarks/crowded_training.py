@@ -1,14 +1,14 @@
-"""Time small CT trainings alone and in a crowd, each as a share of the cores would have it.
+"""Times of small CT trainings, alone and beside other processes that share the cores.
 
     python benchmarks/crowded_training.py                       # this version alone
     python benchmarks/crowded_training.py --before /path/to/an/older/checkout
 
-Each figure is the seconds of a whole run of `train/train_ct3d.py` less its start (a run of two
-updates). "Two, one thread each" starts two runs side by side with OMP_NUM_THREADS=1; the ratio is
-to one such run alone, and 1 is a perfect neighbour on two cores or more. "Beside a busy process" is
-one run with default threads while another process computes without end; on two cores 2 is fair.
-With --before, a checkout with a .venv of its own, "alone" is measured for both versions in turns.
-Use a quiet machine.
+Each figure is the time in seconds of a whole run of `train/train_ct3d.py`, minus that of a run of
+two updates, which is mostly start-up. "Two, one thread each" starts two runs at once with
+OMP_NUM_THREADS=1; the ratio is to one such run alone, and 1 is ideal on two or more cores. "Beside
+a busy process" is one run with the default number of threads while another process computes without
+end; on two cores a ratio of 2 is fair. With --before, a checkout with a .venv of its own, "alone"
+is measured for both versions alternately. Nothing else should run on the machine.
 """
 
 import argparse
@@ -34,7 +34,7 @@ SMALL = [
 
 
 def start_training(root: Path, folder: Path, *, updates: int, one_thread: bool) -> subprocess.Popen:
-    """Start a run of a checkout's own code in a folder of its own."""
+    """Start a training of a checkout's own code, with the given output folder."""
     environment = {name: text for name, text in os.environ.items() if name not in THREAD_SETTINGS}
     environment |= {"CUDA_VISIBLE_DEVICES": ""} | ({"OMP_NUM_THREADS": "1"} if one_thread else {})
     python = root / ".venv/bin/python"
@@ -54,7 +54,7 @@ def start_training(root: Path, folder: Path, *, updates: int, one_thread: bool) 
 
 
 def seconds(root: Path, *, updates: int, runs: int = 1, one_thread: bool = False) -> float:
-    """Return how long runs that are started together take, until the last has ended."""
+    """Return the time from the start of simultaneous runs until the last one has ended."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         started = [
@@ -67,18 +67,23 @@ def seconds(root: Path, *, updates: int, runs: int = 1, one_thread: bool = False
 
 
 def updates_alone(root: Path, *, updates: int, runs: int = 1, one_thread: bool = False) -> float:
-    """Return the seconds that updates take without the start of a run."""
+    """Return the time of the updates, without the start-up of a run."""
     whole = seconds(root, updates=updates, runs=runs, one_thread=one_thread)
     return whole - seconds(root, updates=2, runs=runs, one_thread=one_thread)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Measure the times and print them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--updates", type=int, default=200, help="length of each run (200)")
-    parser.add_argument("--repeats", type=int, default=3, help="runs alone; the median counts (3)")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=3,
+        help="number of runs alone, of which the median is used (3)",
+    )
     parser.add_argument("--before", type=Path, help="an older checkout to compare with")
     options = parser.parse_args(arguments)
     updates, roots = options.updates, [ROOT]

@@ -1,10 +1,11 @@
-"""Time mean pairwise MS-SSIM of a set, against MONAI's metric over every ordered pair, in one run.
+"""Times of pairwise MS-SSIM of a set, and of MONAI's metric over every ordered pair.
 
-    python benchmarks/pairwise_ms_ssim.py            # MONAI on pairs drawn by chance, extrapolated
+    python benchmarks/pairwise_ms_ssim.py            # MONAI on randomly drawn pairs, extrapolated
     python benchmarks/pairwise_ms_ssim.py --full     # MONAI on every pair: 17 minutes
 
-MONAI's way is the sources': a loop over the ordered pairs, one at a time. Images are smooth noise:
-the time does not depend on what they show. Machines are noisy; quote the ratio.
+MONAI's metric runs in a loop over the ordered pairs, one at a time, as in the published evaluation
+scripts of diffct's models. Images are smooth noise, since the time does not depend on the content.
+Both are timed in one run: quote the ratio, since the speed of machines varies.
 """
 
 import argparse
@@ -49,7 +50,7 @@ def make_set(count: int, size: tuple[int, ...]) -> Tensor:
 
 
 def compare(images: Tensor, *, sample: int | None) -> None:
-    """Time both ways on a set; MONAI's on a sample of pairs, or on all if there is none."""
+    """Time both metrics on a set; MONAI's on a number of sampled pairs, or on all if None."""
     chosen = multi_scale(images.shape[2:])
     metric = MultiScaleSSIMMetric(
         images.ndim - 2, kernel_size=chosen.kernel, weights=chosen.weights, reduction="none"

@@ -1,12 +1,12 @@
-"""How many planted near-copies the privacy audit finds, and how often it cries wolf.
+"""Sensitivity and false alarms of the privacy audit on planted near-copies.
 
     python benchmarks/privacy_audit.py
 
-Synthetic patients are divided into training and held-out ones. "Samples" are phantoms of new
-patients, which are no copies, and near-copies of training images: each mirrored or not, zoomed by
-up to 10 %, shifted by up to 3 pixels (1 slice), with noise. Printed are the share of copies that
-are found, with the right training image, and the share of new patients that are called copies. No
-training, no weights: this measures the audit, not a model.
+Synthetic patients are split into training and held-out ones. "Samples" are phantoms of new
+patients, which are not copies, and near-copies of training images: some mirrored, all zoomed by up
+to 10 %, shifted by up to 3 pixels (1 slice) and with noise. The benchmark prints the share of
+copies that are found, the share with the right training image, and the share of new patients that
+are wrongly called copies. It needs no training and no weights: it measures the audit, not a model.
 """
 
 import argparse
@@ -32,7 +32,7 @@ _MAX_REAL = 150
 
 @dataclass(frozen=True)
 class Case:
-    """Phantoms of one system: how one is made, and how many are used."""
+    """Phantoms of one kind: a function that makes one, and how many are used."""
 
     make: Callable[[int], np.ndarray]
     train: int
@@ -66,13 +66,14 @@ CASES = {
 
 
 def near_copy(image: Tensor, rng: np.random.Generator, *, noise: float) -> Tensor:
-    """Mirror or not, zoom, shift and add noise to an image (1, *size) in [0, 1]."""
+    """Randomly mirror, zoom and shift an image (1, *size) in [0, 1], and add noise."""
     size = image.shape[1:]
     largest = [SHIFT_PX] * len(size)
     if len(size) == 3:
         largest[0] = SHIFT_SLICES
     steps = np.full(len(size), 1 / rng.uniform(1 - ZOOM, 1 + ZOOM))
     steps[-1] *= rng.choice([-1, 1])
+    # `affine_grid` counts the image as 2 wide, and its axes in reverse order.
     shifts = [2 * rng.uniform(-most, most) / n for most, n in zip(largest, size, strict=True)]
     theta = np.column_stack([np.diag(steps[::-1]), shifts[::-1]])
     moved = move_images(image[None], torch.from_numpy(theta).float()[None], padding="border")[0]
@@ -80,7 +81,7 @@ def near_copy(image: Tensor, rng: np.random.Generator, *, noise: float) -> Tenso
 
 
 def measure(case: Case, *, noises: list[float], seed: int, device: str) -> list[str]:
-    """Audit one case with each noise and return a line for each."""
+    """Audit one case with each noise level and return a table row for each."""
     number = case.train + case.held_out + case.new
     patients = range(seed * number, (seed + 1) * number)
     made = [case.make(patient) for patient in tqdm(patients, "phantoms")]
@@ -88,7 +89,7 @@ def measure(case: Case, *, noises: list[float], seed: int, device: str) -> list[
     train, held_out, new = images.split([case.train, case.held_out, case.new])
     search = NeighbourSearch(torch.cat([train, held_out]), device=device)
     galleries = [search.gallery(part) for part in (train, held_out)]
-    # Real images tell the threshold; of many, a pick is enough.
+    # Real images determine the threshold; a selection of them suffices.
     step = max(1, (case.train + case.held_out) // _MAX_REAL)
     real = find(search, galleries, images[: case.train + case.held_out : step], own=step)
     fresh = find(search, galleries, new)
@@ -112,14 +113,17 @@ def measure(case: Case, *, noises: list[float], seed: int, device: str) -> list[
 
 
 def share(found: np.ndarray) -> str:
-    """Write how many are found."""
+    """Format the share and the number of those found."""
     return f"{found.mean():.1%} ({found.sum()}/{len(found)})"
 
 
 def find(
     search: NeighbourSearch, galleries: list[Gallery], queries: Tensor, *, own: int | None = None
 ) -> list[Nearest]:
-    """Find the nearest of both galleries; `own` is the step of queries that are gallery images."""
+    """Return the nearest of both galleries.
+
+    If the queries are every `own`-th gallery image, each is excluded from its own search.
+    """
     sizes = [len(gallery.coarse) for gallery in galleries]
     found = []
     for number, query in enumerate(tqdm(queries, "neighbours")):
@@ -144,10 +148,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--case", choices=CASES, action="append", help="again for more (all)")
+    parser.add_argument("--case", choices=CASES, action="append", help="may be repeated (all)")
     parser.add_argument("--noise", type=float, nargs="+", default=[0.01, 0.02, 0.03])
-    parser.add_argument("--seed", type=int, default=0, help="other patients, other copies")
-    parser.add_argument("--device", default="cpu", help="where neighbours are searched: cpu, cuda")
+    parser.add_argument("--seed", type=int, default=0, help="seed of patients and copies")
+    parser.add_argument("--device", default="cpu", help="device of the search: cpu or cuda")
     options = parser.parse_args()
     for name in options.case or CASES:
         case = CASES[name]

@@ -1,11 +1,11 @@
-"""Time one training step of text-to-image latent diffusion with and without its caches.
+"""Times of one training step of text-to-image latent diffusion, with and without caches.
 
     python benchmarks/text_to_image_step.py
     python benchmarks/text_to_image_step.py --size 512 --batch-size 4 --source   # needs a GPU
 
-A step is encoding, forward, backward and AdamW. The text encoder is frozen here, of CLIP's
-architecture with random weights: the time does not depend on them. The three ways are timed in
-turns within one run, and the ratios are against encoding everything in every step.
+A step is encoding, forward, backward and AdamW. The text encoder is frozen here and has CLIP's
+architecture with random weights, on which the time does not depend. The three variants are timed
+alternately within one run, and the ratios are relative to encoding everything in every step.
 """
 
 import argparse
@@ -33,8 +33,8 @@ TOKENS = {True: 77, False: 64}
 def main() -> None:
     """Print seconds per step and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--source", action="store_true", help="the source's sizes, not the small")
-    parser.add_argument("--size", type=int, default=128, help="pixels of a side (128)")
+    parser.add_argument("--source", action="store_true", help="sizes of Pinaya 2023")
+    parser.add_argument("--size", type=int, default=128, help="pixels per side (128)")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10)
     options = parser.parse_args()

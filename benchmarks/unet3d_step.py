@@ -1,11 +1,12 @@
-"""Time a training step of the thesis network, against MONAI's 3D diffusion network in the same run.
+"""Times of a training step of the thesis network, and of MONAI's 3D diffusion network.
 
     python benchmarks/unet3d_step.py                                     # 26×64×64 voxels
     python benchmarks/unet3d_step.py --size 26 256 256 --steps 200       # on a GPU, in bf16
 
-MONAI's network (all blocks volumetric) has the same channels and levels. Machines are noisy: the
-ratio of medians within one run is the figure to quote; a network that does not fit in the GPU's
-memory is said to. Needs `pip install einops` for MONAI.
+The network is that of Harmuszkiewicz 2023 (thesis); MONAI's has the same channels and levels, with
+all blocks volumetric. Quote the ratio of medians within one run, since the speed of machines
+varies. If MONAI's network does not fit in the GPU's memory, that is reported. MONAI needs
+`pip install einops`.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def main() -> None:
         num_head_channels=8,
         norm_num_groups=32,
     )
-    # MONAI's has no skip narrowing: every axis must be a multiple of the downsampling.
+    # MONAI's network accepts only sizes that are multiples of its downsampling factor.
     factor = 2 ** (len(widths) - 1)
     size = [-(-length // factor) * factor for length in options.size]
     try:
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def _measure(name: str, network: nn.Module, size: list[int], steps: int) -> float:
-    """Train on noise for a few steps, print the figures and return the median seconds."""
+    """Train on noise for a few steps, print the results and return the median in seconds."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -72,7 +73,7 @@ def _measure(name: str, network: nn.Module, size: list[int], steps: int) -> floa
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
     sample = torch.randn(1, 1, *size, device=device)
     seconds = []
-    for step in range(steps + 1):  # the first warms up
+    for step in range(steps + 1):  # the first is a warm-up
         start = time.perf_counter()
         timesteps = torch.tensor([step], device=device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
