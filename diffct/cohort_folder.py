@@ -32,6 +32,6 @@ def holds_cohort(folder: Path, parameters: dict[str, Any]) -> bool:
     return found == parameters
 
 
-def sign_cohort(folder: Path, parameters: dict[str, Any]) -> None:
-    """Write down what the cohort in a folder was made with; the last step of making it."""
+def record_cohort(folder: Path, parameters: dict[str, Any]) -> None:
+    """Write the parameters of the cohort in a folder, as the last step of making it."""
     (folder / COHORT_FILE).write_text(json.dumps(parameters, indent=2) + "\n")

@@ -37,7 +37,7 @@ from diffct.metrics.intervals import Estimate
 from diffct.phantoms.chest.findings import FindingReader, Reading
 from diffct.phantoms.chest.measurements import expected_half, measure_film
 from diffct.phantoms.chest.outline import SHORTER_SIDE
-from diffct.phantoms.chest.requests import Rate, Request, balanced_requests, every_request
+from diffct.phantoms.chest.requests import Rate, Request, all_requests, balanced_requests
 
 THRESHOLDS = "thresholds"
 _QUESTIONS = {
@@ -226,7 +226,7 @@ def _judge(
     readings: dict[str, list[Reading | None]],
 ) -> dict[str, Judged]:
     """Pair what was read with what was asked."""
-    cases = every_request()
+    cases = all_requests()
     judged = {source: list(zip(requests, readings[source], strict=True)) for source in SOURCES[:2]}
     # How often a finding is absent by itself is told by all films that nothing was asked of.
     judged["empty prompt"] = [

@@ -74,7 +74,9 @@ def hit_rates(judged: dict[str, Judged]) -> list[Asked]:
         asked = {about for source in SOURCES for about, _ in answers[source]}
         for about in [name for name in SUBJECTS if name in asked] + ["all"] * (len(asked) > 1):
             rates = {
-                source: Rate.of(hit for name, hit in answers[source] if about in (name, "all"))
+                source: Rate.from_answers(
+                    hit for name, hit in answers[source] if about in (name, "all")
+                )
                 for source in SOURCES
             }
             rows.append(Asked(question, about, rates))

@@ -11,7 +11,7 @@ import numpy as np
 from diffusers import DiffusionPipeline
 
 from diffct.atomic import atomic_folder
-from diffct.cohort_folder import holds_cohort, sign_cohort
+from diffct.cohort_folder import holds_cohort, record_cohort
 from diffct.eval.cohorts import Cohort
 from diffct.eval.conditions import read_conditions
 from diffct.eval.image_sets import (
@@ -90,7 +90,7 @@ def make_samples(
                 empty_prompt=empty_prompt,
                 run={"seed": seed, "batch_size": batch_size, "steps": steps},
             )
-            sign_cohort(partial, parameters)
+            record_cohort(partial, parameters)
     return _read_samples(pipeline, folder, cohort.held_out, number), described
 
 

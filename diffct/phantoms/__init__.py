@@ -1,1 +1,1 @@
-"""Synthetic data to try everything on; no other room below the commands needs it."""
+"""Synthetic cohorts for trials and tests; data sets, training and pipelines never import them."""

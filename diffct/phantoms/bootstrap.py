@@ -1,4 +1,4 @@
-"""The synthetic data of a run that was given none."""
+"""Synthetic data for training runs that were given no data."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +16,7 @@ from diffct.phantoms.chest.cohort import write_chest_cohort
 from diffct.phantoms.pelvis.cohort import write_pelvis_cohort
 
 PELVIS_FIELD_MM = (128.0, 384.0, 416.0)
-"""What phantoms show when no spacing is asked for: a pelvis with its table."""
+"""Field of view of phantoms if no spacing is given: a pelvis with its table."""
 _WORKERS = 4  # scans prepared at the same time
 
 
@@ -29,15 +29,15 @@ def data_or_phantoms(
     main: bool,
     write: Callable[[Path], object],
 ) -> Path:
-    """Return the data of a run: those that its user named, or phantoms in its own folder.
+    """Return the data of a run: those named by the user, or phantoms in the run's folder.
 
     Args:
-        named: What the user named; None for phantoms.
-        setting: The setting that names data, for the announcement.
-        what: What the phantoms are, likewise.
-        output: The run's folder; phantoms go to `phantoms/` in it.
-        main: Whether this process writes them; the others come when it is done.
-        write: Writes phantoms into a folder, unless they are there already.
+        named: The data named by the user; None for phantoms.
+        setting: Name of the setting for data, for the printed message.
+        what: Kind of phantoms, for the printed message.
+        output: The run's folder; phantoms are written to `phantoms/` in it.
+        main: Whether this process writes them; other processes call this after it has finished.
+        write: Writes phantoms into a folder, unless it already holds them.
     """
     if named is not None:
         return Path(named)
@@ -54,9 +54,9 @@ def load_image_manifest(
     """Read the manifest of a run, or write and read synthetic chest films if none is named.
 
     Args:
-        config: The images.
+        config: Settings of the images.
         output: The run's folder.
-        seed: Which synthetic films.
+        seed: Seed of the synthetic films.
         main: Whether this process writes them.
 
     Returns:
@@ -91,14 +91,15 @@ def load_run_volumes(
 ) -> TrainingVolumes:
     """Load the scans of a run: of its manifest, of a folder, or synthetic ones if none is named.
 
-    A run on a folder or on phantoms keeps a manifest of its own, `scans.jsonl`: once made, it is
-    the split that a resumed run uses.
+    A run on a folder or on phantoms writes a manifest of its own, `scans.jsonl`, whose split a
+    resumed run uses again.
 
     Args:
-        config: The scans.
+        config: Settings of the scans.
         output: The run's folder.
-        seed: Which phantoms, and the seed of the split and of the augmentation.
-        main: Whether this process writes and reports; the others come when it is done.
+        seed: Seed of the phantoms, the split and the augmentation.
+        main: Whether this process writes and prints; other processes call this after it has
+            finished.
 
     Returns:
         The scans as data sets.
@@ -146,7 +147,7 @@ def _list_scans(
             seed=seed,
             size=config.size,
             spacing_mm=spacing_mm,
-            manifest=False,  # the run divides them itself
+            manifest=False,  # the run draws its own split
         ),
     )
     synthetic = config.folder is None

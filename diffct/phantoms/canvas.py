@@ -1,9 +1,9 @@
-"""Painting implicit shapes onto a grid of Hounsfield units and labels, back to front.
+"""A canvas of Hounsfield units and labels, on which implicit shapes are painted back to front.
 
 The canvas is a regular grid of sample points in *world* millimetres, axes (superior, posterior,
-left), origin at the centre of the field of view. A `Pose` says where each sample lies in the
-patient's own frame, in which all anatomy is described; so size, spacing and field of view of the
-grid never change the patient, only how finely it is seen.
+left), origin at the centre of the field of view. A `Pose` maps each sample to the patient's own
+frame, in which all anatomy is described. Size, spacing and field of view of the grid therefore
+never change the patient, only the resolution.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from diffct.phantoms.shapes import Points, Shape
 AIR_HU = -1000.0
 
 Axes = tuple[np.ndarray, ...]
-"""Three 1-D arrays: places along (superior, posterior, left) in mm."""
+"""Three 1-D arrays: positions along (superior, posterior, left) in mm."""
 
 
 class Layer(NamedTuple):
-    """What a shape is made of from `depth_mm` below its surface inwards."""
+    """Material of a shape from `depth_mm` below its surface inwards."""
 
     depth_mm: float
     label: int
@@ -31,15 +31,15 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the patient lies: world = rotation · patient · scale + shift, gently bent.
+    """Position of the patient: world = rotation · patient · scale + shift, slightly bent.
 
     Args:
         rotation: Orthogonal matrix (3, 3) over (superior, posterior, left).
         scale: Body size relative to the template.
         shift_mm: Position of the patient's origin in world mm, shape (3,).
         waves: Rows (amplitude mm, frequency, frequency, phase), shape (3, waves, 4): the bending
-            of each axis as a function of the two others, in radians per mm. Such shears keep
-            every volume exactly.
+            of each axis as a function of the two others, in radians per mm. Such shears preserve
+            volumes up to terms of second order.
     """
 
     rotation: np.ndarray
@@ -62,7 +62,7 @@ class Pose:
         return tuple(sum(w * x for w, x in zip(r, bent, strict=True)) for r in inverse.astype("f4"))
 
     def to_world(self, corners: np.ndarray) -> np.ndarray:
-        """Return patient points (n, 3) in world mm, up to the bending."""
+        """Return patient points (n, 3) in world mm, without the bending."""
         return corners @ self.rotation.T * self.scale + self.shift_mm
 
     @property
@@ -77,11 +77,11 @@ class Pose:
 
 
 class Texture:
-    """A smooth random field of zero mean and about unit deviation, fixed in world mm.
+    """A smooth random field in world mm, of zero mean and about unit standard deviation.
 
     Args:
         rng: Source of the lattice.
-        grain_mm: Distance of the lattice's random values; coarser grain is added at four times it.
+        grain_mm: Spacing of the random lattice; a coarser one of four times the spacing is added.
     """
 
     PERIOD = 64
@@ -91,10 +91,10 @@ class Texture:
         self.lattice = rng.standard_normal((self.PERIOD,) * 3, dtype=np.float32)
 
     def on(self, axes: Axes) -> np.ndarray:
-        """Return the field at a grid, float32 (D, H, W)."""
+        """Return the field on a grid, float32 (D, H, W)."""
         fine = self._interpolate([x / self.grain_mm for x in axes])
         coarse = self._interpolate([x / (4 * self.grain_mm) + 0.5 for x in axes])
-        # Trilinear interpolation leaves (2/3)^3 of the variance on average.
+        # Linear interpolation leaves 2/3 of the variance on average, in 3D (2/3)^3.
         return (fine + coarse) * np.float32((2 * (2 / 3) ** 3) ** -0.5)
 
     def _interpolate(self, positions: Sequence[np.ndarray]) -> np.ndarray:
@@ -110,12 +110,12 @@ class Texture:
 
 
 class Canvas:
-    """Hounsfield units and labels on a grid of samples, in air and label 0 until painted.
+    """Hounsfield units and labels on a grid of samples, initially air and label 0.
 
     Args:
         axes: World positions in mm along (superior, posterior, left), each 1-D and even.
         step_mm: Distance of the samples along each axis.
-        pose: Where the patient lies.
+        pose: Position of the patient.
         texture: Deviation from a tissue's mean, scaled by each layer's `texture_hu`.
     """
 
@@ -126,19 +126,19 @@ class Canvas:
         self.pose = pose
         self.points = pose.to_patient(self.axes)
         self.texture = texture.on(self.axes)
-        # A surface is one sample wide, so that a sample it crosses holds both tissues' share.
+        # Surfaces are blurred over one sample: a sample that they cross mixes both tissues.
         self.edge_mm = float(np.prod(step_mm) ** (1 / 3))
         size = tuple(len(axis) for axis in axes)
         self.hu = np.full(size, AIR_HU, dtype=np.float32)
         self.labels = np.zeros(size, dtype=np.uint8)
 
     def paint(self, shape: Shape, layers: Sequence[Layer], *, within: np.ndarray) -> None:
-        """Paint a shape over what is there.
+        """Paint a shape over the present content.
 
         Args:
             shape: Anatomy in patient mm.
             layers: Its materials, outermost first.
-            within: Distance in mm to a region that the shape may not leave, (D, H, W).
+            within: Signed distance in mm to a region that clips the shape, (D, H, W).
         """
         window = self._window(shape.bounds)
         if any(s.start >= s.stop for s in window):
@@ -154,7 +154,7 @@ class Canvas:
         *,
         window: tuple[slice, ...] = (slice(None),) * 3,
     ) -> None:
-        """Paint where a distance in mm, given on a window of the grid, is negative."""
+        """Paint where a signed distance in mm, given on a window of the grid, is negative."""
         hu, labels, texture = self.hu[window], self.labels[window], self.texture[window]
         for depth_mm, label, mean_hu, texture_hu in layers:
             share = np.clip(0.5 - (distance + depth_mm) / self.edge_mm, 0, 1)
@@ -162,7 +162,7 @@ class Canvas:
             labels[distance < -depth_mm] = label
 
     def _window(self, bounds: np.ndarray) -> tuple[slice, ...]:
-        """Return the part of the grid that a box in patient mm can touch."""
+        """Return the part of the grid that a box in patient mm may overlap."""
         corners = np.stack(np.meshgrid(*bounds.T, indexing="ij"), axis=-1).reshape(-1, 3)
         world = self.pose.to_world(corners)
         margin = self.edge_mm + self.pose.bending_mm

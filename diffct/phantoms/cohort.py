@@ -1,4 +1,4 @@
-"""A cohort of phantoms: one after the other or in parallel, whole or not at all."""
+"""Writing of phantom cohorts, in parallel, as folders that are complete or absent."""
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from diffct.atomic import atomic_folder
-from diffct.cohort_folder import holds_cohort, sign_cohort
+from diffct.cohort_folder import holds_cohort, record_cohort
 from diffct.cores import count_cores
 
 Made = TypeVar("Made")
@@ -25,16 +25,17 @@ def write_cohort(
     workers: int | None = None,
     show_progress: bool = True,
 ) -> Path:
-    """Write a cohort, unless exactly this one is already there.
+    """Write a cohort, unless the folder already holds exactly this one.
 
     Args:
         folder: Where to write. A cohort of the same kind with other parameters is replaced.
-        parameters: What it is made with, see `holds_cohort`.
+        parameters: Parameters of the cohort, see `holds_cohort`.
         make: Writes the phantom of an index into a folder, its keyword argument `folder`, and
-            returns what `finish` needs of it. Other processes get it: a function of a module.
-        number: How many.
-        finish: Writes what is about all phantoms, given in their order, into a folder.
-        workers: Processes; None for one per core.
+            returns what `finish` needs of it. A function at module level, so that worker processes
+            can import it.
+        number: Number of phantoms.
+        finish: Writes the files about all phantoms, given in their order, into a folder.
+        workers: Number of processes; None for one per core.
         show_progress: Whether to show a progress bar.
 
     Returns:
@@ -46,14 +47,14 @@ def write_cohort(
     """
     folder = Path(folder)
     if number < 1:
-        raise ValueError(f"number={number}: a cohort has at least one.")
+        raise ValueError(f"number={number}: a cohort has at least one phantom.")
     if holds_cohort(folder, parameters):
         return folder
     with (
         atomic_folder(folder) as partial,
         ProcessPoolExecutor(workers or count_cores()) as pool,
     ):
-        # One worker needs no process of its own.
+        # A single worker needs no extra process.
         mapped = map if workers == 1 else pool.map
         made = tqdm(
             mapped(bind(make, folder=partial), range(number)),
@@ -62,5 +63,5 @@ def write_cohort(
             disable=not show_progress,
         )
         finish(list(made), partial)
-        sign_cohort(partial, parameters)
+        record_cohort(partial, parameters)
     return folder

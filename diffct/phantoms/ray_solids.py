@@ -1,9 +1,9 @@
-"""Solids that parallel rays pierce: where each ray enters and leaves them, in millimetres.
+"""Solids for parallel rays: the points in millimetres where each ray enters and leaves them.
 
 A film in posterior-anterior projection is a map of sums along straight rays, all along the
-patient's posterior axis. For a solid that a ray meets in one piece, the two `surfaces` say all that
-such a sum needs, in closed form. Positions are (superior, posterior, left) as in `shapes`; where a
-ray misses the solid it leaves before it enters, so `leave - enter` is never positive there.
+patient's posterior axis. If a ray crosses a solid in one piece, its entry and exit, given in closed
+form by `surfaces`, suffice for such a sum. Positions are (superior, posterior, left) as in
+`shapes`; for a ray that misses the solid, `leave - enter` is not positive.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Surfaces(NamedTuple):
 
 
 class Solid(Protocol):
-    """Anything that knows its box and where rays enter and leave it."""
+    """Any solid with a bounding box and two surfaces."""
 
     @property
     def bounds(self) -> np.ndarray:
@@ -40,12 +40,12 @@ def _around(centre: np.ndarray, half: np.ndarray, inside: np.ndarray) -> Surface
 
 
 class LeaningEllipsoid:
-    """An ellipsoid along the patient's axes, sheared to the left or right with its height.
+    """An ellipsoid along the patient's axes, sheared to the left or right.
 
     Args:
         centre: Centre in mm, (superior, posterior, left).
         radii: Semi-axes in mm before the shear, same order.
-        lean: How many mm to the left the centre line runs for each mm upwards.
+        lean: Shear: mm to the left for each mm upwards.
     """
 
     def __init__(self, centre: ArrayLike, radii: ArrayLike, *, lean: float = 0.0) -> None:
@@ -65,7 +65,7 @@ class LeaningEllipsoid:
         return np.stack([self.centre - half, self.centre + half])
 
     def shifted(self, left_mm: float) -> "LeaningEllipsoid":
-        """Return the same solid further to the left."""
+        """Return the same solid moved to the left."""
         return LeaningEllipsoid(np.add(self.centre, (0, 0, left_mm)), self.radii, lean=self.lean)
 
     def surfaces(self, superior: np.ndarray, left: np.ndarray) -> Surfaces:
@@ -78,7 +78,7 @@ class LeaningEllipsoid:
 
 
 class Barrel(Column):
-    """A `Column` for rays: a superellipse whose centre and radii vary with the level."""
+    """A `Column` with surfaces: a superellipse whose centre and radii vary with the level."""
 
     def surfaces(self, superior: np.ndarray, left: np.ndarray) -> Surfaces:
         """Return where the rays at these positions enter and leave."""
@@ -90,7 +90,7 @@ class Barrel(Column):
         return _around(centre_posterior, half, inside)
 
     def shifted(self, left_mm: float) -> "Barrel":
-        """Return the same solid further to the left."""
+        """Return the same solid moved to the left."""
         return Barrel(np.add(self.rows, (0, 0, left_mm, 0, 0)), exponent=self.exponent)
 
     def lateral_mm(self, superior: ArrayLike, *, side: int) -> np.ndarray:
@@ -121,15 +121,15 @@ class Within:
 class PleuralFluid:
     """Fluid at the bottom of a pleural cavity, its upper border a meniscus.
 
-    The fluid stands highest at the chest wall. Towards its upper border it fills less and less of
+    The fluid is highest at the chest wall. Towards its upper border it fills a decreasing part of
     the cavity's depth, from behind, as in an upright patient.
 
     Args:
-        cavity: What holds the fluid.
+        cavity: The pleural cavity.
         side: 1 for the patient's left, −1 for the right.
         wall_level_mm: Superior position of the upper border at the chest wall.
         rise_mm: How much lower the border is at the medial end.
-        fade_mm: Height over which the fluid comes to fill the whole depth.
+        fade_mm: Distance below the border at which the fluid fills the whole depth.
     """
 
     cavity: Barrel
@@ -152,6 +152,6 @@ class PleuralFluid:
         outwards = np.clip((left - medial) / (wall - medial), 0, 1)
         border = self.wall_level_mm - self.rise_mm * (1 - outwards**2.5)
         filled = np.clip((border - superior) / self.fade_mm, 0, 1)
-        filled = filled * filled * (3 - 2 * filled)
+        filled = filled * filled * (3 - 2 * filled)  # smoothstep
         enter, leave = self.cavity.surfaces(superior, left)
         return Surfaces(np.where(filled > 0, leave - filled * (leave - enter), 1e3), leave)

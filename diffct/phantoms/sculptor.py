@@ -1,4 +1,4 @@
-"""Turning tables of millimetres into the shapes of one individual.
+"""Conversion of anatomical templates, tables in millimetres, into the shapes of one patient.
 
 A template is one of
 
@@ -21,7 +21,7 @@ class Sculptor:
     """Turns templates into one patient's shapes.
 
     Args:
-        rng: Source of every individual change.
+        rng: Source of all individual variation.
         stretch: Factors on all positions along (superior, posterior, left).
     """
 
@@ -36,14 +36,14 @@ class Sculptor:
     def rows(
         self, template: Rows, *, side: int = 1, bulk: float = 1.0, jitter_mm: float = 1.5
     ) -> np.ndarray:
-        """Return a template's rows, moved and thickened a little at random.
+        """Return a template's rows, slightly moved and thickened at random.
 
         Args:
             template: Rows of a `Column` or a `Chain`.
             side: 1 as written, −1 mirrored to the right.
             bulk: Factor on all radii.
-            jitter_mm: Standard deviation of the displacement along each axis; the radii vary by
-                3 % for each mm of it.
+            jitter_mm: Standard deviation of the displacement along each axis; the radii vary with a
+                standard deviation of 3 % per mm.
         """
         bulk *= np.exp(0.03 * jitter_mm * self.rng.standard_normal())
         rows = np.array(template, dtype=np.float64)
@@ -64,11 +64,11 @@ class Sculptor:
         return Sheet({float(line[0, 0]): line[:, 1:] for line in lines})
 
     def trunk(self, template: Rows, *, fat_mm: tuple[float, float, float]) -> Column:
-        """Return the skin around a template of the fascia.
+        """Return the outline of the skin around a template of the fascia.
 
         Args:
             template: Rows of a `Column`.
-            fat_mm: How far the skin lies in front of, behind and beside the fascia.
+            fat_mm: Distance of the skin from the fascia in front, behind and at the sides.
         """
         level, posterior, left, depth, width = np.array(template, dtype=np.float64).T
         anterior_fat, posterior_fat, lateral_fat = fat_mm

@@ -1,10 +1,10 @@
-"""Implicit shapes in millimetres: the vocabulary in which phantoms describe anatomy.
+"""Implicit shapes in millimetres, from which the anatomy of phantoms is built.
 
-Every shape answers one question, `distance(points)`: how far, in millimetres, is a point from
-its surface, negative inside. The distance is first-order exact near the surface, which is where
-cortical shells, organ walls and partial volume are drawn from it. Points are three arrays of one
-shape, (superior, posterior, left), in the patient's own frame. `bounds` is a box, array (2, 3) of
-lower and upper corner, outside of which the shape is certainly absent.
+Every shape has a method `distance(points)`: the signed distance of points from its surface in
+millimetres, negative inside. The distance is first-order exact near the surface, where cortical
+shells, organ walls and partial volume are derived from it. Points are three arrays of one shape,
+(superior, posterior, left), in the patient's own frame. `bounds` is a box, array (2, 3) of lower
+and upper corner, that contains the whole shape.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,13 +21,13 @@ from scipy.ndimage import gaussian_filter1d
 Points = tuple[np.ndarray, ...]
 """Three arrays of one shape: (superior, posterior, left) in mm."""
 
-# Cross-sections are tabulated every millimetre and rounded over this length (standard deviation),
-# so that keyframes centimetres apart join without a visible edge.
+# Cross-sections are tabulated every millimetre and smoothed with this standard deviation, so that
+# keyframes centimetres apart join without a visible edge.
 KEYFRAME_ROUNDING_MM = 5.0
 
 
 class Shape(Protocol):
-    """Anything that knows its box and its distance."""
+    """Any shape with a bounding box and a signed distance."""
 
     @property
     def bounds(self) -> np.ndarray:
@@ -107,21 +107,21 @@ class _Keyframes:
         self.table = smooth.astype(np.float32)
 
     def at(self, superior: np.ndarray) -> list[np.ndarray]:
-        """Return each parameter at the given levels, the end values beyond the ends."""
+        """Return each parameter at the given levels, constant beyond the ends."""
         row = (superior - self.first + 0.5).astype(np.intp)
         return [column.take(row, mode="clip") for column in self.table]
 
     def outside(self, superior: np.ndarray) -> np.ndarray:
-        """Return how far above or below the keyframes a level lies, negative between them."""
+        """Return the distance in mm of a level above or below the keyframes, negative between."""
         return np.maximum(self.first - superior, superior - self.last)
 
 
 class Column:
-    """A superellipse whose centre and radii vary from level to level: muscles, rectum, trunk.
+    """A superellipse whose centre and radii vary with the level: muscles, rectum, trunk.
 
     Args:
         rows: (level, posterior, left, posterior radius, left radius), all in mm.
-        exponent: 2 is an ellipse, larger is boxier.
+        exponent: 2 is an ellipse; larger values approach a rectangle.
     """
 
     def __init__(self, rows: np.ndarray, *, exponent: float = 2.0) -> None:
@@ -165,7 +165,7 @@ class Sheet:
     def __init__(self, sections: dict[float, np.ndarray]) -> None:
         levels = np.array(list(sections), dtype=np.float64)
         lines = np.stack([np.asarray(line, dtype=np.float64) for line in sections.values()])
-        # Curve through the points: one more between each two.
+        # A quadratic spline adds one point between every two.
         knots = np.arange(lines.shape[1])
         curve = make_interp_spline(knots, lines, k=2, axis=1)
         self.sections = curve(np.arange(2 * len(knots) - 1) / 2)
@@ -179,11 +179,11 @@ class Sheet:
         return np.array([[self.keyframes.first, *lower], [self.keyframes.last, *upper]])
 
     def distance(self, points: Points) -> np.ndarray:
-        """Return the axial distance to the nearest stretch of the polyline."""
+        """Return the axial distance to the nearest segment of the polyline."""
         nearest = self.keyframes.outside(points[0])
-        return np.maximum(nearest, reduce(np.minimum, self._stretch_distances(points)))
+        return np.maximum(nearest, reduce(np.minimum, self._segment_distances(points)))
 
-    def _stretch_distances(self, points: Points) -> Iterator[np.ndarray]:
+    def _segment_distances(self, points: Points) -> Iterator[np.ndarray]:
         superior, posterior, left = points
         parameters = self.keyframes.at(superior)
         line = [parameters[i : i + 3] for i in range(0, len(parameters), 3)]
@@ -197,7 +197,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Union:
-    """Several shapes grown together, their joints rounded over `blend_mm`."""
+    """Union of several shapes, with joints rounded over `blend_mm`."""
 
     shapes: Sequence[Shape]
     blend_mm: float = 6.0
@@ -219,7 +219,7 @@ class Union:
 
 @dataclass(frozen=True)
 class Difference:
-    """A shape that keeps `gap_mm` away from another one: bone from its neighbour in a joint."""
+    """A shape minus another one and a gap of `gap_mm` around it: a bone at its joint."""
 
     shape: Shape
     removed: Shape
@@ -231,18 +231,18 @@ class Difference:
         return self.shape.bounds
 
     def distance(self, points: Points) -> np.ndarray:
-        """Return the larger of the distance and the removed shape's depth."""
+        """Return the larger of the distance and the depth inside the removed shape."""
         return np.maximum(self.shape.distance(points), self.gap_mm - self.removed.distance(points))
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The part of a shape on the inner side of a plane: gas over fluid, an acetabular cup.
+    """The part of a shape on one side of a plane: gas over fluid, an acetabular cup.
 
     Args:
         shape: The shape to cut.
         point: A point of the plane in mm.
-        normal: The plane's unit normal; what lies on its side is removed.
+        normal: The plane's unit normal; the part on the side it points to is removed.
     """
 
     shape: Shape

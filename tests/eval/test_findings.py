@@ -13,7 +13,7 @@ from diffct.eval.findings_counts import amounts_by_grade, hit_rates
 from diffct.imaging.radiograph import write_png
 from diffct.phantoms.chest.cohort import ChestFinding, ChestTruth, draw_patient, render_film
 from diffct.phantoms.chest.findings import SEVERITIES
-from diffct.phantoms.chest.requests import every_request
+from diffct.phantoms.chest.requests import all_requests
 
 RATIOS = {"normal": 0.45, "mild": 0.54, "moderate": 0.6, "severe": 0.67}
 
@@ -47,7 +47,7 @@ def cohort(tmp_path_factory):
 def test_a_faithful_sampler_is_told_from_one_that_swaps_sides_and_one_that_ignores_prompts(cohort):
     manifest = read_manifest(cohort)
     reader, expected = calibrate(manifest, manifest.split("train"), seed=0)
-    requests = [request for cases in every_request().values() for request in cases]
+    requests = [request for cases in all_requests().values() for request in cases]
     films = []
     for number, asked in enumerate(requests):
         heart = asked.grade if asked.subject == "heart" else "normal"

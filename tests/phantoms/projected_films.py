@@ -1,4 +1,4 @@
-"""Films of a CT: what a phantom's film is, projected from a scan. For tests on a real CT."""
+"""Films projected from a CT by the physics of the phantom films, for tests on a real scan."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from diffct.atomic import atomic_folder
-from diffct.cohort_folder import holds_cohort, sign_cohort
+from diffct.cohort_folder import holds_cohort, record_cohort
 from diffct.cores import count_cores
 from diffct.data.manifest import MANIFEST_NAME, ManifestRow, write_manifest
 from diffct.imaging.radiograph import write_png
 from diffct.imaging.volume import Volume, upright
 from diffct.phantoms.chest.projection import WATER_PER_MM, average_pixels, develop, expose
 
-# Ray sums through the densest tenth of a body, of which this share is shown in mid-gray.
+# Share of the ray sum at this percentile of the body that is displayed as mid-gray.
 EXPOSURE, EXPOSURE_PERCENTILE = 0.56, 90
 CONTRAST = 1.45
-LEAST_BODY_MM = 20.0
+MIN_BODY_MM = 20.0
 
 COHORT_KIND = "diffct films projected from one CT"
-# Raised whenever the same parameters give other films.
+# Increase it whenever the same parameters give other films.
 COHORT_VERSION = 1
 
 
@@ -33,9 +33,9 @@ def sum_rays(volume: Volume, *, rotation_degrees: float = 0.0) -> np.ndarray:
     """Sum the density of a CT along parallel rays from back to front.
 
     Args:
-        volume: A CT in HU, in any orientation. What lies below air (padding) counts as air.
-        rotation_degrees: Turns the patient about the long axis; positive brings the front of the
-            body to the patient's own left.
+        volume: A CT in HU, in any orientation. Values below air (padding) count as air.
+        rotation_degrees: Rotation of the patient about the long axis; positive brings the front
+            of the body to the patient's own left.
 
     Returns:
         Sums in mm of water, float32 (rows, rays): a row for each slice, upwards as in a `Volume`,
@@ -48,7 +48,7 @@ def sum_rays(volume: Volume, *, rotation_degrees: float = 0.0) -> np.ndarray:
     left = (np.arange(width) - (width - 1) / 2)[None, :] * width_mm
     angle = np.radians(rotation_degrees)
     aside = (np.cos(angle) * left - np.sin(angle) * posterior).ravel() / width_mm
-    # As many more on either side, so that without rotation every column of voxels has its ray.
+    # Equally many more rays on either side: without rotation, every column of voxels has its ray.
     rays = width + 2 * (1 + int(np.ceil(max(np.abs(aside).max() - (width - 1) / 2, 0))))
     # Each voxel's mass goes to the two rays beside it, so that no mass is lost at any angle.
     first = np.floor(aside + (rays - 1) / 2).astype(int)
@@ -79,16 +79,18 @@ def project_chest(
     field_mm: float | None = None,
     contrast: float = CONTRAST,
 ) -> np.ndarray:
-    """Take a chest film of a CT.
+    """Compute a chest film of a CT.
 
     Args:
         volume: A CT of a chest in HU, in any orientation.
         size: Pixels along (height, width). Pixels are square.
-        rotation_degrees: About the patient's long axis; positive brings the front to the left.
-        tilt_degrees: In the plane of the film; positive brings the head to the patient's left.
-        shift_mm: Where the scan's centre lies on the film, (superior, left).
-        field_mm: What the film's shorter side shows; None for the shorter of the scan's height
-            and width.
+        rotation_degrees: Rotation about the patient's long axis; positive brings the front to the
+            left.
+        tilt_degrees: Rotation in the plane of the film; positive brings the head to the patient's
+            left.
+        shift_mm: Position of the scan's centre on the film, (superior, left).
+        field_mm: Length of the film's shorter side; None for the shorter of the scan's height and
+            width.
         contrast: Slope of the display curve.
 
     Returns:
@@ -109,7 +111,7 @@ def project_chest(
     pixel_mm = field_mm / min(height, width)
     finer = int(np.ceil(pixel_mm / min(slice_mm, ray_mm)))
     sums = sum_rays(volume, rotation_degrees=rotation_degrees)
-    body = sums[sums > LEAST_BODY_MM]
+    body = sums[sums > MIN_BODY_MM]
     if body.size == 0:
         raise ValueError("The scan holds no body: no ray meets 20 mm of water. Give a CT in HU.")
 
@@ -137,19 +139,19 @@ def write_projected_cohort(
     workers: int | None = None,
     show_progress: bool = True,
 ) -> Path:
-    """Write films of one CT, each at another rotation, tilt and crop, unless they are there.
+    """Write films of one CT, each with its own rotation, tilt and crop, unless they exist.
 
     All films show one patient, and a patient is never in two splits: every row of the manifest is
-    in the split "train". There is nothing to validate on; that needs another patient.
+    in the split "train". Validation needs another patient.
 
     Args:
         volume: A CT of a chest in HU, in any orientation.
         folder: Where to write `images/000000.png` ..., `manifest.jsonl` and `cohort.json`. A cohort
             of the same kind with other parameters is replaced.
-        films: How many.
+        films: Number of films.
         seed: Source of the positions, at least 0.
         size: Pixels along (height, width).
-        workers: Threads; None for one per core.
+        workers: Number of threads; None for one per core.
         show_progress: Whether to show a progress bar.
 
     Returns:
@@ -188,12 +190,12 @@ def write_projected_cohort(
             made = pool.map(write, range(films))
             rows = list(tqdm(made, total=films, desc="Films", disable=not show_progress))
         write_manifest(rows, partial / MANIFEST_NAME)
-        sign_cohort(partial, parameters)
+        record_cohort(partial, parameters)
     return folder
 
 
 def _draw_position(volume: Volume, rng: np.random.Generator) -> dict[str, Any]:
-    """Draw the arguments of `project_chest`, JSON-ready."""
+    """Draw the arguments of `project_chest`, as JSON values."""
     slice_mm, _, ray_mm = volume.spacing_mm
     whole_mm = min(volume.size[0] * slice_mm, volume.size[2] * ray_mm)
     field_mm = whole_mm * rng.uniform(0.85, 1.0)
@@ -208,7 +210,7 @@ def _draw_position(volume: Volume, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _describe(position: dict[str, Any]) -> list[str]:
-    """Say what is known of a projected film, which is nothing about findings."""
+    """Describe the position on a projected film; its findings are unknown."""
     sentences = ["Chest radiograph rendered from computed tomography."]
     for degrees, verb in (
         (position["rotation_degrees"], "is rotated"),

@@ -86,7 +86,7 @@ def test_threads_keep_their_mass_at_every_resolution(step_mm: float):
         rng.uniform(-40, 40, (50, 3)), rng.uniform(0.3, 8, 50), np.full(50, 2.0), np.full(50, 0.5)
     )
     rays = RaySums((120, 120), step_mm=step_mm, view=View((3.0, -2.0), 0.1))
-    rays.string(threads)
+    rays.add_threads(threads)
     mass = 0.5 * 2.0 * np.pi * (threads.radius_mm**2).sum()
     assert rays.total().sum() * step_mm**2 == pytest.approx(mass, rel=1e-4)
 

@@ -1,4 +1,4 @@
-"""Findings read off phantom films and drawn ones whose truth is known."""
+"""The reader of findings, on phantom films and drawn films of known truth."""
 
 from dataclasses import replace
 from itertools import product
@@ -98,7 +98,7 @@ def test_the_heart_is_measured_and_graded(read, heart):
     assert reading.heart_size == heart
 
 
-def test_fluid_up_to_the_heart_leaves_its_size_open(read):
+def test_fluid_up_to_the_heart_leaves_its_size_undetermined(read):
     reading = read(film_of(("effusion", "left", None, "large"), heart="severe")[0])
     assert np.isnan(reading.cardiothoracic_ratio)
     assert reading.heart_size is None
@@ -205,7 +205,7 @@ def test_a_ball_added_to_a_film_is_read_as_a_nodule_of_its_size(read):
     ],
     ids=["gray", "black", "nan", "noise", "clouds", "ramp"],
 )
-def test_a_film_without_a_chest_is_told_so(calibrated, film):
+def test_a_film_without_a_chest_is_recognised(calibrated, film):
     assert measure_film(film, calibrated[1]) is None
 
 

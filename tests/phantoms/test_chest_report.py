@@ -113,7 +113,7 @@ def test_report_has_four_to_eight_sentences_without_repetition(
             assert not re.search(r"\b(\w+) \1\b|  | ,|\ba [aeiou]", sentence), sentence
 
 
-def test_every_finding_is_told_with_side_and_size(many: list[tuple[ChestTruth, list[str]]]):
+def test_every_finding_is_named_with_side_and_size(many: list[tuple[ChestTruth, list[str]]]):
     for truth, sentences in many:
         told = [s.lower() for s in sentences if not DENIES.search(s)]
         assert any(re.search(HEART_WORDS, s.lower()) for s in sentences)
@@ -130,7 +130,7 @@ def test_every_finding_is_told_with_side_and_size(many: list[tuple[ChestTruth, l
 
 
 @pytest.mark.parametrize("zone", ["upper", "lower"])
-def test_finding_alone_is_told_in_its_own_words_only(zone: str):
+def test_a_single_finding_is_named_in_its_own_words_only(zone: str):
     rng = np.random.default_rng(0)
     for kind, side, severity in product(KIND_WORDS, ("left", "right"), SEVERITIES):
         own_zone = zone if kind in ("consolidation", "nodule") else None
@@ -146,7 +146,7 @@ def test_finding_alone_is_told_in_its_own_words_only(zone: str):
                     assert {z for z in ("upper", "lower") if z in text} == {own_zone}
 
 
-def test_both_sides_are_told_with_their_own_sizes():
+def test_both_sides_are_named_with_their_own_sizes():
     rng = np.random.default_rng(1)
     findings = tuple(
         ChestFinding("effusion", side, None, size)

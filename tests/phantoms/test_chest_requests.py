@@ -1,4 +1,4 @@
-"""What prompts ask for, and how films are judged by it."""
+"""Requests of prompts, and the judgement of films by them."""
 
 from collections import Counter
 
@@ -29,7 +29,7 @@ def test_prompts_ask_for_every_case_equally_often_in_their_words():
         assert opposite not in words
     cases = {(r.kind, r.side, r.zone, r.grade) for r in requests if r.subject != "absence"}
     assert len(cases) == 6 + 6 + 12 + 12 + 4
-    # A second round says the same in other words.
+    # The second round has the same requests in other words.
     fluid = [request for request in requests if request.subject == "effusion"]
     assert fluid[0].prompt != fluid[6].prompt
     assert fluid[0].prompt == fluid[12].prompt
@@ -99,8 +99,8 @@ def test_a_known_film_meets_a_request_when_it_shows_just_that():
 
 
 def test_rates_carry_wilsons_interval():
-    rate = Rate.of([True] * 8 + [False] * 2)
+    rate = Rate.from_answers([True] * 8 + [False] * 2)
     assert rate.interval == pytest.approx((0.4902, 0.9433), abs=1e-4)
     assert str(rate) == "80 % (8/10; 49–94)"
-    assert str(Rate.of([])) == "–"
-    assert Rate.of([]).interval == (0, 1)
+    assert str(Rate.from_answers([])) == "–"
+    assert Rate.from_answers([]).interval == (0, 1)

@@ -1,4 +1,4 @@
-"""Dark spots in white matter are found where they are, and nowhere else."""
+"""Dark spots in white matter are found in their place and nowhere else."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from diffct.phantoms.brain.lesions import lesion_figures
 
 
 def brain(*, drawn_at: tuple[int, int] | None = (20, 30)) -> tuple[np.ndarray, ...]:
-    """A disc of white matter with a true lesion at (20, 30), drawn dark wherever one says."""
+    """A disc of white matter with a true lesion at (20, 30), and a dark spot at `drawn_at`."""
     rows, columns = np.mgrid[:64, :64]
     disc = np.hypot(rows - 32, columns - 32) < 25
     lesion = np.hypot(rows - 20, columns - 30) < 4

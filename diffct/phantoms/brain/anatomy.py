@@ -1,9 +1,9 @@
-"""A procedural brain: how much of each voxel is fluid, gray matter, white matter or lesion.
+"""Procedural brain anatomy: shares of fluid, gray matter, white matter and lesion in each voxel.
 
-Everything is a distance in millimetres, drawn with the softness of half a voxel, so that one brain
-looks alike at every spacing. Folding is the zero surface of a random field: sheets of fluid that
-reach from the surface into the brain, with cortex of even thickness along them. No two brains share
-a fold.
+All structures are distances in millimetres, with edges softened over about half a voxel, so that
+one brain looks alike at every spacing. The folds are the zero surface of a random field: sheets of
+fluid that reach from the surface into the brain, lined by cortex of even thickness. Each brain has
+its own folds.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ TISSUES = ("fluid", "gray matter", "white matter", "lesion")
 """The order of a tissue map's channels; label i + 1 of a segmentation."""
 FLUID, GRAY, WHITE, LESION = range(4)
 
-_RIM_MM = 1.5  # fluid that brain extraction leaves around the brain
+_RIM_MM = 1.5  # thickness of the fluid that brain extraction leaves around the brain
 _FOLD_MM = (17.0, 27.0)  # wavelengths of the cortex's folds
 _CEREBELLAR_FOLD_MM = (9.0, 13.0)
 _FOLD_DEPTH_MM = 20.0
@@ -24,11 +24,11 @@ _WAVES = 48
 
 
 class RandomField:
-    """A smooth random function of place: plane waves of some lengths in all directions.
+    """A smooth random function of position: a sum of plane waves in random directions.
 
     Args:
         rng: Source of directions and phases.
-        wavelengths_mm: Shortest and longest wave.
+        wavelengths_mm: Shortest and longest wavelength.
     """
 
     def __init__(self, rng: np.random.Generator, wavelengths_mm: tuple[float, float]) -> None:
@@ -41,7 +41,7 @@ class RandomField:
         """Return the field, of variance 1, on a grid.
 
         Args:
-            axes: Places along (superior, posterior, left) in mm.
+            axes: Positions along (superior, posterior, left) in mm.
 
         Returns:
             float32 with a value for each point of the grid.
@@ -49,14 +49,14 @@ class RandomField:
         return self._sum(axes, np.ones(_WAVES))
 
     def distance_from_zero(self, axes: Sequence[np.ndarray]) -> np.ndarray:
-        """Return about how far, in mm, each point is from the field's zero surface."""
-        # The slope of cos is that of a wave a quarter turn later.
+        """Return the approximate distance in mm of each point from the field's zero surface."""
+        # A derivative of a wave is the wave shifted by a quarter period, hence the factor i.
         slopes = [self._sum(axes, 1j * self.wave_vectors[:, axis]) for axis in range(3)]
         steepness = np.sqrt(sum(slope**2 for slope in slopes))
         return np.abs(self.value(axes)) / np.maximum(steepness, 1e-6)
 
     def _sum(self, axes: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
-        """Sum the waves, each a product of one factor per axis."""
+        """Return the weighted sum of the waves, each computed as a product over the axes."""
         first, second, third = (
             np.exp(1j * np.outer(axis, self.wave_vectors[:, i])) for i, axis in enumerate(axes)
         )
@@ -73,12 +73,13 @@ def draw_tissue_map(
 
     Args:
         rng: Source of its shape.
-        axes: Places of the voxels along (superior, posterior, left) in mm, from the brain's middle.
-        voxel_mm: Their size, which edges are softened to.
+        axes: Positions of the voxels along (superior, posterior, left) in mm, from the brain's
+            centre.
+        voxel_mm: Voxel size, which determines how soft edges are.
 
     Returns:
-        The share of each tissue in each voxel, float32 (4, slices, rows, columns); what is missing
-        to 1 is outside of the brain.
+        The share of each tissue in each voxel, float32 (4, slices, rows, columns); the rest up to 1
+        is outside the brain.
     """
     stretch = rng.normal(1, 0.035, size=3)
     points: Points = tuple(
@@ -100,15 +101,18 @@ def draw_tissue_map(
     in_cerebellum = np.maximum(
         cerebellum, 0.4 - np.hypot(fine_folds, np.maximum(0, -cerebellum - 12))
     )
+    # White matter begins at this depth below the surface of the tissue: cortex lies between.
     thickness = rng.uniform(2.3, 3.1)
     white = np.minimum(np.minimum(in_cerebrum + thickness, in_cerebellum + 2.2), stem)
     tissue = np.minimum(np.minimum(in_cerebrum, in_cerebellum), stem)
     outline = np.minimum(np.minimum(cerebrum, cerebellum), stem) - _RIM_MM
 
+    # Nested regions: brain with fluid, brain tissue, white matter.
     whole, solid, core = inside(outline), inside(tissue), inside(white)
     shares = np.stack([whole - whole * solid, whole * (solid - solid * core), whole * solid * core])
     nuclei = inside(_deep_nuclei(rng, points))
-    shares[GRAY] += shares[WHITE] * 0.85 * nuclei  # they hold more iron and fibres than cortex
+    # 15 % of the nuclei remain white: they hold more iron and fibres than cortex.
+    shares[GRAY] += shares[WHITE] * 0.85 * nuclei
     shares[WHITE] *= 1 - 0.85 * nuclei
     ventricles = inside(_ventricles(rng, points)) * whole
     shares *= 1 - ventricles
@@ -124,19 +128,19 @@ def add_lesions(
     number: int,
     voxel_mm: float,
 ) -> np.ndarray:
-    """Turn spots of white matter into lesions, as of small vessel disease or multiple sclerosis.
+    """Turn spots of white matter into lesions, as in small vessel disease or multiple sclerosis.
 
     Args:
-        rng: Source of places and sizes.
+        rng: Source of positions and sizes.
         shares: A tissue map, (4, slices, rows, columns).
-        axes: Places of its voxels in mm.
-        number: How many; radii are 1.8 to 6 mm.
+        axes: Positions of its voxels in mm.
+        number: Number of lesions; radii are 1.8 to 6 mm.
         voxel_mm: Size of a voxel.
 
     Returns:
         The new tissue map.
     """
-    # Centres lie away from every other tissue.
+    # Centres lie in pure white matter.
     inner = np.argwhere(shares[WHITE] > 0.98)
     if not number or not len(inner):
         return shares
@@ -163,7 +167,7 @@ def _cerebrum(points: Points) -> np.ndarray:
 def _folds(
     rng: np.random.Generator, axes: Sequence[np.ndarray], cerebrum: np.ndarray
 ) -> np.ndarray:
-    """Distance from the fluid in the folds, negative in it; thin sheets that end in the depth."""
+    """Return the signed distance from the fluid in the folds: thin sheets of limited depth."""
     sheets = RandomField(rng, _FOLD_MM).distance_from_zero(axes)
     depth = -cerebrum
     beyond = np.maximum(0, depth - _FOLD_DEPTH_MM * rng.uniform(0.85, 1.15))
@@ -172,7 +176,7 @@ def _folds(
 
 
 def _fissure(rng: np.random.Generator, points: Points) -> np.ndarray:
-    """Distance from the fluid between the hemispheres, which the corpus callosum joins."""
+    """Return the distance from the fluid between the hemispheres, above the corpus callosum."""
     superior, posterior, left = points
     bend = rng.normal(0, 1.0) * np.sin(posterior / 40)
     gap = np.abs(left + bend) - rng.uniform(0.6, 1.2)
@@ -181,7 +185,7 @@ def _fissure(rng: np.random.Generator, points: Points) -> np.ndarray:
 
 
 def _deep_nuclei(rng: np.random.Generator, points: Points) -> np.ndarray:
-    """Distance from thalamus, putamen with pallidum, and caudate nucleus of both sides."""
+    """Return the distance from thalamus, putamen with pallidum, and caudate nucleus."""
     shapes: list[Shape] = []
     for side in (-1, 1):
         place, size = rng.normal(0, 0.8, size=3), rng.uniform(0.9, 1.1)
@@ -198,7 +202,7 @@ def _deep_nuclei(rng: np.random.Generator, points: Points) -> np.ndarray:
 
 
 def _ventricles(rng: np.random.Generator, points: Points) -> np.ndarray:
-    """Distance from the ventricles; their width varies as with age."""
+    """Return the distance from the ventricles, whose width varies as with age."""
     width = rng.uniform(0.55, 1.5)
     body = [(8, -34, 8, 3), (17, -22, 8, 4.5), (23, 0, 9, 4.5), (21, 22, 13, 5.5), (10, 38, 19, 6)]
     horn = [(10, 38, 19, 6), (9, 62, 17, 2.5)]

@@ -1,11 +1,11 @@
 """Synthetic brains: registered T1w and FLAIR volumes with known tissues, as a BIDS data set.
 
-T1w and FLAIR of a subject are computed from one tissue map (`brain_anatomy`, or the bent MNI152
-template of `brain_template`) by the signal equations of `brain_signal`. Lesions are bright on FLAIR
-and dark on T1w. The data set is written as one of a scanner, so that `diffct prepare brain` reads
-it like any other; its description says that it is synthetic.
+T1w and FLAIR of a subject are computed from one tissue map (`brain.anatomy`, or the bent MNI152
+template of `brain.template`) by the signal equations of `brain.signal`. Lesions are bright on FLAIR
+and dark on T1w. The data set is written like that of a scanner, so that `diffct prepare brain`
+reads it like any other; its description marks it as synthetic.
 
-No image in here shows a person; say so wherever these images appear.
+None of these images shows a person; say so wherever they appear.
 """
 
 import json
@@ -24,7 +24,7 @@ from diffct.phantoms.brain.template import bend_template, find_template
 from diffct.phantoms.cohort import write_cohort
 
 COHORT_KIND = "diffct synthetic brains"
-# Raised whenever the same parameters give other images, so that no cohort mixes two.
+# Increase it whenever the same parameters give other images, so that no cohort mixes versions.
 COHORT_VERSION = 1
 
 AnatomySource = Literal["procedural", "mni152", "both"]
@@ -35,12 +35,12 @@ _MEAN_LESIONS = 5
 
 @dataclass(frozen=True)
 class BrainPhantom:
-    """Images of a synthetic brain and what they show.
+    """Images of a synthetic brain and their true tissues.
 
     Attributes:
         images: By contrast, each a `Volume` of intensities without unit.
-        tissues: uint8 labels on the same grid: 0 outside, then 1 + the index in
-            `brain_anatomy.TISSUES`.
+        tissues: uint8 labels on the same grid: 0 outside, otherwise 1 + the index in
+            `anatomy.TISSUES`.
     """
 
     images: dict[str, Volume]
@@ -58,11 +58,11 @@ def draw_brain(
     """Draw a subject.
 
     Args:
-        seed: Which one; the same brain at every spacing.
+        seed: Seed of the subject; it gives the same brain at every spacing.
         anatomy: "procedural", or "mni152" for the bent template (needs nilearn).
         spacing_mm: Size of the cubic voxels; the field of view is 148 x 192 x 160 mm.
         contrasts: Of "T1w", "FLAIR" and "T2w".
-        lesions: How many; None draws it, five on average.
+        lesions: Number of lesions; None draws it, five on average.
 
     Raises:
         ValueError: A contrast or the spacing is impossible.
@@ -72,7 +72,7 @@ def draw_brain(
     if unknown or not 0.5 <= spacing_mm <= 4:
         raise ValueError(
             f"contrasts={list(contrasts)}, spacing_mm={spacing_mm}: the contrasts are"
-            f" {', '.join(SEQUENCES)}, and spacings go from 0.5 to 4 mm."
+            f" {', '.join(SEQUENCES)}, and spacings range from 0.5 to 4 mm."
         )
     size = [round(length / spacing_mm) for length in FIELD_MM]
     axes = [(np.arange(count) - (count - 1) / 2) * spacing_mm for count in size]
@@ -101,19 +101,19 @@ def write_brain_cohort(
     workers: int | None = None,
     show_progress: bool = True,
 ) -> Path:
-    """Write synthetic subjects as a BIDS data set, unless exactly these are already there.
+    """Write synthetic subjects as a BIDS data set, unless the folder already holds them.
 
-    The folder appears whole or not at all: `sub-0000/anat/sub-0000_T1w.nii.gz`, `..._FLAIR.nii.gz`
-    and `..._dseg.nii.gz` (labels), `dataset_description.json`, `cohort.json`.
+    The folder holds `sub-0000/anat/sub-0000_T1w.nii.gz`, `..._FLAIR.nii.gz` and `..._dseg.nii.gz`
+    (labels), `dataset_description.json` and `cohort.json`. It appears only when it is complete.
 
     Args:
         folder: Where to write. A cohort with other parameters is replaced.
-        number: How many subjects.
-        seed: Which cohort, at least 0. The first subjects of a longer one are those of a shorter.
-        anatomy: "procedural"; "mni152"; or "both", by turns.
+        number: Number of subjects.
+        seed: Seed of the cohort, at least 0. A larger cohort begins with the subjects of a smaller.
+        anatomy: "procedural"; "mni152"; or "both", alternating.
         spacing_mm: Size of the cubic voxels.
         contrasts: Of "T1w", "FLAIR" and "T2w".
-        workers: Processes; None for one per core.
+        workers: Number of processes; None for one per core.
         show_progress: Whether to show a progress bar.
 
     Returns:
@@ -162,14 +162,14 @@ def _write_subject(index: int, *, folder: Path, parameters: dict) -> None:
     subject = f"sub-{index:04d}"
     for suffix, volume in {**brain.images, "dseg": brain.tissues}.items():
         path = folder / subject / "anat" / f"{subject}_{suffix}.nii.gz"
-        # As a scanner writes them: columns, rows, slices of whole numbers.
+        # As written by scanners: columns, rows, slices, as whole numbers.
         stored_as: Literal["int16"] | None = None if volume.unit == "labels" else "int16"
         stored = reorient(volume, "LPS")
         write_volume(stored, path, stored_as=stored_as, description=COHORT_KIND)
 
 
 def _describe(subjects: Sequence[None], folder: Path) -> None:
-    """Say as BIDS does what a data set holds."""
+    """Write the description file of a BIDS data set."""
     description = {
         "Name": "Synthetic brains of diffct: no person is shown",
         "BIDSVersion": "1.10.0",

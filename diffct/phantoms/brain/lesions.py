@@ -1,7 +1,7 @@
-"""Whether lesions of the white matter are where they should be on a T1w image.
+"""Comparison of the white matter lesions on a T1w image with the true ones.
 
-On T1w, lesions are dark spots in white matter. A spot is looked for where the truth says that there
-is white matter or lesion, away from its border, where gray matter shares the voxels.
+On T1w, lesions are dark spots in white matter. They are searched for where the true labels are
+white matter or lesion, except at the border, whose voxels also contain gray matter.
 """
 
 from collections.abc import Iterable
@@ -10,20 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-_DARK = 0.8  # of the white matter's median; lesions are at about half of it, noise is above 0.9
-_SMALLEST_PIXELS = 4  # of a lesion that counts; smaller ones vanish in the border
+# Share of the white matter's median; lesions have about half of it, noise stays above 0.9.
+_MAX_DARK_SHARE = 0.8
+_MIN_PIXELS = 4  # of a lesion that counts; smaller ones vanish in the border
 
 
 @dataclass(frozen=True)
 class LesionFigures:
-    """How lesions were found.
+    """Agreement of found and true lesions.
 
     Args:
-        dice: Overlap of dark spots and true lesions, all slices together; 1 is equal.
-        found: Share of the true lesions that a dark spot covers to at least a quarter.
-        lesions: How many true lesions there are, slice by slice.
-        distance_px: Mean distance from a found lesion's centre to that of its dark part.
-        false_per_slice: Dark spots without a lesion, per slice.
+        dice: Overlap of dark spots and true lesions over all slices; 1 if they are equal.
+        found: Share of the true lesions of which dark spots cover at least a quarter.
+        lesions: Number of true lesions, counted in each slice.
+        distance_px: Mean distance between the centres of a found lesion and of its dark part.
+        false_per_slice: Number of dark spots without a lesion per slice.
     """
 
     dice: float
@@ -34,14 +35,14 @@ class LesionFigures:
 
 
 def dark_spots(t1w: np.ndarray, white: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Return where a slice is much darker than its white matter.
+    """Return a mask of where a slice is much darker than its white matter.
 
     Args:
         t1w: (H, W) in [0, 1].
         white: Its true white matter, booleans (H, W).
-        region: Where to look, booleans (H, W).
+        region: Where to search, booleans (H, W).
     """
-    return region & (t1w < _DARK * np.median(t1w[white]))
+    return region & (t1w < _MAX_DARK_SHARE * np.median(t1w[white]))
 
 
 def lesion_figures(
@@ -69,7 +70,7 @@ def lesion_figures(
         labels, count = ndimage.label(truth)
         for label in range(1, count + 1):
             own = labels == label
-            if own.sum() < _SMALLEST_PIXELS:
+            if own.sum() < _MIN_PIXELS:
                 continue
             lesions += 1
             covered = own & spots
@@ -81,7 +82,7 @@ def lesion_figures(
         sizes = np.bincount(spot_labels.ravel(), minlength=spot_count + 1)
         touched = np.unique(spot_labels[ndimage.binary_dilation(truth)])
         false += sum(
-            sizes[label] >= _SMALLEST_PIXELS and label not in touched
+            sizes[label] >= _MIN_PIXELS and label not in touched
             for label in range(1, spot_count + 1)
         )
     if not lesions:

@@ -1,10 +1,11 @@
-"""From tissues to magnetic resonance images: signal equations, coil sensitivity, Rician noise.
+"""Magnetic resonance images of tissues: signal equations, coil sensitivity, Rician noise.
 
 A sequence with an inversion pulse has, per voxel, the signal
 
     S = Σ_tissue share · PD · |1 − 2·exp(−TI/T1) + exp(−TR/T1)| · exp(−TE/T2)
 
-and a spin echo the same without the middle term. Relaxation times are those at 3 tesla.
+and a spin echo the same without the inversion, |1 − exp(−TR/T1)|. Relaxation times are those at 3
+tesla.
 
 Source: Bernstein, King & Zhou 2004, "Handbook of MRI Pulse Sequences", chapters 14.1 and 14.2;
 Gudbjartsson & Patz 1995, "The Rician distribution of noisy MRI data".
@@ -50,9 +51,9 @@ SEQUENCES = {
     "FLAIR": Sequence3T(repetition=9.0, echo=0.12, inversion=2.5),
     "T2w": Sequence3T(repetition=6.0, echo=0.09),
 }
-"""By contrast, as BIDS names it."""
+"""The sequences by contrast, with BIDS suffixes as keys."""
 
-_WHITE_MATTER = 600.0  # its mean in the written images; magnetic resonance has no unit
+_WHITE_MATTER = 600.0  # arbitrary mean in the written images; magnetic resonance has no unit
 
 
 def acquire(
@@ -61,16 +62,16 @@ def acquire(
     contrasts: Sequence[str],
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Take images of one brain in one session.
+    """Simulate images of one brain in one session.
 
     Args:
         shares: The tissue map, (4, slices, rows, columns).
-        axes: Places of its voxels in mm.
+        axes: Positions of its voxels in mm.
         contrasts: Keys of `SEQUENCES`.
         rng: Source of relaxation times, coil sensitivity and noise.
 
     Returns:
-        For each contrast, intensities float32 (slices, rows, columns); 0 outside of the brain, as
+        For each contrast, intensities float32 (slices, rows, columns); 0 outside the brain, as
         after brain extraction.
     """
     t1, t2 = (times * rng.normal(1, 0.02, size=len(TISSUES)) for times in (T1_S, T2_S))
@@ -80,9 +81,10 @@ def acquire(
     for contrast in contrasts:
         signals = PROTON_DENSITY * SEQUENCES[contrast].signals(t1, t2)
         clean = np.tensordot(signals / signals[WHITE], shares, axes=1)
-        # Most of the shading is the coil's and common to a session; some is the sequence's.
+        # Most of the shading comes from the coil, which all contrasts share; the rest is their own.
         own = RandomField(rng, (180, 320)).value(axes) * 0.015
         clean = clean * np.exp(coil + own)
+        # Rician noise: Gaussian in the real and the imaginary part.
         noise = rng.uniform(0.015, 0.03) * rng.standard_normal((2, *clean.shape), dtype=np.float32)
         images[contrast] = (_WHITE_MATTER * np.hypot(clean + noise[0], noise[1]) * brain).astype(
             np.float32

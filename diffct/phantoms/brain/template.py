@@ -1,6 +1,6 @@
-"""The MNI152 template's tissue maps, bent into different brains.
+"""Brains made by deforming the tissue maps of the MNI152 template.
 
-The maps ship inside the package nilearn, from which they are read without importing it.
+The maps are part of the package nilearn and are read without importing it.
 
 Source: Fonov et al. 2011, "Unbiased average age-appropriate atlases for pediatric studies"
 (ICBM 152 nonlinear symmetric 2009a).
@@ -20,13 +20,13 @@ from diffct.phantoms.brain.anatomy import RandomField
 _FILE = "datasets/data/mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 # The middle of the template's brain in its own world, (superior, posterior, left) in mm.
 _MIDDLE_MM = (6.0, 17.0, 0.0)
-_BRAIN_FROM = 0.4  # share of gray and white matter
+_MIN_TISSUE_SHARE = 0.4  # of gray and white matter together, inside the brain
 _CLOSING_MM = 5
-_BEND_MM = 3.0
+_BEND_MM = 3.0  # standard deviation of the displacement along each axis
 
 
 def find_template(tissue: str) -> Path:
-    """Return the template's map of "gm", "wm" or its image "t1".
+    """Return the path of the template's map "gm" or "wm", or of its image "t1".
 
     Raises:
         FileNotFoundError: nilearn is not installed; the message says how to install it.
@@ -36,7 +36,7 @@ def find_template(tissue: str) -> Path:
     path = Path(places[0], _FILE.format(tissue)) if places else Path("nilearn")
     if not path.is_file():
         raise FileNotFoundError(
-            "The MNI152 template ships inside the package nilearn: pip install --no-deps"
+            "The MNI152 template is part of the package nilearn: pip install --no-deps"
             " nilearn==0.14.1"
         )
     return path
@@ -52,7 +52,7 @@ def _read_shares(voxel_mm: float) -> tuple[np.ndarray, np.ndarray]:
     gray, white = (read_volume(find_template(tissue)) for tissue in ("gm", "wm"))
     solid = (gray.array + white.array) / 255
     ball = ndimage.iterate_structure(ndimage.generate_binary_structure(3, 1), _CLOSING_MM)
-    brain = ndimage.binary_closing(solid > _BRAIN_FROM, ball)
+    brain = ndimage.binary_closing(solid > _MIN_TISSUE_SHARE, ball)
     brain = ndimage.binary_fill_holes(brain).astype(np.float32)
     brain = np.maximum(ndimage.gaussian_filter(brain, 0.6), solid)
     shares = np.stack([brain - solid, gray.array / 255, white.array / 255])
@@ -63,24 +63,26 @@ def _read_shares(voxel_mm: float) -> tuple[np.ndarray, np.ndarray]:
 def bend_template(
     rng: np.random.Generator, axes: Sequence[np.ndarray], *, voxel_mm: float
 ) -> np.ndarray:
-    """Draw a brain without lesions by moving, stretching and bending the template.
+    """Draw a brain without lesions by turning, stretching and bending the template.
 
     Args:
         rng: Source of its shape.
-        axes: Places of the voxels along (superior, posterior, left) in mm, from the brain's middle.
-        voxel_mm: Their size.
+        axes: Positions of the voxels along (superior, posterior, left) in mm, from the brain's
+            centre.
+        voxel_mm: Voxel size.
 
     Returns:
-        A tissue map as `brain_anatomy.draw_tissue_map` returns, float32 (4, slices, rows, columns).
+        A tissue map like that of `anatomy.draw_tissue_map`, float32 (4, slices, rows, columns).
     """
     shares, affine = _read_shares(voxel_mm)
     grid = np.stack(np.meshgrid(*axes, indexing="ij"))
     turn = np.radians(rng.normal(0, 2.0, size=3))
-    tilt = np.eye(3) + np.cross(np.eye(3), turn)  # exact enough for two degrees
+    # The small-angle approximation of a rotation suffices for two degrees.
+    tilt = np.eye(3) + np.cross(np.eye(3), turn)
     places = np.einsum("ij,j...->i...", tilt / rng.normal(1, 0.035, size=(3, 1)), grid)
     for axis in range(3):
         places[axis] += _BEND_MM * RandomField(rng, (60, 110)).value(axes) + _MIDDLE_MM[axis]
-    # The world's axes are left to right, posterior to anterior, inferior to superior.
+    # World axes point right, anterior and superior.
     world = np.stack([-places[2], -places[1], places[0]])
     back = np.linalg.inv(affine)
     voxels = np.einsum("ij,j...->i...", back[:3, :3], world) + back[:3, 3].reshape(3, 1, 1, 1)

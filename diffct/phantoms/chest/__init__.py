@@ -1,1 +1,1 @@
-"""Synthetic chest films with reports, and the reader of their findings."""
+"""Synthetic chest films with reports, and a reader of their findings."""

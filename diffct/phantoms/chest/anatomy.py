@@ -1,8 +1,8 @@
-"""How one patient of the chest phantom is drawn: lungs, heart, mediastinum, abdomen.
+"""Anatomy of one patient of the chest phantom: lungs, heart, mediastinum, abdomen.
 
 All lengths are millimetres, (superior, posterior, left), the origin in the middle of the film and
-of the chest. Every organ has its own random generator, so that the same seed with and without a
-finding is the same patient with and without it.
+of the chest. Every organ has its own random generator, so that the same seed gives the same patient
+with and without a finding.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from diffct.phantoms.chest.threads import draw_bones, draw_vessels
 from diffct.phantoms.chest.truth import ChestTruth, Side
 from diffct.phantoms.ray_solids import Barrel, LeaningEllipsoid
 
-AIR, SOFT, LIVER = 0.0, 1.0, 1.04
+AIR, SOFT, LIVER = 0.0, 1.0, 1.04  # densities relative to water
 
 # Rows (level, posterior, left, posterior radius, left radius).
 BODY = [
@@ -44,14 +44,14 @@ class ChestAnatomy:
     """One patient in millimetres.
 
     Attributes:
-        view: Where he stands before the film.
+        view: Position in front of the detector.
         body: The outline of the body.
         cavities: The pleural cavities.
-        heart: The two ellipsoids that the heart is made of.
-        paints: What is inside the body, in the order of painting.
-        vessels: What is drawn inside aerated lung, where it is.
-        bones: What is drawn wherever it is.
-        thickness_mm: From front to back.
+        heart: The two ellipsoids of the heart: right atrium and left ventricle.
+        paints: The solids inside the body, in the order of painting.
+        vessels: Threads that are drawn inside aerated lung only.
+        bones: Threads that are drawn regardless of their surroundings.
+        thickness_mm: Thickness of the body from front to back.
     """
 
     view: View
@@ -68,8 +68,8 @@ def draw_anatomy(truth: ChestTruth, rng: np.random.Generator) -> ChestAnatomy:
     """Draw a patient.
 
     Args:
-        truth: What the film must show.
-        rng: Source of everything else.
+        truth: The findings and the heart size to show.
+        rng: Source of all other variation.
 
     Returns:
         The patient.
@@ -126,6 +126,7 @@ def _draw_chest(
     base_mm = rng.normal(0, 4)
     for side, sign in SIGNS.items():
         level, lateral, medial, posterior, depth = np.array(CAVITY, dtype=float).T
+        # The right lung is slightly wider; only the lower half follows the base of the chest.
         wider = 1.02 if side == "right" else 1.0
         lateral = lateral * (wider + taper * level / 130 + rng.normal(0, 0.008))
         level = np.where(level < 0, level + base_mm * (level / -128), level)
@@ -151,7 +152,7 @@ def chest_width_mm(cavities: dict[Side, Barrel]) -> float:
 def _draw_heart(
     ratio: float, cavities: dict[Side, Barrel], rng: np.random.Generator
 ) -> tuple[LeaningEllipsoid, LeaningEllipsoid]:
-    """Draw the right heart and the left ventricle, together exactly as wide as the ratio says."""
+    """Draw right atrium and left ventricle, whose total width has the given ratio exactly."""
     inner_mm = chest_width_mm(cavities)
     width_mm = ratio * inner_mm
     middle_mm = float(np.mean([c.lateral_mm(-75.0, side=SIGNS[s]) for s, c in cavities.items()]))
@@ -160,6 +161,7 @@ def _draw_heart(
     growth = width_mm / (0.45 * inner_mm)
     height = 56 * growth**0.55 * rng.uniform(0.95, 1.05)
     lean = -rng.uniform(0.38, 0.55)
+    # Half the width of the sheared ellipsoid is the hypotenuse of its radius and its lean.
     half = 0.62 * left_mm
     ventricle = LeaningEllipsoid(
         (-42 + rng.normal(0, 2), -22, middle_mm + left_mm - half),

@@ -1,10 +1,10 @@
 """Procedural chest films: synthetic patients with reports and known truth.
 
-A film is the ray sum through a thorax drawn in millimetres (`chest_anatomy`), taken on samples
-finer than the pixels (`chest_film`), exposed by Beer–Lambert's law and shown like a digital film
-(`projection`). The same patient is therefore seen at every size.
+A film is the ray sum through a thorax drawn in millimetres (`chest.anatomy`), computed on samples
+finer than the pixels (`chest.film`), exposed by Beer–Lambert's law and displayed like a digital
+film (`chest.projection`). A seed therefore gives the same patient at every size.
 
-No image in here is a radiograph of a person; say so wherever these images appear.
+None of these images is a radiograph of a person; say so wherever they appear.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 COHORT_KIND = "diffct synthetic chest films"
-# Raised whenever the same parameters give other films, so that no cohort mixes two.
+# Increase it whenever the same parameters give other films, so that no cohort mixes versions.
 COHORT_VERSION = 4
 
 DEFAULT_SIZE = (128, 128)
@@ -50,15 +50,16 @@ BLUR_MM = 0.8
 
 @dataclass(frozen=True)
 class ChestPatient:
-    """A synthetic patient and how the film of him is taken.
+    """A synthetic patient and the settings of the film.
 
     Attributes:
-        truth: What the film shows.
+        truth: Findings and heart size on the film.
         anatomy: The body in mm.
-        exposure: Density of the mid-gray, as a share of that behind the whole body.
+        exposure: Signal that is displayed as mid-gray, as a share of the signal behind a body of
+            water of full thickness.
         contrast: Slope of the display curve.
         noise: Standard deviation of the film's noise.
-        noise_seed: Which noise.
+        noise_seed: Seed of the noise.
     """
 
     truth: ChestTruth
@@ -73,9 +74,9 @@ def draw_patient(truth: ChestTruth, rng: np.random.Generator) -> ChestPatient:
     """Draw a patient with the given findings.
 
     Args:
-        truth: What the film must show.
-        rng: Source of everything else. The same generator state with another truth gives the same
-            patient with other findings.
+        truth: The findings and the heart size to show.
+        rng: Source of all other variation. The same generator state with another truth gives the
+            same patient with other findings.
 
     Returns:
         The patient.
@@ -97,7 +98,7 @@ def ray_sums(anatomy: ChestAnatomy, size: tuple[int, int], *, step_mm: float) ->
     Args:
         anatomy: The patient.
         size: Rays along (height, width), centred.
-        step_mm: Their distance.
+        step_mm: Distance of the rays.
 
     Returns:
         Sums in mm of water, float32 (height, width).
@@ -107,26 +108,26 @@ def ray_sums(anatomy: ChestAnatomy, size: tuple[int, int], *, step_mm: float) ->
     for paint in anatomy.paints:
         sums.paint(paint)
     for vessels in anatomy.vessels:
-        # A vessel fills what its place lacks to soft tissue: nothing in fluid or behind the heart.
-        excess = vessels.excess * sums.lacking_at(vessels.points)
+        # Vessels replace missing soft tissue: they add density in air, none in fluid or heart.
+        excess = vessels.excess * sums.deficit_at(vessels.points)
         seen = excess > 0
         columns = (vessels.points, vessels.radius_mm, vessels.length_mm, excess)
-        sums.string(Threads(*(column[seen] for column in columns)))
+        sums.add_threads(Threads(*(column[seen] for column in columns)))
     for bone in anatomy.bones:
-        sums.string(bone)
+        sums.add_threads(bone)
     return sums.total()
 
 
 def render_film(patient: ChestPatient, *, size: tuple[int, int] = DEFAULT_SIZE) -> np.ndarray:
-    """Take the film of a patient.
+    """Compute the film of a patient.
 
     Args:
-        patient: Whose film.
+        patient: The patient and the settings of the film.
         size: Pixels along (height, width); the shorter side shows 384 mm.
 
     Returns:
-        Gray values in [0, 1], float32 (height, width), bright where dense. Rows grow downwards,
-        columns to the patient's left.
+        Gray values in [0, 1], float32 (height, width), bright where dense. Row indices grow
+        downwards, column indices to the patient's left.
 
     Raises:
         ValueError: `size` is not two whole numbers from 16.
@@ -154,17 +155,17 @@ def write_chest_cohort(
     workers: int | None = None,
     show_progress: bool = True,
 ) -> Path:
-    """Write films of synthetic patients with reports, unless exactly these are already there.
+    """Write films of synthetic patients with reports, unless the folder already holds them.
 
-    The folder holds `images/000000.png` ..., `manifest.jsonl` (a patient each; the facts are
-    `ChestTruth.to_dict()`) and `cohort.json`. It appears whole or not at all.
+    The folder holds `images/000000.png` ..., `manifest.jsonl` (one patient per row; the facts are
+    `ChestTruth.to_dict()`) and `cohort.json`. It appears only when it is complete.
 
     Args:
         folder: Where to write. A cohort with other parameters is replaced.
-        number: How many patients, of one film each.
-        seed: Which cohort, at least 0. The first films of a longer cohort are those of a shorter.
+        number: Number of patients, with one film each.
+        seed: Seed of the cohort, at least 0. A larger cohort begins with the films of a smaller.
         size: Pixels along (height, width).
-        workers: Processes; None for one per core.
+        workers: Number of processes; None for one per core.
         show_progress: Whether to show a progress bar.
 
     Returns:
@@ -209,5 +210,5 @@ def _write_film(index: int, *, folder: Path, seed: int, size: tuple[int, int]) -
 
 
 def _write_manifest(rows: Sequence[ManifestRow], folder: Path) -> None:
-    """List the films of a cohort."""
+    """Write the manifest of a cohort."""
     write_manifest(rows, folder / MANIFEST_NAME)

@@ -1,9 +1,9 @@
-"""Ray sums through painted solids: how a chest phantom becomes a film.
+"""Ray sums through painted solids, from which the film of a chest phantom is computed.
 
-The thorax is a stack of thin slabs, one behind the other. Each solid is painted over what is there
-with the exact share of each slab that lies between its two surfaces, so that the heart displaces
-lung and fluid displaces air, and nothing is counted twice. Bones and lung vessels are too thin for
-slabs: they are threads of small balls, whose mass is added to the sum directly.
+The thorax is a stack of thin slabs, one behind the other. Each solid is painted over the present
+content with the exact share of each slab that lies between its two surfaces, so that the heart
+displaces lung and fluid displaces air, and nothing is counted twice. Bones and lung vessels are too
+thin for slabs: they are threads of small balls, whose mass is added to the sum directly.
 """
 
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ DEPTH_MM = 112.0
 
 @dataclass(frozen=True)
 class Paint:
-    """A solid and what it is made of.
+    """A solid and its material.
 
     Args:
-        solid: Where it is, in patient mm.
+        solid: Its form and position, in patient mm.
         density: Its density relative to water.
-        opacity: Which share of what is there it displaces.
+        opacity: Share of the present content that it displaces.
     """
 
     solid: Solid
@@ -42,7 +42,7 @@ class Threads:
         points: Centres in patient mm, (n, 3), as (superior, posterior, left).
         radius_mm: Radius of the thread at each point, (n,).
         length_mm: Length of thread that each point stands for, (n,).
-        excess: Density above that of what it displaces, (n,).
+        excess: Density in excess of the displaced material, (n,).
     """
 
     points: np.ndarray
@@ -53,24 +53,24 @@ class Threads:
 
 @dataclass(frozen=True)
 class View:
-    """Where the patient stands before the film, in the plane of the film.
+    """Position of the patient in front of the detector, in the plane of the film.
 
     Args:
-        shift_mm: The patient's origin on the film, (superior, left).
-        tilt_radians: How far the patient leans to the left.
+        shift_mm: Position of the patient's origin on the film, (superior, left).
+        tilt_radians: Angle by which the patient leans to the left.
     """
 
     shift_mm: tuple[float, float]
     tilt_radians: float
 
     def to_patient(self, superior: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the patient's (superior, left) of positions on the film, all in mm."""
+        """Convert (superior, left) in mm from the film to the patient."""
         up, aside = superior - self.shift_mm[0], left - self.shift_mm[1]
         cosine, sine = np.float32(np.cos(self.tilt_radians)), np.float32(np.sin(self.tilt_radians))
         return cosine * up + sine * aside, cosine * aside - sine * up
 
     def to_film(self, superior: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the film's (superior, left) of positions in the patient, all in mm."""
+        """Convert (superior, left) in mm from the patient to the film."""
         cosine, sine = np.cos(self.tilt_radians), np.sin(self.tilt_radians)
         up, aside = cosine * superior - sine * left, cosine * left + sine * superior
         return up + self.shift_mm[0], aside + self.shift_mm[1]
@@ -81,8 +81,8 @@ class RaySums:
 
     Args:
         size: Rays along (height, width).
-        step_mm: Their distance.
-        view: Where the patient stands.
+        step_mm: Distance of the rays.
+        view: Position of the patient.
     """
 
     def __init__(self, size: tuple[int, int], *, step_mm: float, view: View) -> None:
@@ -92,8 +92,8 @@ class RaySums:
         columns = (np.arange(width, dtype=np.float32) - (width - 1) / 2) * np.float32(step_mm)
         self.superior, self.left = view.to_patient(rows[:, None], columns[None, :])
         self.slabs = np.arange(-DEPTH_MM, DEPTH_MM, SLAB_MM, dtype=np.float32)
-        # What the thorax lacks to being soft tissue throughout.
-        self.lack = np.zeros((len(self.slabs), height, width), dtype=np.float32)
+        # Soft tissue missing in each slab, relative to a body of nothing else.
+        self.deficit = np.zeros((len(self.slabs), height, width), dtype=np.float32)
         self.sums = np.zeros(size, dtype=np.float32)
 
     def fill_body(self, body: Solid) -> None:
@@ -102,7 +102,7 @@ class RaySums:
         self.sums += np.maximum(leave - enter, 0) * np.float32(SOFT_TISSUE)
 
     def paint(self, paint: Paint) -> None:
-        """Paint a solid, inside the body, over what is there."""
+        """Paint a solid inside the body over the present content."""
         window = self._window(paint.solid.bounds)
         if any(s.start >= s.stop for s in window):
             return
@@ -113,26 +113,26 @@ class RaySums:
         share -= np.maximum(enter, first)
         np.clip(share, 0, SLAB_MM, out=share)
         share *= np.float32(paint.opacity / SLAB_MM)
-        lack = self.lack[window]
-        lack += share * (np.float32(SOFT_TISSUE - paint.density) - lack)
+        deficit = self.deficit[window]
+        deficit += share * (np.float32(SOFT_TISSUE - paint.density) - deficit)
 
-    def lacking_at(self, points: np.ndarray) -> np.ndarray:
-        """Return what is lacking to soft tissue at patient points (n, 3), outside them 0."""
+    def deficit_at(self, points: np.ndarray) -> np.ndarray:
+        """Return the missing soft tissue at patient points (n, 3), 0 outside the film."""
         up, aside = self.view.to_film(points[:, 0], points[:, 2])
         height, width = self.sums.shape
         row = np.rint((height - 1) / 2 - up / self.step_mm).astype(int)
         column = np.rint((width - 1) / 2 + aside / self.step_mm).astype(int)
         slab = np.floor((points[:, 1] + DEPTH_MM) / SLAB_MM).astype(int)
         index = np.stack([slab, row, column])
-        inside = ((index >= 0) & (index < np.array(self.lack.shape)[:, None])).all(axis=0)
-        return np.where(inside, self.lack[tuple(np.where(inside, index, 0))], 0)
+        inside = ((index >= 0) & (index < np.array(self.deficit.shape)[:, None])).all(axis=0)
+        return np.where(inside, self.deficit[tuple(np.where(inside, index, 0))], 0)
 
-    def string(self, threads: Threads) -> None:
-        """Add the mass of threads, without asking what is there."""
+    def add_threads(self, threads: Threads) -> None:
+        """Add the mass of threads, regardless of the present content."""
         height, width = self.sums.shape
         up, aside = self.view.to_film(threads.points[:, 0], threads.points[:, 2])
         row, column = (height - 1) / 2 - up / self.step_mm, (width - 1) / 2 + aside / self.step_mm
-        # A ball smaller than a ray's distance is spread over it, with its mass.
+        # A ball smaller than the distance of the rays is enlarged to it and keeps its mass.
         radius = np.maximum(threads.radius_mm / self.step_mm, 1.0)
         mass = threads.excess * np.pi * threads.radius_mm**2 * threads.length_mm
         reach = np.ceil(radius).astype(int)
@@ -144,7 +144,7 @@ class RaySums:
             squared = ((rows - row[chosen, None]) ** 2)[:, :, None]
             squared = squared + ((columns - column[chosen, None]) ** 2)[:, None, :]
             squared = squared / (radius[chosen] ** 2)[:, None, None]
-            # Balls denser outside than inside, like bone; in a row they are an even thread.
+            # Balls denser outside than inside, like bone; in a row they form an even thread.
             weight = np.maximum(1 - squared, 0) * (0.5 + squared)
             weight *= (mass[chosen] / weight.sum(axis=(1, 2)))[:, None, None]
             inside = ((rows >= 0) & (rows < height))[:, :, None]
@@ -155,10 +155,10 @@ class RaySums:
 
     def total(self) -> np.ndarray:
         """Return the sums in mm of water, float32 (height, width), never negative."""
-        return np.maximum(self.sums - self.lack.sum(axis=0) * np.float32(SLAB_MM), 0)
+        return np.maximum(self.sums - self.deficit.sum(axis=0) * np.float32(SLAB_MM), 0)
 
     def _window(self, bounds: np.ndarray) -> tuple[slice, ...]:
-        """Return the part of the slabs that a box in patient mm can touch."""
+        """Return the part of the slabs that a box in patient mm may overlap."""
         (low, front, right), (high, back, left) = bounds
         corners = self.view.to_film(
             np.array([low, low, high, high]), np.array([right, left, right, left])
@@ -167,7 +167,7 @@ class RaySums:
         rows = (height - 1) / 2 - corners[0] / self.step_mm
         columns = (width - 1) / 2 + corners[1] / self.step_mm
         depth = (np.array([front, back]) + DEPTH_MM) / SLAB_MM
-        spans = zip((depth, rows, columns), self.lack.shape, strict=True)
+        spans = zip((depth, rows, columns), self.deficit.shape, strict=True)
         return tuple(
             slice(max(int(np.floor(s.min())), 0), min(int(np.ceil(s.max())) + 1, count))
             for s, count in spans

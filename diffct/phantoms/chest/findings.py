@@ -1,8 +1,8 @@
-"""Findings read off chest films by a few thresholds on physical figures.
+"""A reader of findings on chest films, by a few thresholds on physical measurements.
 
-One threshold decides each question: is there a meniscus, a gap of air, a round opacity; is a round
-opacity a nodule or a consolidation by its diameter; where does one grade end and the next begin.
-They are set on films of known truth, and hold for films like those only.
+Each question is decided by one threshold: is there a meniscus, a gap of air, a round opacity; is a
+round opacity a nodule or a consolidation by its diameter; where does one grade end and the next
+begin. The thresholds are set on films of known truth, and are valid for similar films only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,21 +20,21 @@ HEART_SIZES = ("normal", "mild", "moderate", "severe")
 _ROUND = ("nodule", "consolidation")
 
 Truth = Mapping[str, Any]
-"""What a film shows: `heart_size`, `cardiothoracic_ratio`, and `findings`, each a mapping with
-`kind`, `side`, `zone` (None for effusion and pneumothorax) and `severity`."""
+"""The true content of a film: `heart_size`, `cardiothoracic_ratio`, and `findings`, each a mapping
+with `kind`, `side`, `zone` (None for effusion and pneumothorax) and `severity`."""
 
 
 @dataclass(frozen=True)
 class ReadFinding:
-    """A finding that was read.
+    """A finding that was read on a film.
 
     Attributes:
         kind: One of `KINDS`.
         side: "left" or "right", the patient's.
         zone: "upper" or "lower"; None for effusion and pneumothorax.
         severity: One of `SEVERITIES`.
-        amount: The figure that the severity follows from: height of fluid, share of air, diameter
-            of a nodule, mass of a consolidation.
+        amount: The measurement that determines the severity: height of fluid, share of air,
+            diameter of a nodule, mass of a consolidation.
     """
 
     kind: str
@@ -46,12 +46,12 @@ class ReadFinding:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read from a film.
+    """All findings that were read on a film.
 
     Attributes:
         findings: At most one of each kind and side.
-        cardiothoracic_ratio: NaN when something hides the heart.
-        heart_size: One of `HEART_SIZES`; None when something hides the heart.
+        cardiothoracic_ratio: NaN if the heart is hidden.
+        heart_size: One of `HEART_SIZES`; None if the heart is hidden.
     """
 
     findings: tuple[ReadFinding, ...]
@@ -61,10 +61,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class FindingReader:
-    """Reads findings from figures.
+    """A reader of findings from measurements.
 
     Attributes:
-        present: For each figure the value above which it means something: `meniscus` and
+        present: For each measurement the threshold above which it counts: `meniscus` and
             `fluid_height` (either means effusion), `air_gap`, `nodule` and `consolidation`
             (strength of a blob), `consolidation_diameter` (a smaller blob is a nodule).
         grades: For each kind of finding the amounts at which "moderate" and "large" begin.
@@ -82,14 +82,14 @@ class FindingReader:
         """Set the thresholds.
 
         Args:
-            measurements: Of films; those without a chest are left out.
-            truths: What the films show.
+            measurements: Measurements of films; None, for films without a chest, is left out.
+            truths: The true content of the films.
 
         Returns:
             The reader.
 
         Raises:
-            ValueError: A finding, severity or grade is not among the films.
+            ValueError: A finding, severity or heart size does not occur in the films.
         """
         films = [(m, t) for m, t in zip(measurements, truths, strict=True) if m is not None]
         lungs = [
@@ -97,10 +97,12 @@ class FindingReader:
             for measurement, truth in films
             for side in SIDES
         ]
-        clear = [lung for lung, there in lungs if not there]
-        # Lungs with nothing but one kind of finding, and how much of it.
+        clear = [lung for lung, severities in lungs if not severities]
+        # Lungs with only one kind of finding, and its severity.
         only = {
-            kind: [(lung, there[kind]) for lung, there in lungs if set(there) == {kind}]
+            kind: [
+                (lung, severities[kind]) for lung, severities in lungs if set(severities) == {kind}
+            ]
             for kind in KINDS
         }
         blobs = {
@@ -114,34 +116,36 @@ class FindingReader:
             ("air_gap", "pneumothorax", SEVERITIES),
         ):
             affected = [lung for lung, severity in only[kind] if severity in severities]
-            present[figure] = _cut(*([getattr(x, figure) for x in g] for g in (clear, affected)))
-        present["consolidation_diameter"] = _cut(
+            present[figure] = _threshold(
+                *([getattr(x, figure) for x in g] for g in (clear, affected))
+            )
+        present["consolidation_diameter"] = _threshold(
             [blob.diameter for blob, severity in blobs["nodule"] if severity == "large"],
             [blob.diameter for blob, severity in blobs["consolidation"] if severity == "small"],
-            most_false=1,
+            max_false_share=1,
         )
         for kind in _ROUND:
             groups = (clear, [lung for lung, _ in only[kind]])
-            present[kind] = _cut(*([_strongest(x, kind, present) for x in g] for g in groups))
+            present[kind] = _threshold(*([_strongest(x, kind, present) for x in g] for g in groups))
 
         amounts = {
             "effusion": [(lung.fluid_height, severity) for lung, severity in only["effusion"]],
             "pneumothorax": [(lung.air_gap, severity) for lung, severity in only["pneumothorax"]],
             **{k: [(_amount(blob, k), severity) for blob, severity in blobs[k]] for k in _ROUND},
         }
-        grades = {kind: _cuts(amounts[kind], SEVERITIES) for kind in KINDS}
+        grades = {kind: _thresholds(amounts[kind], SEVERITIES) for kind in KINDS}
         hearts = [(m.cardiothoracic_ratio, truth["heart_size"]) for m, truth in films]
         seen = [(ratio, size) for ratio, size in hearts if np.isfinite(ratio)]
-        return cls(present, grades, _cuts(seen, HEART_SIZES))
+        return cls(present, grades, _thresholds(seen, HEART_SIZES))
 
     def read(self, measurement: ChestMeasurement) -> Reading:
         """Read the findings of a film.
 
         Args:
-            measurement: Its figures.
+            measurement: Measurements of the film.
 
         Returns:
-            What it shows.
+            The findings.
         """
         findings = [
             finding
@@ -159,7 +163,7 @@ class FindingReader:
             amounts["effusion"] = lung.fluid_height, None
         if lung.air_gap > self.present["air_gap"]:
             amounts["pneumothorax"] = lung.air_gap, None
-        # A consolidation first: what else is in its zone may be a part of it.
+        # Consolidations first: other blobs in the same zone may be parts of them.
         for kind in reversed(_ROUND):
             taken = amounts.get("consolidation", (0, None))[1]
             for blob in lung.blobs:
@@ -192,33 +196,38 @@ def _severities(truth: Truth, side: str) -> dict[str, str]:
     return {f["kind"]: f["severity"] for f in truth["findings"] if f["side"] == side}
 
 
-def _cuts(values: Iterable[tuple[float, str]], grades: Sequence[str]) -> tuple[float, ...]:
-    """Return the values that part neighbouring grades."""
+def _thresholds(values: Iterable[tuple[float, str]], grades: Sequence[str]) -> tuple[float, ...]:
+    """Return the thresholds between successive grades."""
     values = list(values)
     by_grade = [[value for value, found in values if found == grade] for grade in grades]
-    return tuple(_cut(lower, higher, most_false=1) for lower, higher in pairwise(by_grade))
+    return tuple(
+        _threshold(lower, higher, max_false_share=1) for lower, higher in pairwise(by_grade)
+    )
 
 
-def _cut(lower: Sequence[float], higher: Sequence[float], *, most_false: float = 0.005) -> float:
-    """Return the threshold that tells two groups apart with the best balanced accuracy.
+def _threshold(
+    lower: Sequence[float], higher: Sequence[float], *, max_false_share: float = 0.005
+) -> float:
+    """Return the threshold that separates two groups with the best balanced accuracy.
 
     Args:
         lower: Values that should lie below.
         higher: Values that should lie above.
-        most_false: At most this share of `lower` may lie above.
+        max_false_share: Largest accepted share of `lower` above the threshold.
 
     Returns:
-        The middle of the best thresholds.
+        The middle of all best thresholds.
 
     Raises:
         ValueError: A group is empty.
     """
     if not len(lower) or not len(higher):
-        raise ValueError("Too few films: each finding, severity and heart size must be among them.")
+        raise ValueError("Too few films: each finding, severity and heart size must occur in them.")
     below, above, both = np.sort(lower), np.sort(higher), np.unique([*lower, *higher])
     cuts = np.append((both[:-1] + both[1:]) / 2, both[-1])
     false = 1 - np.searchsorted(below, cuts, side="right") / len(below)
     missed = np.searchsorted(above, cuts, side="right") / len(above)
-    cost = np.where(false <= most_false, false + missed, 2)
+    # A cost of 2 rules out thresholds with too many false positives.
+    cost = np.where(false <= max_false_share, false + missed, 2)
     best = cuts[np.isclose(cost, cost.min())]
     return float((best[0] + best[-1]) / 2)

@@ -1,4 +1,4 @@
-"""What the organs of a chest phantom are placed in: the body's frame, and the lungs.
+"""The frame of a chest phantom: body size and stance, and the lungs.
 
 All lengths are millimetres, (superior, posterior, left), the origin in the middle of the film and
 of the chest.
@@ -13,7 +13,7 @@ from diffct.phantoms.chest.truth import Side
 from diffct.phantoms.ray_solids import Barrel, LeaningEllipsoid
 
 SIGNS: dict[Side, int] = {"left": 1, "right": -1}
-"""Of the left coordinate on each side."""
+"""Sign of the left coordinate on each side."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Frame:
     """Body size and stance of one patient.
 
     Args:
-        stretch: Factors on (superior, posterior, left) positions.
+        stretch: Factors on positions along (superior, posterior, left).
         turn_radians: Rotation about the long axis; positive brings the back to the left.
     """
 
@@ -29,14 +29,14 @@ class Frame:
     turn_radians: float
 
     def place(self, points: ArrayLike) -> np.ndarray:
-        """Return template points (..., 3) in this patient."""
+        """Convert template points (..., 3) to this patient."""
         superior, posterior, left = np.moveaxis(np.asarray(points) * self.stretch, -1, 0)
         cosine, sine = np.cos(self.turn_radians), np.sin(self.turn_radians)
         turned = (superior, cosine * posterior - sine * left, cosine * left + sine * posterior)
         return np.stack(turned, axis=-1)
 
     def barrel(self, rows: ArrayLike, *, exponent: float = 2.0) -> Barrel:
-        """Return the barrel of template rows."""
+        """Return a barrel in this patient from template rows."""
         rows = np.asarray(rows, dtype=float)
         radii = rows[:, 3:] * self.stretch[1:]
         return Barrel(np.column_stack([self.place(rows[:, :3]), radii]), exponent=exponent)
@@ -44,7 +44,7 @@ class Frame:
     def ellipsoid(
         self, centre: tuple[float, ...], radii: tuple[float, ...], *, lean: float = 0.0
     ) -> LeaningEllipsoid:
-        """Return the ellipsoid of template values."""
+        """Return an ellipsoid in this patient from template values."""
         return LeaningEllipsoid(self.place(centre), np.array(radii) * self.stretch, lean=lean)
 
 
@@ -55,9 +55,9 @@ class Lung:
     Args:
         side: The patient's side.
         cavity: The pleural cavity.
-        tissue: What of it the lung fills.
-        density: Of the lung, relative to water.
-        dome: The diaphragm under it.
+        tissue: The part of the cavity that the lung fills.
+        density: Density of the lung, relative to water.
+        dome: The dome of the diaphragm under it.
     """
 
     side: Side
@@ -68,7 +68,7 @@ class Lung:
 
     @property
     def sign(self) -> int:
-        """Of the left coordinate on this side."""
+        """Sign of the left coordinate on this side."""
         return SIGNS[self.side]
 
     @property
@@ -78,12 +78,12 @@ class Lung:
 
     @property
     def height_mm(self) -> float:
-        """From the costophrenic angle to the apex."""
+        """Distance from the costophrenic angle to the apex."""
         return float(self.cavity.keyframes.last) - self.base_mm
 
     @property
     def root_mm(self) -> np.ndarray:
-        """Where vessels and bronchi enter."""
+        """Position of the root, where vessels and bronchi enter."""
         return np.array([10.0 + 4 * self.sign, 14.0, self.sign * 34.0])
 
     def contains(self, points: np.ndarray) -> np.ndarray:
@@ -95,7 +95,7 @@ class Lung:
         return (enter < posterior) & (posterior < leave) & above
 
     def reach_mm(self, start: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        """Return how far from a point the lung goes on along directions (n, 3), at least 20 mm."""
+        """Return how far the lung extends from a point along directions (n, 3), at least 20 mm."""
         steps = np.arange(20.0, 200.0, 4.0)
         points = start + directions[:, None] * steps[:, None]
         inside = self.contains(points.reshape(-1, 3)).reshape(len(directions), -1)

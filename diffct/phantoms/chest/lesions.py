@@ -1,4 +1,4 @@
-"""The findings of the chest phantom, put into its lungs.
+"""The findings of the chest phantom: effusion, pneumothorax, nodule, consolidation.
 
 Positions are millimetres, (superior, posterior, left).
 """
@@ -36,10 +36,10 @@ CONSOLIDATION_MM: dict[Severity, tuple[float, float]] = {
     "large": (43.0, 50.0),
 }
 CONSOLIDATION_DENSITY: dict[Severity, float] = {"small": 0.88, "moderate": 0.9, "large": 0.95}
-# As dense as a granuloma with some calcium, so that the smallest show at 3 mm a pixel.
+# As dense as a granuloma with some calcium, so that small ones are visible at 3 mm per pixel.
 NODULE_DENSITY: dict[Severity, float] = {"small": 1.9, "moderate": 1.4, "large": 1.15}
-PLEURA_MM = 1.4
-# How far from the midline the aortic knob and the superior vena cava reach.
+PLEURA_MM = 1.4  # thickness of the visible pleural line
+# Distance from the midline that the aortic knob and the superior vena cava reach.
 GREAT_VESSELS_MM = 46.0
 
 
@@ -52,13 +52,13 @@ def add_findings(
     """Put the findings into the lungs.
 
     Args:
-        findings: What there is.
+        findings: The findings to add.
         lungs: Healthy lungs.
-        heart: What nodules and consolidations keep away from.
-        rng: Source of place, size and shape.
+        heart: The heart, from which nodules and consolidations keep a distance.
+        rng: Source of position, size and shape.
 
     Returns:
-        The lungs (a collapsed one smaller), what to paint for them, and by how many mm the
+        The lungs (smaller where collapsed), the solids to paint for them, and by how many mm the
         mediastinum is pushed to the left.
     """
     paints: list[Paint] = []
@@ -66,7 +66,7 @@ def add_findings(
     for kind in ("pneumothorax", "lung", "consolidation", "nodule", "effusion"):
         if kind == "lung":
             paints += [Paint(lung.tissue, lung.density) for lung in lungs.values()]
-        # One generator a kind, so that one finding leaves the others as they are.
+        # One generator per kind, so that a finding does not change the others.
         child = rng.spawn(1)[0]
         for finding in findings:
             if finding.kind != kind:
@@ -96,7 +96,7 @@ def _effuse(lung: Lung, severity: Severity, rng: np.random.Generator) -> Paint:
 
 
 def _collapse(lung: Lung, severity: Severity, rng: np.random.Generator) -> Lung:
-    """Return the lung drawn back from the chest wall, most at the apex, towards its root."""
+    """Return the lung collapsed towards its root, away from the chest wall, most at the apex."""
     gap = rng.uniform(*COLLAPSE_SHARE[severity])
     level, posterior, centre, depth, width = lung.cavity.rows.T
     up = np.clip((level - lung.base_mm) / lung.height_mm, 0, 1)
@@ -109,6 +109,7 @@ def _collapse(lung: Lung, severity: Severity, rng: np.random.Generator) -> Lung:
     apart = np.where(level > root, 1 - 0.75 * gap - 0.04, 1 - 0.35 * max(gap - 0.2, 0))
     level = root + (level - root) * apart
     rows = np.column_stack([level, posterior, centre, depth, width])
+    # The smaller lung is denser, since it holds much of the same tissue.
     density = min(lung.density / (1 - gap) ** 0.8, 0.62)
     return replace(lung, tissue=Barrel(rows, exponent=lung.cavity.exponent), density=density)
 
@@ -126,7 +127,7 @@ def _place(
     radius_mm: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return a point in the finding's zone, clear of heart, root and diaphragm as far as can be."""
+    """Return a point in the finding's zone, if possible clear of heart, root and diaphragm."""
     low, high = (0.56, 0.82) if finding.zone == "upper" else (0.30, 0.46)
     tries = 200
     superior = lung.base_mm + lung.height_mm * rng.uniform(low, high, tries)
@@ -140,12 +141,12 @@ def _place(
     solids = [*heart, lung.dome]
     apart = [_shadow_distance(solid, superior, left) for solid in solids]
     room = np.min([root, vessels, wall, *apart], axis=0) - radius_mm
-    # Any place with 4 mm to spare is as good as another; the first of them is a random one.
+    # All points with 4 mm of clearance are equally good; argmax takes the first, a random one.
     return points[np.argmax(np.minimum(room, 4.0))]
 
 
 def _shadow_distance(solid: LeaningEllipsoid, superior: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """Return about how far positions are from an ellipsoid's shadow, in mm."""
+    """Return the approximate distance in mm of positions from an ellipsoid's shadow."""
     height = superior - solid.centre[0]
     aside = left - solid.centre[2] - solid.lean * height
     norm = np.hypot(height / solid.radii[0], aside / solid.radii[2])
@@ -170,7 +171,7 @@ def _consolidate(
     heart: Sequence[LeaningEllipsoid],
     rng: np.random.Generator,
 ) -> list[Paint]:
-    """Return patches of airless lung, crowded around one place and fading outwards."""
+    """Return patches of airless lung, clustered around one point and fading outwards."""
     radius_mm = rng.uniform(*CONSOLIDATION_MM[finding.severity])
     centre = _place(lung, finding, heart, radius_mm * 0.6, rng)
     density = CONSOLIDATION_DENSITY[finding.severity]

@@ -1,7 +1,7 @@
 """Reports of the chest phantom in the wording of radiologists.
 
-Every sentence is true by itself, so any of them in any order still describe the film: what is there
-is named with side and size, and what is denied is absent on the side, or sides, that is denied.
+Every sentence is true by itself, so any selection in any order still describes the film: findings
+are named with side and size, and denied findings are absent on the side, or sides, in question.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ import numpy as np
 
 from diffct.phantoms.chest.truth import ChestFinding, ChestTruth, FindingKind, HeartSize, Side
 
-LONGEST_REPORT, SHORTEST_REPORT = 8, 4
+MAX_SENTENCES, MIN_SENTENCES = 8, 4
 OTHER_SIDE_DENIED = 0.1
-"""How often a finding of one side is denied on the other. In 3,955 real reports (NLM chest X-ray
-collection) of the sentences about one side of the lungs 1 % are denials, here about 8 %."""
+"""How often a finding of one side is denied on the other. Of the sentences about one side of the
+lungs, 1 % are denials in 3,955 real reports (NLM chest X-ray collection), and about 8 % here."""
 BOTH_SIDES_AT_ONCE = 0.9
-"""How often one sentence tells the effusions of both sides: in 69 of 76 of those reports."""
+"""How often one sentence names the effusions of both sides: in 69 of 76 of those reports."""
 
 HEART: dict[HeartSize, tuple[str, ...]] = {
     "normal": (
@@ -52,7 +52,7 @@ HEART: dict[HeartSize, tuple[str, ...]] = {
     ),
 }
 
-# {size} {side} {zone} {length} are filled in; a sentence's first letter is made a capital.
+# {size} {side} {zone} {length} are filled in; the first letter is then capitalised.
 PRESENT: dict[FindingKind, tuple[str, ...]] = {
     "effusion": (
         "there is a {size} {side} pleural effusion.",
@@ -191,28 +191,28 @@ def write_report(truth: ChestTruth, rng: np.random.Generator) -> list[str]:
     """Write the report of a film.
 
     Args:
-        truth: What the film shows.
+        truth: Findings and heart size on the film.
         rng: Source of the wording.
 
     Returns:
-        Four to eight sentences, each true by itself. Heart size and every finding are told.
+        Four to eight sentences, each true by itself. Heart size and every finding are named.
     """
-    told = [_choose(HEART[truth.heart_size], rng), *_tell_findings(truth.findings, rng)]
-    denied = _deny(truth, rng)
+    present = [_choose(HEART[truth.heart_size], rng), *_name_findings(truth.findings, rng)]
+    absent = _deny_findings(truth, rng)
     summary = _summarise(truth, rng)
     fillers = [_choose(wordings, rng) for wordings in FILLERS]
     rng.shuffle(fillers)
-    length = int(rng.integers(SHORTEST_REPORT, LONGEST_REPORT + 1))
-    # What is denied matters more than what is said of bones.
-    optional = [*denied, *([summary] if rng.random() < 0.6 else []), *fillers]
-    report = told + optional[: max(length - len(told), 0)]
+    length = int(rng.integers(MIN_SENTENCES, MAX_SENTENCES + 1))
+    # A report that is cut to its length keeps denied findings rather than remarks on bones.
+    optional = [*absent, *([summary] if rng.random() < 0.6 else []), *fillers]
+    report = present + optional[: max(length - len(present), 0)]
     body = [sentence for sentence in report if sentence != summary]
     rng.shuffle(body)
     return [_capital(sentence) for sentence in body + [s for s in report if s == summary]]
 
 
-def _tell_findings(findings: Sequence[ChestFinding], rng: np.random.Generator) -> list[str]:
-    """Name every finding, effusions of both sides mostly in one sentence."""
+def _name_findings(findings: Sequence[ChestFinding], rng: np.random.Generator) -> list[str]:
+    """Name every finding; effusions of both sides usually share a sentence."""
     sentences = []
     sizes = {f.side: f.severity for f in findings if f.kind == "effusion"}
     together = len(sizes) == 2 and rng.random() < BOTH_SIDES_AT_ONCE
@@ -221,11 +221,11 @@ def _tell_findings(findings: Sequence[ChestFinding], rng: np.random.Generator) -
         sentences.append(wording.format(**sizes))
     for finding in findings:
         if not (together and finding.kind == "effusion"):
-            sentences.append(_tell(finding, rng))
+            sentences.append(_name_finding(finding, rng))
     return sentences
 
 
-def _tell(finding: ChestFinding, rng: np.random.Generator) -> str:
+def _name_finding(finding: ChestFinding, rng: np.random.Generator) -> str:
     return _choose(PRESENT[finding.kind], rng).format(
         size=_size(finding),
         side=finding.side,
@@ -234,8 +234,8 @@ def _tell(finding: ChestFinding, rng: np.random.Generator) -> str:
     )
 
 
-def _deny(truth: ChestTruth, rng: np.random.Generator) -> list[str]:
-    """Deny what is absent: kinds altogether, kinds on one side, and all of a clear side."""
+def _deny_findings(truth: ChestTruth, rng: np.random.Generator) -> list[str]:
+    """Deny absent findings: kinds on both sides, kinds on one side, and all of a clear side."""
     sides: dict[FindingKind, set[Side]] = {kind: set() for kind in NAMES}
     for finding in truth.findings:
         sides[finding.kind].add(finding.side)
@@ -262,7 +262,7 @@ def _deny(truth: ChestTruth, rng: np.random.Generator) -> list[str]:
 
 
 def _summarise(truth: ChestTruth, rng: np.random.Generator) -> str:
-    """Name all findings in one sentence, or say that there is nothing."""
+    """Name all findings in one sentence, or state that there are none."""
     names = [f"{_size(f)} {f.side} {_place(f)}{_short(f)}" for f in truth.findings]
     if truth.heart_size != "normal":
         names.append(f"{truth.heart_size} cardiomegaly")
@@ -273,7 +273,7 @@ def _summarise(truth: ChestTruth, rng: np.random.Generator) -> str:
 
 
 def _size(finding: ChestFinding) -> str:
-    # A nodule is no "moderate nodule", in no report.
+    # Radiologists do not write "moderate nodule".
     nodule = finding.kind == "nodule" and finding.severity == "moderate"
     return "moderate-sized" if nodule else finding.severity
 

@@ -1,4 +1,4 @@
-"""Prompts that ask for one thing each, and whether a film shows it."""
+"""Requests: prompts that ask for one thing each, and the judgement whether a film shows it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from diffct.phantoms.chest.measurements import SIDES
 
 ZONES = ("upper", "lower")
 SUBJECTS = (*KINDS, "heart", "absence")
-"""What a request may be about."""
+"""Possible subjects of a request."""
 
 # In the wording of the phantoms' reports.
 _WORDINGS = {
@@ -45,15 +45,15 @@ _ABSENCE_WORDINGS = {
 
 @dataclass(frozen=True)
 class Request:
-    """What a prompt asks for.
+    """A prompt and what it asks for.
 
     Args:
         subject: One of `SUBJECTS`.
-        prompt: In words.
-        kind: The finding that shall be there, or, when the subject is "absence", shall not; "" for
-            the heart.
+        prompt: The request in words.
+        kind: The requested finding or, if the subject is "absence", the finding that must be
+            absent; "" for the heart.
         side: The patient's side of the finding.
-        zone: Of a nodule or consolidation.
+        zone: Zone of a nodule or consolidation.
         grade: Severity of the finding, or size of the heart.
     """
 
@@ -65,10 +65,10 @@ class Request:
     grade: str | None = None
 
     def is_met_by(self, truth: Truth) -> bool:
-        """Return whether a film is as asked; a finding asked for must be the only one of its kind.
+        """Return whether a film shows what is requested, and no other finding of that kind.
 
         Args:
-            truth: What the film shows.
+            truth: The true content of the film.
         """
         if self.subject == "heart":
             return truth["heart_size"] == self.grade
@@ -80,16 +80,15 @@ class Request:
         return found == ([] if self.subject == "absence" else [(self.side, self.zone, self.grade)])
 
     def judge(self, reading: Reading | None) -> dict[str, bool]:
-        """Compare a film with what was asked.
+        """Compare a film with the request.
 
         Args:
-            reading: What was read from the film; None when it shows no chest.
+            reading: The findings read on the film; None if it shows no chest.
 
         Returns:
-            Whether it is as asked, by question: "absent"; "heart size", where the heart is seen;
-            "present", on whatever side, and for what is present "side" (on the asked side and on no
-            other), "wrong side" (only on the other), and, of what is on the asked side, "zone" and
-            "severity".
+            The answers by question: "absent"; "heart size", if the heart is visible; "present", on
+            any side; for present findings "side" (on the requested side only) and "wrong side"
+            (on the other side only); for those on the requested side "zone" and "severity".
         """
         if reading is None:
             return {
@@ -114,14 +113,14 @@ class Request:
         return answers
 
     def amount(self, reading: Reading | None) -> float | None:
-        """Return the measured figure that the asked grade is about.
+        """Return the measurement that corresponds to the requested grade.
 
         Args:
-            reading: What was read from the film.
+            reading: The findings read on the film.
 
         Returns:
-            The cardiothoracic ratio, or the amount of the finding on the asked side; None when
-            there is no such thing.
+            The cardiothoracic ratio, or the amount of the finding on the requested side; None if
+            there is none.
         """
         if reading is None:
             return None
@@ -134,11 +133,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Rate:
-    """How often something was so.
+    """A share of positive answers.
 
     Args:
-        hits: How often it was.
-        count: How often it could have been.
+        hits: Number of positive answers.
+        count: Number of all answers.
     """
 
     hits: int
@@ -146,15 +145,15 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % confidence interval; all is possible when nothing was counted."""
+        """Wilson's 95 % confidence interval; (0, 1) if there are no answers."""
         if self.count == 0:
             return 0.0, 1.0
         found = binomtest(self.hits, self.count).proportion_ci(method="wilson")
         return float(found.low), float(found.high)
 
     @classmethod
-    def of(cls, answers: Iterable[bool]) -> "Rate":
-        """Count answers."""
+    def from_answers(cls, answers: Iterable[bool]) -> "Rate":
+        """Count the positive answers."""
         answers = list(answers)
         return cls(sum(answers), len(answers))
 
@@ -166,18 +165,18 @@ class Rate:
         return f"{share:.0f} % ({self.hits}/{self.count}; {low:.0f}–{high:.0f})"
 
 
-def every_request(*, wording: int = 0) -> dict[str, list[Request]]:
-    """Return all that can be asked for, by subject.
+def all_requests(*, wording: int = 0) -> dict[str, list[Request]]:
+    """Return all possible requests by subject.
 
     Args:
-        wording: 0 or 1, in which words.
+        wording: Which of the two wordings, 0 or 1.
     """
     requests: dict[str, list[Request]] = {}
     for kind in KINDS:
         zones = ZONES if kind in ("nodule", "consolidation") else (None,)
         requests[kind] = []
         for grade, zone, side in product(SEVERITIES, zones, SIDES):
-            # A nodule is no "moderate nodule", in no report.
+            # Radiologists do not write "moderate nodule".
             size = "moderate-sized" if (kind, grade) == ("nodule", "moderate") else grade
             words = _WORDINGS[kind][wording].format(grade=size, side=side, zone=zone)
             prompt = words[0].upper() + words[1:]
@@ -192,15 +191,15 @@ def every_request(*, wording: int = 0) -> dict[str, list[Request]]:
 
 
 def balanced_requests(count: int) -> list[Request]:
-    """Return requests about every subject equally often, and within it about every case.
+    """Return requests that cover all subjects, and all cases of a subject, equally often.
 
     Args:
-        count: How many.
+        count: Number of requests.
 
     Returns:
-        The requests, subjects in turn; from round to round the wording changes.
+        The requests, cycling through the subjects; the wording alternates between rounds.
     """
-    worded = [every_request(wording=wording) for wording in range(2)]
+    worded = [all_requests(wording=wording) for wording in range(2)]
     requests = []
     for index in range(count):
         turn, subject = index // len(SUBJECTS), SUBJECTS[index % len(SUBJECTS)]

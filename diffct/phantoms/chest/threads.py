@@ -1,4 +1,4 @@
-"""Bones and lung vessels of the chest phantom: everything drawn as threads.
+"""Bones and lung vessels of the chest phantom, drawn as threads.
 
 Positions are millimetres, (superior, posterior, left).
 """
@@ -12,11 +12,12 @@ from diffct.phantoms.ray_solids import Barrel
 
 STEP_MM = 2.0
 RIBS = 10
+# Densities in excess of soft tissue, relative to water.
 BONE, COLLAR_BONE, SPINE, SHOULDER_BLADE = 0.5, 0.7, 0.22, 0.15
 
 
 def _thread(line: np.ndarray, radius_mm: np.ndarray | float, excess: np.ndarray | float) -> Threads:
-    """Return a thread along a polyline (n, 3) whose radius and excess are given at its points."""
+    """Return a thread along a polyline (n, 3), with radius and excess given at its points."""
     length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
     count = max(int(length[-1] / STEP_MM), 2)
     at = (np.arange(count) + 0.5) * (length[-1] / count)
@@ -33,11 +34,11 @@ def draw_bones(
 
     Args:
         frame: Body size and stance.
-        cavities: What the ribs lie around.
-        rng: Source of every individual difference.
+        cavities: The pleural cavities, around which the ribs run.
+        rng: Source of all individual variation.
 
     Returns:
-        One thread a bone, and the main bronchi, whose excess is negative.
+        One thread per bone, and the main bronchi, whose excess is negative.
     """
     top_mm = 131 + rng.normal(0, 3)
     spacing_mm = rng.uniform(22.5, 25)
@@ -61,13 +62,13 @@ def draw_bones(
 def _rib(
     cavity: Barrel, sign: int, *, number: int, level_mm: float, fall_mm: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a rib's line (n, 3) around the cavity, and how strongly each point shows (n,)."""
-    # From beside the spine (0 is straight behind) around the side to the cartilage in front.
+    """Return a rib's line (n, 3) around the cavity, and the relative density of its points (n,)."""
+    # From beside the spine (0 is the back) around the side to the cartilage in front.
     angle = np.radians(np.linspace(14, 128 if number < 7 else 105, 40))
     fall = fall_mm * (angle / (np.pi / 2)) ** 1.4 * min(0.5 + 0.13 * number, 1.15)
     superior = level_mm + 5 * np.sin(2 * np.minimum(angle, np.pi / 2)) - fall
     posterior, centre_left, depth, width = cavity.keyframes.at(superior)
-    # The first ribs lie around the narrow apex, at which the cavity is never thinner than this.
+    # Minimal radii keep the first ribs wide where the apex of the cavity is narrow.
     reach = np.maximum(np.abs(centre_left) + width, 46) + 4
     left = sign * reach * np.sin(angle) ** 0.85
     back = posterior + (np.maximum(depth, 36) + 5) * np.cos(angle)
@@ -108,11 +109,11 @@ def draw_vessels(lung: Lung, rng: np.random.Generator) -> Threads:
     """Draw the arteries of a lung, branching outwards from its root.
 
     Args:
-        lung: What they branch in; a collapsed lung holds its vessels crowded.
+        lung: The lung; in a collapsed one the vessels are crowded.
         rng: Source of the branching.
 
     Returns:
-        One thread whose excess is 1 inside the lung and 0 elsewhere.
+        A thread whose excess is 1 inside the lung and 0 elsewhere.
     """
     root = lung.root_mm
     angle = np.radians(np.linspace(78, -72, 9) + rng.normal(0, 5, 9))
@@ -120,7 +121,7 @@ def draw_vessels(lung: Lung, rng: np.random.Generator) -> Threads:
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     reach = lung.reach_mm(root, direction)
     start = np.repeat(root[None], 9, axis=0)
-    # Gravity fills the lower vessels more.
+    # Lower vessels are wider, since gravity fills them more.
     radius = 4.8 * (1 - 0.18 * np.sin(angle)) * rng.uniform(0.85, 1.15, 9)
     points, radii, lengths = [], [], []
     for share in (0.26, 0.24, 0.21, 0.18, 0.13):
@@ -132,7 +133,7 @@ def draw_vessels(lung: Lung, rng: np.random.Generator) -> Threads:
         lengths.append(np.tile(np.linalg.norm(end - start, axis=1) / 16, 16))
         start, reach = np.repeat(end, 2, axis=0), np.repeat(reach, 2)
         radius = np.repeat(thinner, 2) * rng.uniform(0.75, 1.05, len(reach))
-        # Each fork opens in a plane of its own, by about 25 degrees to either side.
+        # Each vessel forks in a random plane, by about 25 degrees to either side.
         aside = rng.standard_normal((len(direction), 3)) * (1.0, 0.7, 1.0)
         aside -= (aside * direction).sum(1, keepdims=True) * direction
         aside *= 0.45 / np.linalg.norm(aside, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""What is known of a chest phantom: the findings that its film shows and its report tells.
+"""The truth of a chest phantom: the findings that its film shows and its report names.
 
 Sides are the patient's own. The patient's left is on the viewer's right, as films are displayed.
 """
@@ -27,19 +27,20 @@ HEART_RATIOS: dict[HeartSize, tuple[float, float]] = {
 """Cardiothoracic ratio (largest heart width over largest inner chest width) of each heart size."""
 
 CLEAR_SHARE = 0.15
-"""Share of patients drawn without any finding, besides those who have none by chance."""
+"""Share of patients drawn without findings, in addition to those who happen to have none."""
 FINDING_RATES: dict[FindingKind, float] = {
     "effusion": 0.42,
     "consolidation": 0.24,
     "nodule": 0.24,
     "pneumothorax": 0.19,
 }
-"""How likely each finding is in the other patients, before combinations are refused."""
+"""Probability of each finding in the other patients, before combinations are rejected."""
 HEART_RATE = 0.41
+"""Probability of an enlarged heart in the other patients."""
 LOWER_RATE = 0.6
-"""Share of the lower zone, of which more is refused: it lies behind fluid and large hearts."""
+"""Probability of the lower zone, which is rejected more often: fluid and large hearts hide it."""
 BILATERAL_RATE = 0.3
-"""Share of the effusions that are on both sides."""
+"""Probability that effusions are on both sides."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class ChestFinding:
     """One finding.
 
     Args:
-        kind: What it is.
+        kind: Kind of finding.
         side: The patient's side.
         zone: The half of the lung that a consolidation or nodule lies in; None for the others.
-        severity: How much of it; for a nodule its size.
+        severity: Amount of the finding; for a nodule its size.
     """
 
     kind: FindingKind
@@ -61,7 +62,7 @@ class ChestFinding:
 
 @dataclass(frozen=True)
 class ChestTruth:
-    """What the film shows.
+    """The true content of a film.
 
     Args:
         heart_size: Grade of cardiomegaly.
@@ -74,15 +75,15 @@ class ChestTruth:
     findings: tuple[ChestFinding, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the truth as JSON-ready values."""
+        """Return the truth as JSON values."""
         return asdict(self)
 
 
 def draw_truth(rng: np.random.Generator) -> ChestTruth:
-    """Draw what a film shows.
+    """Draw the content of a film.
 
-    Heart size and each kind of finding are drawn independently, sides, zones and severities evenly;
-    what would hide each other on a film is drawn again.
+    Heart size and each kind of finding are drawn independently, sides, zones and severities
+    uniformly; findings that would hide each other on a film are drawn again.
 
     Args:
         rng: Source of the draw.
@@ -97,6 +98,7 @@ def draw_truth(rng: np.random.Generator) -> ChestTruth:
     ratio = float(rng.uniform(*HEART_RATIOS[heart_size]))
     kinds = [] if clear else [k for k, rate in FINDING_RATES.items() if rng.random() < rate]
     both = rng.random() < BILATERAL_RATE
+    # Effusions on both sides would leave no side for a pneumothorax.
     if both and {"effusion", "pneumothorax"} <= set(kinds):
         both = False
     while True:
@@ -123,7 +125,7 @@ def _draw_findings(
 
 
 def _shows_all(findings: tuple[ChestFinding, ...], heart_size: HeartSize) -> bool:
-    """Return whether no finding hides another one or lies behind a large heart."""
+    """Return whether no finding hides another one and none lies behind a large heart."""
     by_place = {(f.kind, f.side): f for f in findings}
     for finding in findings:
         side, effusion = finding.side, by_place.get(("effusion", finding.side))

@@ -1,8 +1,8 @@
-"""How one patient of the pelvis phantom is drawn from the template.
+"""Anatomy of one patient of the pelvis phantom, drawn randomly from the template.
 
-Everything individual is decided here, from one random generator: build, fat, pose, the filling of
-bladder and bowel, small shifts of every structure on either side. The result, a `PelvisAnatomy`, is
-independent of any grid.
+All individual variation comes from here, from one random generator: build, fat, pose, the filling
+of bladder and bowel, small shifts of every structure on either side. The result, a `PelvisAnatomy`,
+does not depend on any grid.
 """
 
 from collections.abc import Sequence
@@ -45,13 +45,13 @@ PELVIS_LABELS: dict[str, int] = {
 SKIN_HU, FAT_HU, MUSCLE_HU, VESSEL_HU = 10.0, -100.0, 50.0, 45.0
 BLADDER_HU, PROSTATE_HU, VESICLE_HU, BOWEL_WALL_HU = 5.0, 40.0, 25.0, 45.0
 CORTEX_HU, CARTILAGE_HU, CANAL_HU, GAS_HU = 900.0, 70.0, 15.0, -990.0
-# Marrow is densest where the bone carries most.
+# Marrow is densest in the bones that carry the most weight.
 FEMUR_MARROW_HU, HIP_MARROW_HU, SPINE_MARROW_HU, SHAFT_MARROW_HU = 270.0, 240.0, 230.0, 50.0
 
 
 @dataclass(frozen=True)
 class Part:
-    """A shape, its materials, and whether the muscles' fascia holds it in."""
+    """A shape, its materials, and whether it is clipped by the fascia of the muscles."""
 
     shape: Shape
     layers: tuple[Layer, ...]
@@ -63,12 +63,12 @@ class PelvisAnatomy:
     """One patient.
 
     Attributes:
-        pose: Where he lies.
-        texture: The grain of his tissues.
+        pose: Position on the table.
+        texture: Texture of the tissues.
         body: The outline of the skin.
         cleft: The air between the buttocks.
         fat_mm: Thickness of the fat under the skin in world mm: (anterior, posterior, lateral).
-        parts: What is inside, in the order of painting.
+        parts: The structures inside, in the order of painting.
         organs: Bladder and prostate together, for measuring their volumes.
         table_mm: Posterior world position of the lowest line of the table's top.
         femoral_head_radius_mm: In world mm, (left, right).
@@ -97,7 +97,7 @@ def draw_anatomy(rng: np.random.Generator) -> PelvisAnatomy:
     """Draw one patient.
 
     Args:
-        rng: Source of everything individual.
+        rng: Source of all individual variation.
 
     Returns:
         The patient; the same generator state gives the same one.
@@ -123,7 +123,7 @@ def draw_anatomy(rng: np.random.Generator) -> PelvisAnatomy:
         *organ_parts,
         *bone_parts,
     )
-    # He sinks a centimetre into the table: soft tissue flattens where it carries the body.
+    # The body sinks a centimetre into the table: soft tissue flattens under its weight.
     lowest = pose.to_world(np.array([[-20.0, body.bounds[1, 1], 0.0]]))[0, 1]
     return PelvisAnatomy(
         pose=pose,
@@ -179,7 +179,7 @@ def _draw_vessels(sculptor: Sculptor) -> list[Part]:
 
 
 def _gas(centre: ArrayLike, radii: Sequence[float] | np.ndarray, down: np.ndarray) -> Part:
-    """Return a bubble with a level floor: gas rises in a supine patient."""
+    """Return a bubble with a level floor: in a supine patient, gas rises to the front."""
     floor = np.asarray(centre) + 0.25 * radii[1] * down
     return Part(Cut(Ellipsoid(centre, radii), floor, down), (_layer(0, "gas", GAS_HU),))
 
@@ -242,7 +242,7 @@ def _draw_rectum(sculptor: Sculptor, *, down: np.ndarray) -> list[Part]:
 def _draw_organs(sculptor: Sculptor) -> tuple[Shape, list[Part]]:
     """Return bladder and prostate as one shape, and all parts between pubis and rectum."""
     rng = sculptor.rng
-    # A filling bladder rises from its neck more than it widens; 200 ml has radii 32, 33, 45 mm.
+    # A filling bladder grows upwards more than sideways; at 200 ml its radii are 32, 33, 45 mm.
     fill = (rng.uniform(90, 430) / 200) ** (1 / 3)
     radii = np.array([32 * fill**1.3, 33 * fill**0.95, 45 * fill**0.75])
     neck = sculptor.position(np.array([-27.0, -22.0, 0.0])) + rng.normal(0, 2, 3)
@@ -286,7 +286,7 @@ def _draw_bones(sculptor: Sculptor) -> tuple[list[Part], tuple[float, ...]]:
 def _hip_bone(
     sculptor: Sculptor, ilium: Shape, centre: np.ndarray, radius: float, side: int
 ) -> Shape:
-    """Return one hip bone, its socket still filled."""
+    """Return one hip bone, before its socket is removed."""
     # The cup opens downwards, outwards and forwards.
     opening = np.array([-0.62, -0.25, 0.75 * side])
     opening /= np.linalg.norm(opening)

@@ -1,10 +1,10 @@
 """Procedural pelvis CT: synthetic patients in Hounsfield units, with labels and known truth.
 
-Everything is drawn from the seed in continuous millimetres (`pelvis_anatomy`), painted on a grid
-of samples finer than the voxels (`canvas`), blurred like a scanner does, averaged to voxels and
-covered with noise. The same seed is therefore the same patient at every size and spacing.
+The anatomy is drawn from the seed in continuous millimetres (`pelvis.anatomy`), painted on a grid
+of samples finer than the voxels (`canvas`), blurred as by a scanner, averaged to voxels and covered
+with noise. The same seed therefore gives the same patient at every size and spacing.
 
-No image in here is a scan of a person; say so wherever these images appear.
+None of these images is a scan of a person; say so wherever they appear.
 """
 
 import json
@@ -32,7 +32,7 @@ from diffct.phantoms.pelvis.anatomy import (
 __all__ = ["PELVIS_LABELS", "PelvisPhantom", "pelvis_phantom", "write_pelvis_cohort"]
 
 COHORT_KIND = "diffct synthetic pelvis phantoms"
-# Raised whenever the same parameters give other images, so that no cohort mixes two.
+# Increase it whenever the same parameters give other images, so that no cohort mixes versions.
 COHORT_VERSION = 1
 
 DEFAULT_SIZE = (16, 64, 64)
@@ -44,9 +44,9 @@ SAMPLE_MM = 3.3
 BLUR_MM = (0.8, 0.7, 0.7)
 NOISE_GRAIN_MM = 0.9
 NOISE_HU = (10.0, 15.0)
-# Photon starvation between the hips: noise drawn out along the width.
+# Photon starvation between the hips: noise elongated along the width.
 STREAK_MM, STREAK_HU = 18.0, 4.0
-LOWEST_HU = -1024.0
+MIN_HU = -1024.0
 
 SKIN_MM = 1.8
 TABLE_HU, TABLE_WALL_MM = 60.0, 3.5
@@ -56,14 +56,14 @@ TABLE_TOP_RADIUS_MM, TABLE_BOTTOM_RADIUS_MM, TABLE_DEPTH_MM = 500.0, 300.0, 25.0
 
 @dataclass(frozen=True)
 class PelvisPhantom:
-    """A synthetic scan and what is known about it.
+    """A synthetic scan with its labels and true measurements.
 
     Attributes:
         volume: HU as float32 (D, H, W), upright ("SPL"), the origin at the centre.
-        labels: uint8 (D, H, W), values of `PELVIS_LABELS`: what most of each voxel is. What is
-            thinner than the voxels (skin, table) therefore fades from coarse labels.
-        attributes: Truths about the whole patient, measured on a finer grid than the image and
-            also where the image does not reach: `bladder_volume_ml` (urine, without the wall),
+        labels: uint8 (D, H, W), values of `PELVIS_LABELS`: the most frequent label in each voxel.
+            Structures thinner than the voxels (skin, table) therefore disappear at coarse spacing.
+        attributes: True measurements of the whole patient, on a finer grid than the image and also
+            outside its field of view: `bladder_volume_ml` (urine, without the wall),
             `prostate_volume_ml`, `body_width_mm` and `body_height_mm` (extent of the skin in the
             axial plane through the centre), `fat_thickness_mm` (front of the skin to the rectus
             abdominis, 20 mm beside the middle of that plane, both sides' mean),
@@ -84,7 +84,7 @@ def pelvis_phantom(
     """Make one synthetic patient.
 
     Args:
-        seed: Which patient, at least 0. The same seed, size and spacing give the same bits.
+        seed: Seed of the patient, at least 0. Equal seed, size and spacing give equal bits.
         size: Voxels along (depth, height, width).
         spacing_mm: Distance of the voxels along (depth, height, width).
 
@@ -102,6 +102,7 @@ def pelvis_phantom(
     patient_rng, scanner_rng = np.random.default_rng(seed).spawn(2)
     anatomy = draw_anatomy(patient_rng)
 
+    # Samples per voxel along each axis.
     samples = [int(np.ceil(step / SAMPLE_MM)) for step in spacing_mm]
     steps = [step / n for step, n in zip(spacing_mm, samples, strict=True)]
     axes = tuple(
@@ -116,7 +117,7 @@ def pelvis_phantom(
     hu = sampled_hu.reshape(blocks).mean(axis=(1, 3, 5))
     hu += _scanner_noise(scanner_rng, size, spacing_mm)
     return PelvisPhantom(
-        volume=Volume(np.maximum(hu, LOWEST_HU), canonical_affine(size, spacing_mm)),
+        volume=Volume(np.maximum(hu, MIN_HU), canonical_affine(size, spacing_mm)),
         labels=_majority(canvas.labels.reshape(blocks)),
         attributes=_measure(anatomy),
     )
@@ -133,21 +134,21 @@ def write_pelvis_cohort(
     workers: int | None = None,
     show_progress: bool = True,
 ) -> Path:
-    """Write a cohort of synthetic patients, unless exactly this one is already there.
+    """Write a cohort of synthetic patients, unless the folder already holds exactly this one.
 
     The folder holds `images/pelvis_0000.nii.gz`, `labels/…` under the same names,
-    `manifest.jsonl` (a patient each; the facts name the labels and the attributes),
+    `manifest.jsonl` (one patient per row; the facts name the labels and the attributes),
     `attributes.json` (attributes per scan) and `cohort.json` (parameters and label values). It
-    appears whole or not at all.
+    appears only when it is complete.
 
     Args:
         folder: Where to write. A cohort with other parameters is replaced.
-        number: How many patients.
-        seed: Which cohort, at least 0. The first patients of a longer one are those of a shorter.
+        number: Number of patients.
+        seed: Seed of the cohort, at least 0. A larger cohort begins with the patients of a smaller.
         size: Voxels along (depth, height, width).
         spacing_mm: Distance of the voxels along (depth, height, width).
-        manifest: Whether to divide them and write the manifest.
-        workers: Processes; None for one per core.
+        manifest: Whether to split the patients and write the manifest.
+        workers: Number of processes; None for one per core.
         show_progress: Whether to show a progress bar.
 
     Returns:
@@ -182,11 +183,11 @@ def write_pelvis_cohort(
 def _write_scan(
     index: int, *, folder: Path, seed: int, size: Sequence[int], spacing_mm: Sequence[float]
 ) -> ManifestRow:
-    """Write the scan and the labels of one patient, and list them as the manifest does."""
+    """Write the scan and the labels of one patient; return their row of the manifest."""
     patient = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
     phantom = pelvis_phantom(patient, size=size, spacing_mm=spacing_mm)
     image, labels = (f"{kind}/pelvis_{index:04d}.nii.gz" for kind in ("images", "labels"))
-    # Columns, rows, slices: the order in which scanners' files lie.
+    # Columns, rows, slices: the usual order of scanners' files.
     write_volume(reorient(phantom.volume, "LPS"), folder / image, description=COHORT_KIND)
     label_map = Volume(phantom.labels, phantom.volume.affine, "labels")
     write_volume(reorient(label_map, "LPS"), folder / labels)
@@ -206,7 +207,7 @@ def _write_scan(
 
 
 def _write_lists(rows: Sequence[ManifestRow], folder: Path, *, manifest: bool) -> None:
-    """Write the attributes of all patients, and the manifest if asked for."""
+    """Write the attributes of all patients, and the manifest if requested."""
     names = [Path(row.image).name.removesuffix(".nii.gz") for row in rows]
     attributes = {name: row.facts["attributes"] for name, row in zip(names, rows, strict=True)}
     (folder / "attributes.json").write_text(json.dumps(attributes, indent=2) + "\n")
@@ -232,7 +233,7 @@ def _paint(anatomy: PelvisAnatomy, axes: Axes, step_mm: Sequence[float]) -> Canv
     skin = Layer(0, PELVIS_LABELS["skin"], SKIN_HU)
     canvas.fill(outline, (skin, Layer(SKIN_MM, PELVIS_LABELS["fat"], FAT_HU, 7)))
     under_skin = outline + SKIN_MM
-    # Where the table presses, at least a little fat remains between skin and muscle.
+    # Where the table compresses the body, at least 2 mm of fat remain over the muscles.
     fascia = np.maximum(fascia, under_skin + 2)
     for part in anatomy.parts:
         canvas.paint(part.shape, part.layers, within=fascia if part.within_fascia else under_skin)
@@ -249,7 +250,7 @@ def _fat_thickness(anatomy: PelvisAnatomy, canvas: Canvas) -> np.ndarray:
 
 
 def _majority(blocks: np.ndarray) -> np.ndarray:
-    """Return the commonest label in each block (D, ·, H, ·, W, ·); ties go to the lower one."""
+    """Return the most frequent label of each block (D, ·, H, ·, W, ·), the lower of equals."""
     depth, _, height, _, width, _ = blocks.shape
     kinds = max(PELVIS_LABELS.values()) + 1
     voxel = np.arange(height * width).reshape(1, height, 1, width, 1) * kinds
@@ -263,7 +264,7 @@ def _majority(blocks: np.ndarray) -> np.ndarray:
 def _scanner_noise(
     rng: np.random.Generator, size: Sequence[int], spacing_mm: Sequence[float]
 ) -> np.ndarray:
-    """Return grainy noise and faint horizontal streaks in HU, correlated inside each slice."""
+    """Return noise and faint horizontal streaks in HU, correlated within each slice."""
     _, height_mm, width_mm = spacing_mm
     grain = rng.standard_normal(size, dtype=np.float32)
     grain = gaussian_filter(grain, (0, NOISE_GRAIN_MM / height_mm, NOISE_GRAIN_MM / width_mm))
@@ -277,13 +278,14 @@ def _measure(anatomy: PelvisAnatomy) -> dict[str, float]:
     """Return the attributes described in `PelvisPhantom`."""
     corners = np.stack(np.meshgrid(*anatomy.organs.bounds.T, indexing="ij"), -1).reshape(-1, 3)
     world = anatomy.pose.to_world(corners)
-    step = 2.5
+    step = 2.5  # mm
     bounds = zip(world.min(axis=0) - 6, world.max(axis=0) + 6, strict=True)
     organs = _paint(anatomy, tuple(np.arange(*span, step) for span in bounds), (step,) * 3).labels
     volume_ml = {
         name: np.count_nonzero(organs == PELVIS_LABELS[name]) * step**3 / 1000
         for name in ("bladder", "prostate")
     }
+    # The central axial plane at 1 mm.
     line = np.arange(-230.0, 231.0)
     plane = _paint(anatomy, (np.zeros(1), line, line), (1.0,) * 3).labels[0]
     body = (plane != PELVIS_LABELS["air"]) & (plane != PELVIS_LABELS["table"])

@@ -1,10 +1,10 @@
-"""The template of the pelvis phantom: a supine man of average build, in numbers.
+"""The template of the pelvis phantom: tables of a supine man of average build.
 
-All numbers are millimetres in the patient's frame (superior, posterior, left); the origin lies
-22 mm above the middle between the hip joints. They follow general anatomy, not any one scan. The
-forms of a template are described in `sculptor`. Paired structures are given for the left side and
-mirrored. Beyond ±150 mm the anatomy only continues plainly (lumbar spine, thighs), so that larger
-fields of view do not end in a cut; beyond ±400 mm there is nothing.
+All values are millimetres in the patient's frame (superior, posterior, left); the origin lies
+22 mm above the middle between the hip joints. They follow general anatomy, not a particular scan.
+The forms of a template are described in `sculptor`. Paired structures are given for the left side
+and mirrored. Beyond ±150 mm the anatomy is continued in simple form (lumbar spine, thighs), so that
+larger fields of view are filled; beyond ±400 mm there is nothing.
 """
 
 import numpy as np
@@ -208,7 +208,7 @@ ILIUM: Sections = {
     3.0: [(-32, 92, 8), (-12, 90, 10), (8, 84, 11), (28, 72, 9)],
     -10.0: [(-28, 90, 2), (-10, 88, 3), (8, 84, 4), (24, 74, 3)],
 }
-# What joins the ilium and the socket in one hip bone.
+# The parts of a hip bone besides the ilium and the socket.
 HIP_BONE: dict[str, Rows] = {
     "ischium": [(2, 18, 76, 12), (-25, 24, 71, 12), (-50, 29, 67, 12), (-74, 24, 60, 15)],
     "ischial spine": [(-10, 34, 66, 8), (-22, 42, 54, 3)],
@@ -261,7 +261,7 @@ VERTEBRAE: list[Rows] = [
 ]
 
 HIP_CENTRE = np.array([-22.0, -8.0, 88.0])
-# What joins the head in one femur, besides the shaft.
+# The parts of a femur besides the head and the shaft.
 FEMUR: dict[str, Rows] = {
     "femoral neck": [(-30, -5, 98, 13), (-40, -2, 110, 14), (-54, 3, 126, 18)],
     "trochanter": [(-22, 14, 136, 8), (-38, 8, 138, 13), (-62, 4, 132, 15)],
