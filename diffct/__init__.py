@@ -4,10 +4,10 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-# OpenMP reads these once, when torch is loaded. Threads that spin for long while they wait take the
-# cores from whoever has work to do: beside other programs, training was several times slower. Five
-# thousand turns before they sleep cost little there, and a training alone is as fast as before;
-# with a thousand it was 3 to 7 % slower.
+# OpenMP reads these once, when torch is loaded. Waiting threads that spin for long take the cores
+# from other work: beside other programs, training was several times slower. Spinning 5000 times
+# before they sleep costs little there, and training alone is as fast as before; with 1000 it was
+# 3 to 7 % slower.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
@@ -49,7 +49,7 @@ __all__ = [
     "write_volume",
 ]
 
-# torch, diffusers and transformers take seconds to import: a name is looked up when it is used.
+# torch, diffusers and transformers take seconds to import: each name is imported on first use.
 _HOMES = {
     "CT3DPipeline": "diffct.pipelines",
     "CXRTextToImagePipeline": "diffct.pipelines",
@@ -68,7 +68,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever has this name
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
     if name not in _HOMES:
         raise AttributeError(f"module 'diffct' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""Values on a command line: paths with ~ and variables, numbers that are numbers."""
+"""Values on a command line: paths with ~ and variables, finite numbers, counts."""
 
 import argparse
 import math
@@ -21,18 +21,18 @@ def folder_or_id(text: str) -> str:
 
 
 def finite_number(text: str) -> float:
-    """Read a number from a command line: the `type` of an argument. NaN is none."""
+    """Read a number from a command line: the `type` of an argument. NaN and infinity are errors."""
     number = float(text)
     if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text} is no finite number")
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return number
 
 
 def expand_path(text: str) -> str:
-    """Expand ~ and environment variables in a path, as a shell does where it is not quoted.
+    """Expand ~ and environment variables in a path, as a shell does if it is not quoted.
 
     Args:
-        text: The path; what exists under just this name is left alone.
+        text: The path; if something exists under exactly this name, it is not changed.
 
     Raises:
         ValueError: The path is empty, or a variable is not set.
@@ -52,8 +52,8 @@ def check_counts(options: argparse.Namespace, *names: str) -> None:
     """Refuse counts below 1.
 
     Args:
-        options: What was read from the command line.
-        names: Which of them are counts.
+        options: The parsed command line.
+        names: The options that are counts.
 
     Raises:
         ValueError: One is 0 or negative.

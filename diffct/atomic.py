@@ -1,8 +1,8 @@
-"""Atomic writing: a file or folder appears under its name only when it is whole.
+"""Atomic writing: a file or folder appears under its name only when it is complete.
 
-Everything is first written beside its destination, flushed to the disk, and then renamed. Where a
-file system cannot flush (VirtualBox, some network shares and FUSE; folders on Windows), the rename
-alone must do: a program that is killed leaves nothing half-written, a power failure may.
+Everything is first written beside its destination, flushed to the disk, and then renamed. On file
+systems that cannot flush (VirtualBox, some network shares and FUSE; folders on Windows) there is
+only the rename: a killed program leaves nothing half-written, but a power failure may.
 """
 
 import errno
@@ -23,13 +23,13 @@ _CANNOT_OPEN_FOLDER = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBADF}
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that replaces `path` when the block ends well.
+    """Yield a temporary path that replaces `path` when the block succeeds.
 
     Args:
         path: The file to write. Missing parent folders are created.
 
     Yields:
-        A path in the same folder with the same file name ending, not yet existing.
+        A path in a temporary folder beside `path`, with the same file name, not yet existing.
 
     Raises:
         OSError: The disk is full; the message names `path`, and nothing is left behind.
@@ -49,7 +49,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that replaces `path` when the block ends well.
+    """Yield a temporary folder that replaces `path` when the block succeeds.
 
     Args:
         path: The folder to write. An existing one is replaced as a whole.
@@ -75,13 +75,13 @@ def publish_folder(partial: Path, path: Path) -> None:
 
     Args:
         partial: A complete folder on the same file system as `path`.
-        path: Its final name. An existing folder there is replaced; a process killed between the
-            two renames leaves the replaced one beside it, and the name free, never half a folder.
+        path: Its final name. An existing folder there is replaced. A process killed between the
+            two renames leaves the old folder beside it and the name free, never half a folder.
     """
     for file in partial.rglob("*"):
         _flush(file)
     _flush(partial)
-    with suppress(PermissionError):  # where the file system has no permissions to give
+    with suppress(PermissionError):  # some file systems have no permissions
         partial.chmod(0o755)
     if path.exists():
         replaced = Path(tempfile.mkdtemp(prefix=f".{path.name}{PARTIAL_MARK}", dir=path.parent))
@@ -94,7 +94,7 @@ def publish_folder(partial: Path, path: Path) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Delete what killed processes left half-written directly inside `folder`."""
+    """Delete the partial files and folders that killed processes left directly in `folder`."""
     for leftover in folder.glob(f".*{PARTIAL_MARK}*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
@@ -103,7 +103,7 @@ def _flush(path: Path) -> None:
     """Ask the operating system to put a file or folder entry on the disk, if it can."""
     harmless = _CANNOT_FLUSH | (_CANNOT_OPEN_FOLDER if path.is_dir() else set())
     try:
-        # Windows flushes only what may be written to.
+        # Windows flushes only files that are open for writing.
         descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -116,11 +116,11 @@ def _flush(path: Path) -> None:
 
 @contextmanager
 def _full_disk_named(path: Path) -> Iterator[None]:
-    """Turn every library's way of saying "disk full" into one OSError that names `path`."""
+    """Turn every library's error on a full disk into one OSError that names `path`."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        # torch only says that a write failed; the free space tells why.
+        # torch only reports that a write failed; the free space shows why.
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         if not full and shutil.disk_usage(path.parent).free > 1_000_000:
             raise

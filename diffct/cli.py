@@ -20,14 +20,14 @@ from diffct.commands.sample import add_sample
 from diffct.commands.train import add_train
 from diffct.commands.translate import add_translate
 
-_INTERRUPTED, _NO_READER = 130, 141  # as shells count an end by SIGINT and by SIGPIPE
+_INTERRUPTED, _NO_READER = 130, 141  # a shell's exit statuses for SIGINT and SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one subcommand; whatever goes wrong ends in one line, with --debug in a traceback.
+    """Run one subcommand; an error ends it with one line, or with --debug with a traceback.
 
     Args:
-        arguments: None for the process's own.
+        arguments: The words of the command line; None for those of the process.
 
     Raises:
         SystemExit: The subcommand failed, or was interrupted.
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _make_parser().read(words)
     options.command = shlex.join(["diffct", *words])  # for reports
-    # Files may have names that a terminal's encoding lacks, or that are in none.
+    # File names may have letters that the terminal's encoding lacks, or be invalid in any.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -44,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
     except BrokenPipeError:
-        # `| head` has read enough. Python flushes once more at its end, and would complain.
+        # The reader (`| head`) has ended. Python flushes again on exit, which must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_NO_READER)
-    # Here, and only here, an error of any kind has reached its user.
+    # The only place that catches every error: the user gets a message instead of a traceback.
     except Exception as error:
         if options.debug:
             raise
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _make_parser() -> CommandParser:
-    """Describe the command and its subcommands, without importing what takes seconds."""
+    """Describe the command and its subcommands, without the imports that take seconds."""
     parser = CommandParser(
         prog="diffct",
         description="Generative medical imaging.",
@@ -82,9 +82,9 @@ def _make_parser() -> CommandParser:
 
 
 def _one_line(error: Exception) -> str:
-    """Say what went wrong, to somebody who can mend it or report it."""
+    """Return what went wrong, for a user who can correct or report it."""
     message = str(error).strip()
-    # torch's own error of that name is no MemoryError, and torch may not even be imported.
+    # Compared by name: torch's OutOfMemoryError is not a MemoryError, and torch may not be loaded.
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate" in message:
         return "out of memory. Take a smaller --batch-size or size, or --dtype bfloat16 on a GPU."

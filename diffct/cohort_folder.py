@@ -1,4 +1,4 @@
-"""Folders of synthetic images: never mixed with other files, never made twice."""
+"""Folders of synthetic cohorts, which are never mixed with other files or made twice."""
 
 import json
 from pathlib import Path
@@ -11,15 +11,15 @@ def holds_cohort(folder: Path, parameters: dict[str, Any]) -> bool:
     """Return whether a folder holds exactly a certain cohort.
 
     Args:
-        folder: May be absent.
-        parameters: What the cohort was made with, as JSON values; `kind` names who writes such
-            cohorts.
+        folder: The folder, which need not exist.
+        parameters: The parameters of the cohort as JSON values; `kind` names its generator.
 
     Returns:
-        False when there is nothing, or a cohort of the same kind with other parameters.
+        False if the folder is missing or empty, or holds a cohort of the same kind with other
+        parameters.
 
     Raises:
-        ValueError: There is something else, which must not be replaced.
+        ValueError: The folder holds other files, which must not be replaced.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
@@ -28,7 +28,7 @@ def holds_cohort(folder: Path, parameters: dict[str, Any]) -> bool:
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict) or found.get("kind") != parameters["kind"]:
-        raise ValueError(f"{folder}: holds something else. Give a new or empty folder.")
+        raise ValueError(f"{folder}: holds other files. Give a new or empty folder.")
     return found == parameters
 
 

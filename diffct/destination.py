@@ -1,4 +1,4 @@
-"""Where results go: proved before the work, never mixed with earlier ones."""
+"""Destinations of results, checked before the work and never mixed with earlier results."""
 
 import re
 import shutil
@@ -9,17 +9,17 @@ from typing import TypeVar
 
 Batch = TypeVar("Batch")
 
-_PROBE_BYTES = 2**20  # a disk with less is full
+_PROBE_BYTES = 2**20  # a disk with less space counts as full
 _SAMPLE = re.compile(r"sample-\d{4,}(\.\w+)*|contact-sheet\.png")
 
 
-def prove_writable(folder: Path) -> None:
-    """Make sure that files can be written into a folder, before hours are spent on them.
+def check_writable(folder: Path) -> None:
+    """Check that files can be written into a folder, before hours of work.
 
-    A folder that is not there yet is made for the proof only: a later error leaves nothing behind.
+    A missing folder is created for this check only, so that a later error leaves nothing behind.
 
     Args:
-        folder: Where the files shall go.
+        folder: The destination of the files.
 
     Raises:
         OSError: A file is in the way, the folder is read-only, or the disk is full.
@@ -40,10 +40,10 @@ def prove_writable(folder: Path) -> None:
 
 
 def refuse_earlier_samples(folder: Path) -> None:
-    """Refuse a folder that holds samples.
+    """Refuse a folder that holds earlier samples.
 
     Raises:
-        ValueError: It does.
+        ValueError: It holds samples.
     """
     earlier = _samples(folder)
     if earlier:
@@ -54,7 +54,7 @@ def refuse_earlier_samples(folder: Path) -> None:
 
 
 def replace_samples(batches: Iterable[Batch], folder: Path) -> Iterator[Batch]:
-    """Pass batches on; as soon as the first is there, delete earlier samples in a folder."""
+    """Yield batches; when the first one is made, delete earlier samples in a folder."""
     for number, batch in enumerate(batches):
         if number == 0:
             for path in _samples(folder):
@@ -63,7 +63,7 @@ def replace_samples(batches: Iterable[Batch], folder: Path) -> Iterator[Batch]:
 
 
 def _samples(folder: Path) -> list[Path]:
-    """List what a command wrote as samples, by their names."""
+    """List the samples in a folder, recognised by their names."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _SAMPLE.fullmatch(path.name))

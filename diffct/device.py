@@ -9,20 +9,20 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
     """Return a device of this machine.
 
     Args:
-        name: E.g. "cpu", "cuda" or "cuda:1"; None for an NVIDIA GPU if there is one, else the CPU.
+        name: E.g. "cpu", "cuda" or "cuda:1"; None for an NVIDIA GPU, or the CPU if there is none.
 
     Raises:
-        ValueError: There is no such device here; the message names those that are.
+        ValueError: This machine has no such device; the message names those it has.
     """
-    there = _devices()
+    available = _devices()
     if name is None:
-        return torch.device("cuda" if "cuda" in there else "cpu")
+        return torch.device("cuda" if "cuda" in available else "cpu")
     try:
         device = torch.device(name)
-    except (RuntimeError, ValueError):  # torch's answer lists three dozen kinds
+    except (RuntimeError, ValueError):  # torch's message lists dozens of devices
         device = None
-    if device is None or (device.type != "cpu" and str(device) not in there):
-        raise ValueError(f"device {name}: not on this machine, which has {', '.join(there)}.")
+    if device is None or (device.type != "cpu" and str(device) not in available):
+        raise ValueError(f"device {name}: not on this machine, which has {', '.join(available)}.")
     return device
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from diffusers import PipelineQuantizationConfig
 
 _INDEX = "model_index.json"
-_MOST_SUGGESTED = 5
+_MAX_SUGGESTED = 5
 
 
 def load_pipeline(
@@ -31,17 +31,17 @@ def load_pipeline(
     device_map: str | None = None,
     quantization_config: "PipelineQuantizationConfig | None" = None,
 ) -> DiffusionPipeline:
-    """Load a pipeline, of whatever class, from a folder or from the Hub.
+    """Load a pipeline of any class from a folder or from the Hub.
 
     Args:
-        name: A folder, or a Hub id "user/name". What looks like a folder, or would lie in one that
-            is there, is never looked for on the Hub.
-        device: Where to put it; None for a GPU if there is one, else the CPU.
+        name: A folder, or a Hub id "user/name". A name that is written as a path, or whose parent
+            is an existing folder, is never looked for on the Hub.
+        device: The device to move it to; None for a GPU, or the CPU if there is none.
         dtype: Type of the weights, or a type for each component (and "default"); None for float32,
-            whatever the files hold.
+            whatever type the files have.
         variant: Variant of the weights, e.g. "fp16".
         revision: Branch, tag or commit on the Hub.
-        subfolder: Where in the folder or repository the pipeline lies, see `push_to_hub`.
+        subfolder: Folder of the pipeline within the folder or repository, see `push_to_hub`.
         token: Access token for a private repository; None for the stored login.
         device_map: How diffusers spreads the components, e.g. "balanced"; instead of `device`.
         quantization_config: How diffusers quantises them.
@@ -51,8 +51,8 @@ def load_pipeline(
 
     Raises:
         FileNotFoundError: There is no such folder or repository, it holds no pipeline, or the
-            pipeline lacks a part.
-        PermissionError: Access to the repository has to be asked for.
+            pipeline lacks a component.
+        PermissionError: Access to the repository has to be requested.
         ConnectionError: The Hub cannot be reached, and the pipeline was not downloaded before.
         ValueError: There is no such device, variant or type, or `device_map` and `device` are both
             given.
@@ -70,7 +70,7 @@ def load_pipeline(
         raise ValueError(f"device={device} and device_map={device_map}: give one of them.")
     kinds = dtype.values() if isinstance(dtype, dict) else [dtype]
     if not all(kind is None or isinstance(kind, torch.dtype) for kind in kinds):
-        raise ValueError(f"dtype={dtype!r} is no torch.dtype such as torch.float16.")
+        raise ValueError(f"dtype={dtype!r} is not a torch.dtype such as torch.float16.")
     place = find_device(device)
     source, offline = _find_source(name, revision=revision, subfolder=subfolder, token=token)
     options = {"revision": revision, "token": token, "local_files_only": offline}
@@ -79,7 +79,7 @@ def load_pipeline(
     pipeline_class = getattr(diffusers, str(index.get("_class_name")), DiffusionPipeline)
     pipeline = pipeline_class.from_pretrained(
         source,
-        # Without a type, transformers keeps the stored one and diffusers does not.
+        # Without a type, transformers keeps the stored type and diffusers does not.
         dtype=dtype or torch.float32,
         variant=variant,
         device_map=device_map,
@@ -92,7 +92,7 @@ def load_pipeline(
 def _find_source(
     name: str | Path, *, revision: str | None, subfolder: str | None, token: str | None
 ) -> tuple[str, bool]:
-    """Return the folder or Hub id of a pipeline, and whether only the Hub's cache can be asked."""
+    """Return the folder or Hub id of a pipeline, and whether only the Hub's cache is available."""
     folder = find_folder(name, _INDEX)
     if folder is not None:
         inner = folder / (subfolder or "")
@@ -109,7 +109,7 @@ def _find_source(
             raise FileNotFoundError(f"{repository} holds no pipeline (no {index}).") from error
         if subfolder is None:
             return repository, offline
-        # diffusers downloads pipelines from the root only.
+        # diffusers downloads pipelines only from the root of a repository.
         root = snapshot_download(
             repository,
             revision=revision,
@@ -121,8 +121,8 @@ def _find_source(
 
 
 def _advice(folder: Path) -> str:
-    """Name the pipelines inside a folder that is none itself, as a training run's."""
+    """Return a sentence with the pipelines inside a folder, such as that of a training run."""
     inside = sorted(path.parent for path in folder.glob(f"*/{_INDEX}"))
     if inside:
-        return f"Did you mean {' or '.join(map(str, inside[:_MOST_SUGGESTED]))}?"
+        return f"Did you mean {' or '.join(map(str, inside[:_MAX_SUGGESTED]))}?"
     return "A training run saves one in <output_dir>/pipeline."

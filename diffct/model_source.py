@@ -1,4 +1,4 @@
-"""Where a model is read from: a folder, the Hugging Face Hub, or what was downloaded before."""
+"""Sources of a model: a folder, the Hugging Face Hub, or the cache of earlier downloads."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,23 +18,23 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-_PATIENCE_SECONDS = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 
 def find_folder(name: str | Path, index: str, *, short_id: bool = False) -> Path | None:
-    """Return the folder that a name means.
+    """Return the folder that a name refers to.
 
     Args:
         name: A folder, or a Hub id "user/name".
-        index: The file that such a model has, as "model_index.json".
-        short_id: Whether a Hub id may also be a name alone, as of the Hub's first models.
+        index: The file that every such model has, e.g. "model_index.json".
+        short_id: Whether a Hub id may lack its user, as those of the Hub's first models do.
 
     Returns:
-        None if the name is to be looked for on the Hub. What is written as a folder, or would lie
-        in one that is there, never is.
+        The folder, or None if the name may be a Hub id. A name that is written as a path, or whose
+        parent is an existing folder, is never a Hub id.
 
     Raises:
-        FileNotFoundError: There is no such folder; the message names one that may be meant.
+        FileNotFoundError: There is no such folder; the message suggests a similar one.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -47,22 +47,22 @@ def find_folder(name: str | Path, index: str, *, short_id: bool = False) -> Path
     if written_so or lies_in_one or not (len(parts) == 2 or (short_id and len(parts) == 1)):
         raise FileNotFoundError(
             f"{name}: there is no such folder.{_suggestion(folder, index)} A model on the Hub is"
-            " named user/name, from where user is no folder."
+            " named user/name; user must not be an existing folder here."
         )
     return None
 
 
 def only_cached(name: str, *indices: str, short_id: bool = False) -> bool:
-    """Say whether a model is on the Hub, but can only be had as it was downloaded once.
+    """Return whether a model is on the Hub, but only its earlier download is available.
 
     Args:
         name: A folder, or a Hub id; see `find_folder`, also for `short_id`.
-        indices: Files one of which such a model has.
+        indices: Files of which every such model has at least one.
         short_id: Whether the Hub id may lack its user.
 
     Raises:
-        OSError: There is no such folder, or the Hub refuses or cannot be reached; the message says
-            which.
+        OSError: There is no such folder, or the Hub refuses or cannot be reached, as the message
+            says.
     """
     if find_folder(name, indices[-1], short_id=short_id) is not None:
         return False
@@ -73,11 +73,11 @@ def only_cached(name: str, *indices: str, short_id: bool = False) -> bool:
 def is_reachable(
     repository: str, *indices: str, revision: str | None = None, token: str | None = None
 ) -> bool:
-    """Ask the Hub for a repository, once: a download tries for half a minute without network.
+    """Ask the Hub for a repository once; without network, a download would try for half a minute.
 
     Args:
         repository: "user/name".
-        indices: Files one of which such a model has.
+        indices: Files of which every such model has at least one.
         revision: Branch, tag or commit; None for the main branch.
         token: Access token; None for the stored login.
 
@@ -85,11 +85,11 @@ def is_reachable(
         False if the Hub cannot be reached, but the model has been downloaded before.
 
     Raises:
-        ConnectionError: It cannot be reached, and the model is not here.
+        ConnectionError: It cannot be reached, and the model was not downloaded before.
         OSError: The Hub refuses, see `plain_hub_errors`.
     """
     try:
-        model_info(repository, revision=revision, token=token, timeout=_PATIENCE_SECONDS)
+        model_info(repository, revision=revision, token=token, timeout=_TIMEOUT_SECONDS)
     except HfHubHTTPError as error:
         if error.response.status_code < 500:
             raise
@@ -117,8 +117,8 @@ def plain_hub_errors(repository: str) -> Iterator[None]:
 
     Raises:
         FileNotFoundError: There is no such repository, revision or file.
-        PermissionError: Access has to be asked for.
-        ConnectionError: The network broke off.
+        PermissionError: Access has to be requested.
+        ConnectionError: The download was interrupted.
     """
     no_folder = f"{repository}: there is no such folder, and"
     try:
@@ -136,9 +136,9 @@ def plain_hub_errors(repository: str) -> Iterator[None]:
     except RevisionNotFoundError as error:
         raise FileNotFoundError(f"{repository}: the repository has no such revision.") from error
     except HFValidationError as error:
-        raise FileNotFoundError(f"{no_folder} this is no Hub id: {error}") from error
+        raise FileNotFoundError(f"{no_folder} this is not a Hub id: {error}") from error
     except LocalEntryNotFoundError as error:
-        raise ConnectionError(f"{repository}: the download broke off: {error}") from error
+        raise ConnectionError(f"{repository}: the download was interrupted: {error}") from error
     except EntryNotFoundError as error:
         raise FileNotFoundError(
             f"{repository}: the repository holds no such model: {error}"
@@ -146,7 +146,7 @@ def plain_hub_errors(repository: str) -> Iterator[None]:
 
 
 def _suggestion(folder: Path, index: str) -> str:
-    """Name the folder that was probably meant, from where a path leaves what is there."""
+    """Return a sentence with the folder that was probably meant, one similar in its name."""
     there = next((parent for parent in folder.parents if parent.is_dir()), None)
     if there is None:
         return ""

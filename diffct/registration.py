@@ -1,10 +1,10 @@
-"""diffct's classes in diffusers' loader, without the seconds that importing diffusers takes.
+"""The registration of diffct's classes with diffusers' loader, without importing diffusers.
 
 Models are recorded by their name under "diffct", not by the path of their module, so that files can
-move without breaking published models, and loading from the Hub works. diffusers' loader looks a
-recorded model and its base `ModelMixin` up in `diffct`, and a recorded pipeline, like the class
-that `AutoModel` finds in a config, in `diffusers` itself. None of this is documented by diffusers,
-hence its pinned minor version.
+move without breaking published models, and loading from the Hub works. diffusers' loader looks up a
+recorded model and its base `ModelMixin` in `diffct`, and a recorded pipeline, like the class that
+`AutoModel` finds in a config, in `diffusers` itself. None of this is documented by diffusers, hence
+its pinned minor version.
 """
 
 import importlib
@@ -22,8 +22,8 @@ def register_with_diffusers(*names: str) -> None:
     """Let diffusers find classes of `diffct`: now, or as soon as its loader is imported.
 
     Args:
-        names: Pipelines that `DiffusionPipeline.from_pretrained` finds from then on, and models
-            that `AutoModel.from_pretrained` does.
+        names: Pipelines for `DiffusionPipeline.from_pretrained`, and models for
+            `AutoModel.from_pretrained`.
     """
     if _LOADER in sys.modules:
         _register(sys.modules[_LOADER], names)
@@ -32,7 +32,7 @@ def register_with_diffusers(*names: str) -> None:
 
 
 class _LoaderFinder(MetaPathFinder):
-    """Finds diffusers' loader where Python would find it; once imported, it knows our classes."""
+    """Finds diffusers' loader as Python does; its import then registers diffct's classes."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
@@ -55,18 +55,18 @@ class _LoaderFinder(MetaPathFinder):
 
 
 def _register(loader: ModuleType, names: Sequence[str]) -> None:
-    """Make diffusers' loader look for models, and its packages look for classes, in `diffct`."""
+    """Let diffusers' loader find models, and its packages find classes, in `diffct`."""
     methods = {"ModelMixin": ["save_pretrained", "from_pretrained"]}
     loader.LOADABLE_CLASSES["diffct"] = methods
     loader.ALL_IMPORTABLE_CLASSES.update(methods)
 
-    def find_class(name: str) -> Any:  # noqa: ANN401 - a class of ours
+    def find_class(name: str) -> Any:  # noqa: ANN401 - a class of diffct
         # model_index.json says "CT3DPipeline (pip install diffct; ...)", see `recorded_name`.
         own = name.partition(" (")[0]
         if own in names:
             return getattr(importlib.import_module("diffct"), own)
         raise AttributeError(name)
 
-    # A module's own `__getattr__` is asked before that of its class, which raises what it raises.
+    # A module's own `__getattr__` is called before that of its class, which raises the final error.
     for package in ("diffusers", "diffusers.pipelines"):
         sys.modules[package].__getattr__ = find_class  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Free-form sections of an experiment: arguments that go to a class of diffusers as they are."""
+"""Free-form sections of an experiment: arguments that are passed unchanged to a diffusers class."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +28,7 @@ def check_arguments(section: str, arguments: Mapping[str, Any], target: Callable
 
 @contextmanager
 def section_named(section: str) -> Iterator[None]:
-    """Turn whatever a class raises over its arguments into a ValueError that names their section.
+    """Turn the errors that a class raises on its arguments into ValueErrors with their section.
 
     Args:
         section: Its name.

@@ -7,7 +7,7 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from diffct.destination import prove_writable
+from diffct.destination import check_writable
 from diffct.device import find_device
 from diffct.eval.attempts import IMPOSSIBLE
 from diffct.eval.cohorts import Cohort, load_cohort
@@ -157,7 +157,7 @@ def read_inputs(
     """
     _check(config)
     device = str(find_device(config.device))
-    prove_writable(Path(config.out))
+    check_writable(Path(config.out))
     pipeline, folder = None, None
     if isinstance(source, DiffusionPipeline):
         pipeline, device = source, str(source.device)

@@ -21,7 +21,7 @@ def test_paths_on_command_lines_may_begin_at_home(monkeypatch, capsys):
 
 @pytest.mark.parametrize("text", ["nan", "-inf"])
 def test_an_argument_is_a_finite_number(text):
-    with pytest.raises(argparse.ArgumentTypeError, match=f"{text} is no finite number"):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"{text} is not a finite number"):
         finite_number(text)
     assert finite_number("7.5") == 7.5
 

@@ -242,7 +242,7 @@ def test_a_pipeline_of_another_library_is_not_sampled(make_cxr_pipeline, tmp_pat
         requires_safety_checker=False,
     )
     foreign.save_pretrained(tmp_path / "foreign")
-    with pytest.raises(SystemExit, match="StableDiffusionPipeline, not one of diffct's"):
+    with pytest.raises(SystemExit, match="StableDiffusionPipeline, not a pipeline of diffct"):
         sample_films(tmp_path / "foreign", tmp_path)
 
 
@@ -298,9 +298,9 @@ def test_a_translation_overwrites_only_what_it_is_told_to(tmp_path):
     before, out = flair.read_bytes(), tmp_path / "new" / "t1.nii.gz"
     translate(folder, flair, out, "--number", "2")
     words = ["translate", str(folder), str(flair), "--steps", "2", "--device", "cpu", "--out"]
-    with pytest.raises(SystemExit, match=r"t1\.nii\.gz is there already.*--overwrite"):
+    with pytest.raises(SystemExit, match=r"t1\.nii\.gz exists already.*--overwrite"):
         main([*words, str(out)])
-    with pytest.raises(SystemExit, match="a scan that is to be read"):
+    with pytest.raises(SystemExit, match="one of the scans to read"):
         main([*words, str(flair), "--overwrite"])
     with pytest.raises(SystemExit, match=r"ends in \.nii"):
         main([*words, str(tmp_path / "t1.png")])

@@ -1,1 +1,1 @@
-"""The subcommands of `diffct` that run a pipeline or look at scans."""
+"""The subcommands of `diffct`."""

@@ -1,4 +1,4 @@
-"""`diffct compare`: how two results differ, figure by figure."""
+"""`diffct compare`: the differences of two results, figure by figure."""
 
 import argparse
 import json
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("figure", "first", "second", "difference", "the second is", "intervals")
 _HOW_TO_READ = (
-    "Better is higher, lower, or nearer to what real images have, whichever the figure means."
-    " Intervals (95 %) that lie apart tell a difference; overlapping ones do not exclude one."
+    "Depending on the figure, better means higher, lower, or nearer to that of real images."
+    " Separate intervals (95 %) indicate a difference; overlapping ones do not exclude one."
 )
 
 
@@ -23,21 +23,21 @@ def add_compare(commands: "argparse._SubParsersAction") -> None:
     """Describe `diffct compare`."""
     parser = commands.add_parser(
         "compare",
-        help="say how two results differ, figure by figure, if their protocols are the same",
+        help="show how two results differ, figure by figure, if their protocols are the same",
     )
     parser.add_argument(
         "first",
         type=path_argument,
         help="folder of an evaluation, its metrics.json, or the JSON of one measurement",
     )
-    parser.add_argument("second", type=path_argument, help="another one")
-    parser.add_argument("--force", action="store_true", help="compare despite other protocols")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    parser.add_argument("second", type=path_argument, help="the result to compare with it")
+    parser.add_argument("--force", action="store_true", help="compare despite different protocols")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(run=_compare)
 
 
 def _compare(options: argparse.Namespace) -> None:
-    """Print how both results differ, or say why they cannot be compared."""
+    """Print how both results differ, or why they cannot be compared."""
     from diffct.eval.compare import compare_figures, compare_protocols, read_measurements
 
     first, second = (read_measurements(path) for path in (options.first, options.second))
@@ -49,7 +49,7 @@ def _compare(options: argparse.Namespace) -> None:
         name: compare_figures(first[name]["figures"], second[name]["figures"]) for name in shared
     }
     alone = sorted(first.keys() ^ second.keys())
-    lonely = f"In one of the two files only: {', '.join(alone)}." if alone else ""
+    unpaired = f"In one of the two files only: {', '.join(alone)}." if alone else ""
     if options.json:
         values = {
             name: {
@@ -59,19 +59,19 @@ def _compare(options: argparse.Namespace) -> None:
             for name in shared
         }
         print(json.dumps(values, indent=2, allow_nan=False))
-        if lonely:
-            print(lonely, file=sys.stderr)
+        if unpaired:
+            print(unpaired, file=sys.stderr)
         return
     for name in shared:
         print(f"\n## {name}" + (" (DIFFERENT PROTOCOLS)" if apart[name] else ""))
         print("\n" + _table(found[name]))
-    if lonely:
-        print(f"\n{lonely}")
+    if unpaired:
+        print(f"\n{unpaired}")
     print(f"\n{_HOW_TO_READ}")
 
 
 def _table(comparisons: "Sequence[Comparison]") -> str:
-    """Write comparisons as a table whose columns stand in line."""
+    """Write comparisons as a table with aligned columns."""
     from diffct.eval.figures import show
     from diffct.metrics.intervals import Estimate
 

@@ -1,4 +1,4 @@
-"""`diffct evaluate`: quality and privacy of a pipeline or of samples, as one report."""
+"""`diffct evaluate`: a report on the quality and privacy of a pipeline or of samples."""
 
 import argparse
 from dataclasses import fields
@@ -30,8 +30,8 @@ def add_evaluate(commands: "argparse._SubParsersAction") -> None:
         "--only",
         type=_measurements,
         metavar="NAME,...",
-        help=f"which measurements: {', '.join(NAMES)} (those that suit; findings and volume if"
-        " named)",
+        help=f"which measurements: {', '.join(NAMES)} (all that apply to the system; findings and"
+        " volume only if named)",
     )
     _add_sampling(parser)
     _add_networks(parser)
@@ -39,7 +39,7 @@ def add_evaluate(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--max-images",
         type=int,
-        help="use so many images of each set at most (all); privacy is always asked of all",
+        help="use at most this many images of each set (all); privacy always uses all",
     )
     parser.add_argument("--device", help="cuda, cpu, ... (a GPU if there is one)")
     parser.add_argument(
@@ -48,11 +48,11 @@ def add_evaluate(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--model-card",
         action="store_true",
-        help="write the figures into the pipeline's model card, as the Hub reads them",
+        help="write the figures into the pipeline's model card, in the Hub's format",
     )
     parser.add_argument(
         "--data-name",
-        help="what the report and the model card call the data (synthetic phantoms, or the"
+        help="name of the data in the report and the model card (synthetic phantoms, or the"
         " publisher's data)",
     )
     parser.set_defaults(run=_evaluate)
@@ -69,7 +69,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train",
         type=path_argument,
-        help="folder of training images, if --data is a folder of held-out ones; without it,"
+        help="folder of training images, if --data is a folder of held-out images; without it,"
         " privacy is not measured, and figures have no yardstick",
     )
     parser.add_argument(
@@ -77,20 +77,20 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs=2,
         metavar=("H", "W"),
-        help="cut real pictures to so many pixels around their centres, as training did (what the"
-        " pipeline was trained at)",
+        help="crop real pictures to this size around their centres, as training did (the size that"
+        " the pipeline was trained at)",
     )
     parser.add_argument(
         "--patient-pattern",
         metavar="REGEX",
-        help="whose image each file of --data and --train is: a regular expression with one (group)"
-        " found in each path inside its folder, as in data.patient_pattern (DICOM's PatientID, or"
-        " otherwise every image is a patient of its own)",
+        help="the patient of each file of --data and --train: a regular expression with one (group)"
+        " that is found in each path inside its folder, as in data.patient_pattern (DICOM's"
+        " PatientID; otherwise every image counts as a patient of its own)",
     )
     parser.add_argument(
         "--split",
         choices=("validation", "test"),
-        help="which split of a manifest is held out (test)",
+        help="the held-out split of a manifest (test)",
     )
     parser.add_argument(
         "--window-hu",
@@ -108,17 +108,22 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--number",
         type=int,
-        help="samples (16 volumes, 200 films, all held-out slices; 160 prompts that ask for"
-        " findings, 4 translations of a whole scan)",
+        help="number of samples (16 volumes, 200 films, all held-out slices; 160 prompts that ask"
+        " for findings, 4 translations of a whole scan)",
     )
     parser.add_argument(
         "--steps", type=int, default=_DEFAULTS.steps, help=f"denoising steps ({_DEFAULTS.steps})"
     )
     parser.add_argument(
-        "--guidance-scale", type=finite_number, help="of prompts (the pipeline's own)"
+        "--guidance-scale",
+        type=finite_number,
+        help="how much to follow the prompts (the pipeline's own)",
     )
     parser.add_argument(
-        "--seed", type=int, default=_DEFAULTS.seed, help=f"of the first sample ({_DEFAULTS.seed})"
+        "--seed",
+        type=int,
+        default=_DEFAULTS.seed,
+        help=f"seed of the first sample ({_DEFAULTS.seed})",
     )
     parser.add_argument(
         "--batch-size",
@@ -127,32 +132,34 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         help=f"samples drawn at once ({_DEFAULTS.batch_size})",
     )
     parser.add_argument(
-        "--empty-prompt", action="store_true", help="films of no prompt, not of held-out reports"
+        "--empty-prompt",
+        action="store_true",
+        help="sample films from the empty prompt instead of prompts from held-out reports",
     )
 
 
 def _add_networks(parser: argparse.ArgumentParser) -> None:
-    """Describe the networks that look at images."""
+    """Describe the networks that compare images."""
     parser.add_argument(
         "--feature-network",
         action="append",
         default=[],
         metavar="NAME=WEIGHTS",
         help="xrv-densenet121-all, radimagenet-resnet50, medicalnet-resnet50 ... with the file of"
-        " its weights; again for more (random networks, which say so)",
+        " its weights; repeat for more (networks of random weights, marked as such)",
     )
     parser.add_argument(
         "--lpips", choices=("squeeze", "alex", "vgg"), help="network of --lpips-weights (squeeze)"
     )
     parser.add_argument(
-        "--lpips-weights", type=path_argument, help="its ImageNet weights; without: no LPIPS"
+        "--lpips-weights", type=path_argument, help="its ImageNet weights; without them, no LPIPS"
     )
 
 
 def _add_scan(parser: argparse.ArgumentParser) -> None:
     """Describe what "volume" measures."""
     parser.add_argument(
-        "--scan", type=path_argument, help="for --only volume: the scan to translate, as a FLAIR"
+        "--scan", type=path_argument, help="for --only volume: the scan to translate, e.g. a FLAIR"
     )
     parser.add_argument(
         "--truth", type=path_argument, help="what its translation should be, on the same grid"
@@ -208,7 +215,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"Report: {options.out / PAGE}, figures with their protocols: {options.out / FIGURES}")
     if options.model_card and report.measured:
         _add_to_card(Path(options.source), report, inputs)
-    _say_what_failed(report, inputs)
+    _report_failures(report, inputs)
 
 
 def _add_to_card(folder: Path, report: "Report", inputs: "Inputs") -> None:
@@ -220,8 +227,8 @@ def _add_to_card(folder: Path, report: "Report", inputs: "Inputs") -> None:
     print(f"{number} figures are in the model card {folder / 'README.md'}")
 
 
-def _say_what_failed(report: "Report", inputs: "Inputs") -> None:
-    """End with an error if something was not measured that nobody could know of before."""
+def _report_failures(report: "Report", inputs: "Inputs") -> None:
+    """End with an error if a measurement failed for a reason that was not known before."""
     expected = {"privacy"} if inputs.cohort.train is None else set()
     failed = [section for section in report.sections if not section.figures]
     lines = [f"{section.title} is not measured: {section.missing[0]}" for section in failed]

@@ -1,4 +1,4 @@
-"""`diffct inspect`: what would be read of a file or folder, and what is wrong with it."""
+"""`diffct inspect`: a report on the images of a file, folder or manifest, and their problems."""
 
 import argparse
 import json
@@ -14,8 +14,8 @@ def add_inspect(commands: "argparse._SubParsersAction") -> None:
     parser = commands.add_parser(
         "inspect",
         help="show what would be read: size, spacing, values, problems, files left out",
-        description="Read every image of a folder, or of a manifest, and say what is wrong. Ends"
-        " with 1 if an image cannot be used.",
+        description="Read every image of a folder or of a manifest, and report its problems. Ends"
+        " with exit status 1 if an image cannot be used.",
     )
     parser.add_argument(
         "path",
@@ -25,16 +25,16 @@ def add_inspect(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--kind",
         choices=list(_MODALITIES),
-        help="what the images are. By default pictures are films, DICOM says it itself, and the"
-        " other volumes are judged as MR if none of them can be CT in HU",
+        help="what the images are. By default pictures are films, DICOM states its modality, and"
+        " the other volumes are judged as MR if none of them can be CT in HU",
     )
-    for option, words in (("--include", "alone are read"), ("--exclude", "are not read")):
+    for option, words in (("--include", "are the only ones read"), ("--exclude", "are not read")):
         parser.add_argument(
             option,
             nargs="+",
             default=[],
             metavar="PATTERN",
-            help=f'paths that {words}, e.g. "ct.nii.gz" or "*/segmentations"; quote them',
+            help=f'paths that {words}, e.g. "ct.nii.gz" or "*/segmentations"; quote patterns',
         )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.set_defaults(run=_inspect)

@@ -1,4 +1,4 @@
-"""What the subcommands that run a pipeline have in common."""
+"""The shared arguments of the subcommands that run a pipeline, and its loading."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -13,9 +13,9 @@ _SCHEDULERS = ("ddpm", "ddim", "dpm++", "unipc", "deis", "euler", "heun")
 
 
 def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe which pipeline runs, and how."""
+    """Describe the pipeline and how it is run."""
     parser.add_argument("pipeline", type=folder_or_id, help="folder or Hub id")
-    parser.add_argument("--variant", help="of the weights, e.g. fp16 (none)")
+    parser.add_argument("--variant", help="variant of the weights, e.g. fp16 (none)")
     parser.add_argument("--revision", help="branch, tag or commit on the Hub (main)")
     parser.add_argument("--steps", type=int, default=50, help="denoising steps (50)")
     parser.add_argument(
@@ -24,12 +24,15 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="cuda, cpu, ... (a GPU if there is one)")
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="weights"
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="type of the weights (float32)",
     )
 
 
 def load_chosen(options: argparse.Namespace) -> "DiffusionPipeline":
-    """Check what can be checked before, load the pipeline, and give it the chosen scheduler."""
+    """Check the options, load the pipeline, and give it the chosen scheduler."""
     check_counts(options, "steps", "batch_size", "number")
 
     import torch
@@ -40,7 +43,7 @@ def load_chosen(options: argparse.Namespace) -> "DiffusionPipeline":
 
     share_cores()
     if options.scheduler is not None:
-        find_scheduler(options.scheduler)  # a wrong name is said before minutes of loading
+        find_scheduler(options.scheduler)  # a wrong name fails before minutes of loading
     pipeline = load_pipeline(
         options.pipeline,
         device=options.device,

@@ -5,7 +5,7 @@ import re
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-# What options and subcommands of commits before version 0.1.0 are called now.
+# The present names of options and subcommands of commits before version 0.1.0.
 _NEW_NAMES = {
     "--num-samples": "--number",
     "--films": "--number",
@@ -20,15 +20,15 @@ _NEW_NAMES = {
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that takes --debug and names what a wrong word may mean; so do its subcommands."""
+    """A parser with --debug that suggests the right word for a wrong one; so do its subcommands."""
 
     def __init__(self, *words: Any, **options: Any) -> None:  # noqa: ANN401 - argparse's
         super().__init__(*words, **options)
-        self.set_defaults(parser=self)  # of the subcommand that the words lead to
+        self.set_defaults(parser=self)  # the parser of the chosen subcommand
         self.add_argument(
             "--debug",
             action="store_true",
-            default=argparse.SUPPRESS,  # a subcommand's default would hide what stands before it
+            default=argparse.SUPPRESS,  # a subcommand's default would replace an earlier --debug
             help="show where an error comes from",
         )
 
@@ -36,7 +36,7 @@ class CommandParser(argparse.ArgumentParser):
         """Read a command line; an unknown option ends the program with the usage of its subcommand.
 
         Args:
-            words: After the name of the program.
+            words: The words after the name of the program.
         """
         options, unknown = self.parse_known_args(words)
         if unknown:
@@ -44,11 +44,11 @@ class CommandParser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        """End the program with a message and what a wrong word in it may mean."""
+        """End the program with a message and a suggestion for a wrong word in it."""
         super().error(message + self._hint(message))
 
     def _hint(self, message: str) -> str:
-        """Return a sentence on the first word that is not known, or nothing."""
+        """Return a suggestion for the first unknown word, or an empty text."""
         found = re.match(
             r"unrecognized arguments: (--[\w-]+)|.*invalid choice: '([\w-]+)'", message
         )

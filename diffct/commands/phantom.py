@@ -34,7 +34,7 @@ def _add_pelvis(kinds: "argparse._SubParsersAction") -> None:
         nargs=3,
         metavar=("D", "H", "W"),
         default=(8.0, 6.5, 6.5),
-        help="of the voxels, in mm (8 6.5 6.5)",
+        help="spacing of the voxels in mm (8 6.5 6.5)",
     )
     parser.set_defaults(run=_pelvis)
 
@@ -57,14 +57,14 @@ def _add_brain(kinds: "argparse._SubParsersAction") -> None:
         "--anatomy",
         choices=("procedural", "mni152", "both"),
         default="procedural",
-        help="procedural (default), the MNI152 template bent (needs nilearn), or both by turns",
+        help="procedural (default), the deformed MNI152 template (needs nilearn), or both in turn",
     )
     parser.add_argument(
         "--spacing",
         type=finite_number,
         default=2.0,
         metavar="MM",
-        help="of the cubic voxels (2)",
+        help="spacing of the cubic voxels (2)",
     )
     parser.add_argument(
         "--contrasts",
@@ -82,7 +82,7 @@ def _add_common_arguments(parser: argparse.ArgumentParser, *, number: str) -> No
     parser.add_argument(
         "--out", type=path_argument, required=True, metavar="DATA", help="folder to write"
     )
-    parser.add_argument("--seed", type=int, default=0, help="which ones (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the cohort (0)")
 
 
 def _pelvis(options: argparse.Namespace) -> None:
@@ -128,7 +128,7 @@ def _brain(options: argparse.Namespace) -> None:
 
 
 def _count_splits(folder: Path) -> str:
-    """Say how many images of a data set are in each split."""
+    """Return the number of images in each split of a data set, in words."""
     from diffct.data.manifest import SPLITS, read_manifest
 
     manifest = read_manifest(folder)

@@ -1,4 +1,4 @@
-"""`diffct prepare`: a data set, as it is downloaded, made ready for training."""
+"""`diffct prepare`: the preparation of a downloaded data set for training."""
 
 import argparse
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         type=path_argument,
         required=True,
         metavar="DATA",
-        help="folder to write; the same command goes on there",
+        help="folder to write; after an interruption, the same command resumes",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of a drawn split (0)")
     parser.add_argument(
@@ -49,8 +49,8 @@ def _add_ct(data_sets: "argparse._SubParsersAction") -> None:
         "ct",
         help="any folder of CT scans: NIfTI, NRRD, MetaImage or DICOM",
         description="Read and check every scan of a folder, write it as NIfTI in Hounsfield units"
-        " under a name that does not say whose it is, divide the patients, and list all in a"
-        " manifest. Masks, previews, copies and what cannot be used are left out and counted.",
+        " under a name without patient identifiers, split by patient, and list all in a manifest."
+        " Masks, previews, copies and unusable files are left out and counted.",
     )
     parser.add_argument(
         "scans", type=path_argument, help="folder, searched with all folders below it"
@@ -60,21 +60,22 @@ def _add_ct(data_sets: "argparse._SubParsersAction") -> None:
         type=finite_number,
         nargs=3,
         metavar=("D", "H", "W"),
-        help="resample to so many mm (each scan's own; training can do it as well)",
+        help="resample to this spacing in mm (each scan's own; training can resample as well)",
     )
-    for option, words in (("--include", "alone are read"), ("--exclude", "are not read")):
+    for option, words in (("--include", "are the only ones read"), ("--exclude", "are not read")):
         parser.add_argument(
             option,
             nargs="+",
             default=[],
             metavar="PATTERN",
-            help=f'paths that {words}, e.g. "ct.nii.gz" or "*/segmentations"; quote them',
+            help=f'paths that {words}, e.g. "ct.nii.gz" or "*/segmentations"; quote patterns',
         )
     parser.add_argument(
         "--patient-pattern",
         metavar="REGEX",
-        help="whose each scan is: a regular expression with one (group) found in each path inside"
-        " the folder (DICOM's PatientID, or else every scan is a patient of its own)",
+        help="the patient of each scan: a regular expression with one (group) that is found in each"
+        " path inside the folder (DICOM's PatientID; otherwise every scan counts as a patient of"
+        " its own)",
     )
     for split in ("validation", "test"):
         parser.add_argument(
@@ -82,7 +83,7 @@ def _add_ct(data_sets: "argparse._SubParsersAction") -> None:
             type=finite_number,
             default=0.1,
             metavar="SHARE",
-            help=f"of the patients, held out for {split}; 0 for none (0.1)",
+            help=f"share of the patients held out for {split}; 0 for none (0.1)",
         )
     _add_run_arguments(parser)
     parser.set_defaults(run=_ct)
@@ -124,12 +125,12 @@ def _add_radiographs(data_sets: "argparse._SubParsersAction") -> None:
         type=path_argument,
         required=True,
         help="table in UTF-8 with the columns image, text, patient and optionally study and split, "
-        "divided by commas, semicolons or tabs; nan, N/A and None stand for no value",
+        "separated by commas, semicolons or tabs; nan, N/A and None mean no value",
     )
     parser.add_argument(
         "--one-patient-per-image",
         action="store_true",
-        help="there is no column 'patient', since no two images are of one person",
+        help="the table has no column 'patient', since no two images are of the same person",
     )
     parser.add_argument(
         "--bits", type=int, default=16, help="bits in use in 16-bit PNG and TIFF files (16)"
@@ -155,7 +156,7 @@ def _add_brain(data_sets: "argparse._SubParsersAction") -> None:
     source.add_argument(
         "--target",
         metavar="PATTERN",
-        help='other T1w files, e.g. "DATA/*/T1.nii.gz"; the first * names the subject',
+        help='T1w files in another layout, e.g. "DATA/*/T1.nii.gz"; the first * is the subject',
     )
     parser.add_argument(
         "--condition",
@@ -173,7 +174,7 @@ def _add_brain(data_sets: "argparse._SubParsersAction") -> None:
         type=_number_of_slices,
         default=5,
         metavar="N|all",
-        help="how many, from the middle of those that hold tissue (5)",
+        help="number of slices, from the middle of those with tissue (5)",
     )
     parser.add_argument(
         "--size",
@@ -188,7 +189,7 @@ def _add_brain(data_sets: "argparse._SubParsersAction") -> None:
 
 
 def _ct(options: argparse.Namespace) -> None:
-    """Prepare CT scans and print what became of each."""
+    """Prepare CT scans and print how many were kept and why others were left out."""
     from diffct.prepare.ct.preparation import prepare_ct
 
     report = prepare_ct(
@@ -207,7 +208,7 @@ def _ct(options: argparse.Namespace) -> None:
 
 
 def _mimic_cxr(options: argparse.Namespace) -> None:
-    """Prepare MIMIC-CXR and print what became of every row."""
+    """Prepare MIMIC-CXR and print how many rows were kept and why others were dropped."""
     from diffct.prepare.mimic_cxr import prepare_mimic_cxr
 
     report = prepare_mimic_cxr(
@@ -223,7 +224,7 @@ def _mimic_cxr(options: argparse.Namespace) -> None:
 
 
 def _radiographs(options: argparse.Namespace) -> None:
-    """Prepare any radiographs and print what became of every row."""
+    """Prepare any radiographs and print how many rows were kept and why others were dropped."""
     from diffct.prepare.radiographs import prepare_radiographs
 
     report = prepare_radiographs(
@@ -240,7 +241,7 @@ def _radiographs(options: argparse.Namespace) -> None:
 
 
 def _brain(options: argparse.Namespace) -> None:
-    """Prepare brains and print what became of every pair."""
+    """Prepare brains and print how many pairs were kept and why others were dropped."""
     from diffct.prepare.brain.preparation import prepare_brain
 
     report = prepare_brain(
@@ -264,9 +265,7 @@ def _find_pairs(options: argparse.Namespace) -> "FoundPairs":
     conditions = options.condition or _CONDITIONS
     for name in conditions:
         if "=" in name:
-            raise ValueError(
-                f"--condition {name}: a pattern has no meaning without --target; give the name."
-            )
+            raise ValueError(f"--condition {name}: a pattern needs --target; give only the name.")
     if options.bids is not None:
         return find_bids(options.bids, conditions)
     return find_brats(options.brats, conditions)
@@ -280,7 +279,7 @@ def _patterns(words: Sequence[str]) -> dict[str, str]:
         if not (equals and pattern) or name in patterns:
             raise ValueError(
                 f"--condition {word}: give NAME=PATTERN, e.g. FLAIR='DATA/*/FLAIR.nii.gz', with "
-                "another name each time."
+                "a different name each time."
             )
         patterns[name] = pattern
     if not patterns:

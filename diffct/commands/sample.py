@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffct.arguments import finite_number, path_argument
 from diffct.commands.loading import add_pipeline_arguments, load_chosen
-from diffct.destination import prove_writable, refuse_earlier_samples, replace_samples
+from diffct.destination import check_writable, refuse_earlier_samples, replace_samples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _WINDOWS = ("soft", "lung", "bone", "brain")
 _MAX_SHOWN = 64  # images on a contact sheet
-# Options that mean something to pipelines of some modalities only.
+# Options that only pipelines of some modalities have.
 _MODALITIES = {"window": {"volume"}, "dicom": {"volume", "film"}, "spacing": {"film"}}
 
 
@@ -24,13 +24,15 @@ def add_sample(commands: "argparse._SubParsersAction") -> None:
     """Describe `diffct sample`."""
     parser = commands.add_parser("sample", help="sample volumes, films or images from a pipeline")
     add_pipeline_arguments(parser)
-    parser.add_argument("--number", type=int, default=1, help="how many, of each prompt (1)")
+    parser.add_argument(
+        "--number", type=int, default=1, help="number of samples, of each prompt (1)"
+    )
     parser.add_argument(
         "--batch-size",
         type=int,
         default=1,
-        # torch convolves a single small volume on the CPU by a path several times slower.
-        help="samples drawn at once (1); 2 and more are much faster on a CPU",
+        # On the CPU, torch's convolution of a single small volume is several times slower.
+        help="samples drawn at once (1); 2 or more are much faster on a CPU",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first sample (0)")
     parser.add_argument(
@@ -49,8 +51,8 @@ def add_sample(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--dicom",
         action="store_true",
-        help="DICOM, too, marked synthetic: a folder with a CT series for each volume, a DX file "
-        "for each film, which holds the prompt",
+        help="also write DICOM, marked synthetic: a folder with a CT series for each volume, or a "
+        "DX file for each film, which includes the prompt",
     )
     volumes = parser.add_argument_group("volumes")
     volumes.add_argument("--class-label", type=int, help="class, for a class-conditional model")
@@ -58,14 +60,14 @@ def add_sample(commands: "argparse._SubParsersAction") -> None:
         "--window",
         nargs="+",
         metavar=("NAME|LEVEL", "WIDTH"),
-        help=f"of the pictures and of DICOM: {', '.join(_WINDOWS)}, or level and width in HU "
-        "(what the volume holds)",
+        help=f"window of the pictures and of DICOM: {', '.join(_WINDOWS)}, or level and width in "
+        "HU (a window that fits the volume)",
     )
     films = parser.add_argument_group("films and other images")
     films.add_argument(
-        "--prompt", action="append", help='what the image shows; give it again for more; "" for any'
+        "--prompt", action="append", help='what the image shows; repeat for more; "" for any image'
     )
-    films.add_argument("--negative-prompt", help="what the images shall not show")
+    films.add_argument("--negative-prompt", help="what the images must not show")
     films.add_argument(
         "--guidance-scale", type=finite_number, help="how much to follow the prompt (7)"
     )
@@ -73,7 +75,7 @@ def add_sample(commands: "argparse._SubParsersAction") -> None:
         "--spacing",
         type=finite_number,
         metavar="MM",
-        help="of the pixels, for --dicom (430 mm by the longer side)",
+        help="pixel spacing for --dicom (430 mm divided by the pixels of the longer side)",
     )
     parser.set_defaults(run=_sample)
 
@@ -86,13 +88,13 @@ def _sample(options: argparse.Namespace) -> None:
     window_hu = None if options.window is None else parse_window(options.window)
     if options.spacing is not None:
         check_pixel_spacing(options.spacing)
-    prove_writable(options.out)
+    check_writable(options.out)
     if not options.overwrite:
         refuse_earlier_samples(options.out)
     pipeline = load_chosen(options)
     asked = _pipeline_options(options, pipeline)
     prompts = [None] if options.prompt is None else options.prompt
-    # Number i of every prompt has the seed `seed + i`, so that words compare.
+    # Sample i of every prompt has the seed `seed + i`, so that prompts can be compared.
     wanted = [(prompt, index) for prompt in prompts for index in range(options.number)]
     pipeline.set_progress_bar_config(leave=False)
     made = pipeline.sample_many(
@@ -128,10 +130,10 @@ def _sample(options: argparse.Namespace) -> None:
 
 
 def _pipeline_options(options: argparse.Namespace, pipeline: "DenoisingPipeline") -> dict[str, Any]:
-    """Return the options that are the pipeline's own; refuse those that mean nothing to it."""
+    """Return the options for the pipeline; refuse those that it does not have."""
     name = type(pipeline).__name__
     if getattr(pipeline, "modality", None) is None:
-        raise ValueError(f"{options.pipeline} is a {name}, not one of diffct's.")
+        raise ValueError(f"{options.pipeline} is a {name}, not a pipeline of diffct.")
     if pipeline.guided_by == "image":
         raise ValueError(f"{options.pipeline} translates scans: use `diffct translate`.")
     known = signature(pipeline.sample_many).parameters
@@ -164,7 +166,7 @@ def _pipeline_options(options: argparse.Namespace, pipeline: "DenoisingPipeline"
 def _save_contact_sheet(
     shown: "list[np.ndarray]", prompts: list[str], options: argparse.Namespace
 ) -> None:
-    """Save the first images side by side, a row for each prompt where that fits."""
+    """Save the first images side by side, a row for each prompt if that fits."""
     from diffct.figures.contact_sheet import save_contact_sheet
 
     save_contact_sheet(

@@ -25,7 +25,7 @@ _DEFAULTS = {
     "diffusion": "cxr/diffusion",
     "controlnet": "brain/controlnet",
 }
-"""The experiment that each script runs unless it is told another."""
+"""The default experiment of each script."""
 
 
 def add_train(commands: "argparse._SubParsersAction") -> None:
@@ -37,7 +37,9 @@ def add_train(commands: "argparse._SubParsersAction") -> None:
         " lists its options.",
     )
     parser.add_argument("stage", nargs="?", choices=_SCRIPTS, metavar="STAGE", help=_listed())
-    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="for the script")
+    parser.add_argument(
+        "words", nargs=argparse.REMAINDER, metavar="...", help="options of the script"
+    )
     parser.set_defaults(
         run=lambda options: _train(options) if options.stage else parser.print_help()
     )
@@ -49,7 +51,7 @@ def _listed() -> str:
 
 
 def _train(options: argparse.Namespace) -> None:
-    """Run a training script until it ends, and end with its exit status."""
+    """Run a training script, and exit with its status."""
     words = _read_words(options.stage, options.words)
     hardware = [] if words.config_file is None else ["--config_file", str(words.config_file)]
     experiment = (
@@ -63,9 +65,9 @@ def _train(options: argparse.Namespace) -> None:
 
     from diffct.training.launcher import COMMAND_VARIABLE
 
-    # accelerate lists each default that it takes.
+    # Otherwise accelerate lists each default that it uses.
     logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)
-    # Ctrl-C reaches the script as well, which writes a checkpoint: this process waits for it.
+    # Ctrl-C also reaches the script, which then writes a checkpoint: this process waits for it.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda number, frame: None)
     script = ["--module", _SCRIPTS[options.stage], *experiment, *resume, *words.overrides]
@@ -73,12 +75,12 @@ def _train(options: argparse.Namespace) -> None:
     try:
         launch_command(launch_command_parser().parse_args([*hardware, *script]))
     except subprocess.CalledProcessError as error:
-        # A process that a signal ended has its negative number here.
+        # The return code of a process that a signal ended is the signal's negative number.
         sys.exit(error.returncode if error.returncode > 0 else 128 - error.returncode)
 
 
 def _read_words(stage: str, words: list[str]) -> argparse.Namespace:
-    """Read what follows the stage on the command line."""
+    """Read the words after the stage on the command line."""
     parser = CommandParser(
         prog=f"diffct train {stage}",
         description="Train by `accelerate launch`. Its other options (--num_processes,"
@@ -88,13 +90,13 @@ def _read_words(stage: str, words: list[str]) -> argparse.Namespace:
         "--config",
         type=path_argument,
         metavar="FILE|NAME",
-        help="the experiment: a YAML file, or one that comes with diffct:"
+        help="the experiment: a YAML file, or the name of one that comes with diffct:"
         f" {', '.join(_find_configs(stage))} ({_DEFAULTS[stage]})",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the last checkpoint in output_dir, with the settings saved there",
+        help="continue from the last checkpoint in output_dir, with the settings saved there",
     )
     parser.add_argument(
         "--config_file",
@@ -109,17 +111,17 @@ def _read_words(stage: str, words: list[str]) -> argparse.Namespace:
 
 
 def _choose_config(stage: str, named: Path) -> Path:
-    """Return the file of an experiment: as it is named, or one that comes with diffct.
+    """Return the file of an experiment, given by its path or by a name that comes with diffct.
 
     Raises:
-        FileNotFoundError: There is neither.
+        FileNotFoundError: It is neither.
     """
     if named.exists():
         return named
     own = _find_configs(stage)
     if str(named) not in own:
         raise FileNotFoundError(
-            f"--config {named}: there is no such file. With diffct come {', '.join(own)}."
+            f"--config {named}: there is no such file. diffct comes with {', '.join(own)}."
         )
     return own[str(named)]
 

@@ -1,4 +1,4 @@
-"""`diffct translate`: a scan in another contrast, on its own grid."""
+"""`diffct translate`: the translation of a scan into another contrast, on its own grid."""
 
 import argparse
 from collections.abc import Iterable
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from diffct.arguments import expand_path, finite_number, path_argument
 from diffct.commands.loading import add_pipeline_arguments, load_chosen
-from diffct.destination import prove_writable
+from diffct.destination import check_writable
 
 
 def add_translate(commands: "argparse._SubParsersAction") -> None:
     """Describe `diffct translate`."""
-    parser = commands.add_parser("translate", help="translate a scan, as FLAIR to T1-weighted")
+    parser = commands.add_parser("translate", help="translate a scan, e.g. FLAIR to T1w")
     add_pipeline_arguments(parser)
     parser.add_argument(
         "scan",
@@ -29,16 +29,20 @@ def add_translate(commands: "argparse._SubParsersAction") -> None:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="a further scan of the patient, for a pipeline that reads several; again for more",
+        help="a further scan of the patient, for a pipeline that reads several; repeat for more",
     )
     parser.add_argument(
-        "--guidance-scale", type=finite_number, default=1.0, help="for the prompt (1)"
+        "--guidance-scale",
+        type=finite_number,
+        default=1.0,
+        help="how much to follow the prompt (1)",
     )
     parser.add_argument(
         "--number",
         type=int,
         default=1,
-        help="2 and more: their mean, and their standard deviation in a second file (1)",
+        help="number of samples (1); 2 or more give their mean, and a second file with their"
+        " standard deviation",
     )
     parser.add_argument("--batch-size", type=int, default=8, help="slices at once (8)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first sample (0)")
@@ -69,7 +73,7 @@ def _translate(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     if options.number == 1:
-        # That of an earlier translation, which --overwrite gave up.
+        # The standard deviation of an earlier translation, which --overwrite replaces.
         translation_files(options.out)[1].unlink(missing_ok=True)
     also = ", with the standard deviation beside it" if options.number > 1 else ""
     print(f"SYNTHETIC scan, not for diagnosis, on the grid of {options.scan}: {options.out}{also}")
@@ -84,7 +88,7 @@ def _condition(words: str) -> tuple[str, Path]:
 
 
 def _check_out(options: argparse.Namespace, scans: Iterable[Path]) -> None:
-    """Make sure that the translation can be written, over nothing that is still needed."""
+    """Check that the translation can be written without replacing a scan or an earlier result."""
     from diffct.pipelines.volume_translation import translation_files
 
     files = translation_files(options.out)
@@ -92,7 +96,7 @@ def _check_out(options: argparse.Namespace, scans: Iterable[Path]) -> None:
         if path.is_dir():
             raise ValueError(f"--out {path} is a folder; give the file to write.")
         if path.exists() and any(path.samefile(scan) for scan in scans if scan.exists()):
-            raise ValueError(f"--out {path} is a scan that is to be read.")
+            raise ValueError(f"--out {path} is one of the scans to read.")
         if path.exists() and not options.overwrite:
-            raise ValueError(f"--out {path} is there already. Give another, or --overwrite.")
-    prove_writable(options.out.parent)
+            raise ValueError(f"--out {path} exists already. Give another file, or --overwrite.")
+    check_writable(options.out.parent)

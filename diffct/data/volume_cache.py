@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from diffct.atomic import atomic_file
 from diffct.data.volume_dataset import CTDataConfig, facts_file
-from diffct.destination import prove_writable
+from diffct.destination import check_writable
 from diffct.imaging.contrast import is_blank
 from diffct.imaging.copies import hash_voxels
 from diffct.imaging.transforms import clip_window, crop_or_pad, resample, resize
@@ -50,7 +50,7 @@ def prepare_scans(
         OSError: Nothing can be written there.
         ValueError: Scans cannot be used; up to ten are listed with reasons.
     """
-    prove_writable(cache_dir)
+    check_writable(cache_dir)
     problems: list[str] = []
     files = [cache_dir / f"{_cache_key(path, config)}.npy" for path in paths]
     absent = [

@@ -1,1 +1,1 @@
-"""Pictures of images, of comparisons and of losses."""
+"""Pictures: montages, contact sheets, comparisons and loss curves."""

@@ -1,4 +1,4 @@
-"""Images beside what a model made of them, as one picture."""
+"""Pictures of images beside their reconstructions or translations."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 from diffct.figures.contact_sheet import save_contact_sheet
 
 DIFFERENCE_GAIN = 5.0
-"""Differences are drawn this many times larger, around middle grey."""
+"""Differences are drawn this many times larger, around middle gray."""
 
 
 def save_comparison(originals: Tensor, reconstructions: Tensor, path: Path) -> None:
@@ -23,9 +23,9 @@ def save_comparison(originals: Tensor, reconstructions: Tensor, path: Path) -> N
     originals, reconstructions = originals.cpu(), reconstructions.cpu()
     differences = (0.5 + DIFFERENCE_GAIN * (reconstructions - originals)).clamp(0, 1)
     rows = zip(originals, reconstructions, differences, strict=True)
-    films = [image[0].numpy() for row in rows for image in row]
+    images = [image[0].numpy() for row in rows for image in row]
     titles = ["original", "reconstruction", f"difference, {DIFFERENCE_GAIN:g} times"]
-    save_contact_sheet(films, path, titles=titles * len(originals), columns=3)
+    save_contact_sheet(images, path, titles=titles * len(originals), columns=3)
 
 
 def save_translation(
@@ -44,10 +44,10 @@ def save_translation(
         generated: (B, 1, H, W) in [0, 1].
         truths: Likewise.
         path: The PNG to write.
-        names: Of the C conditions.
+        names: Names of the C conditions.
         deviations: Standard deviations over samples, (B, 1, H, W); None leaves them out.
     """
-    # A pipeline gives tensors of its device, a data set those of the CPU.
+    # A pipeline returns tensors on its device, a data set on the CPU.
     conditions, generated, truths = conditions.cpu(), generated.cpu(), truths.cpu()
     differences = (0.5 + DIFFERENCE_GAIN * (generated - truths)).clamp(0, 1)
     columns = [conditions, generated, truths, differences]
@@ -57,7 +57,7 @@ def save_translation(
         titles.append(f"uncertainty, {DIFFERENCE_GAIN:g} times")
     pictures = torch.cat(columns, dim=1)
     save_contact_sheet(
-        [film.numpy() for film in pictures.flatten(0, 1)],
+        [image.numpy() for image in pictures.flatten(0, 1)],
         path,
         titles=titles * len(pictures),
         columns=len(titles),

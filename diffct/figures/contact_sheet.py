@@ -1,4 +1,4 @@
-"""Films side by side as one picture, each with a line of text."""
+"""Contact sheets: images side by side in one picture, each with a title."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,40 +16,40 @@ _CHARACTERS_PER_INCH = 17  # of titles
 
 
 def save_contact_sheet(
-    films: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     path: str | Path,
     *,
     titles: Sequence[str] | None = None,
     columns: int = 4,
 ) -> None:
-    """Draw films in rows, from left to right.
+    """Draw images in rows, from left to right.
 
     Args:
-        films: Each (H, W) in [0, 1], of one shape.
+        images: Each (H, W) in [0, 1], of one shape.
         path: The PNG to write.
-        titles: Text above each film, wrapped to three lines at most.
-        columns: Films per row.
+        titles: Text above each image, wrapped to three lines at most.
+        columns: Images per row.
 
     Raises:
-        ValueError: There is nothing to draw, or there is not one title for each film.
+        ValueError: There is nothing to draw, or there is not one title for each image.
     """
-    if not len(films) or columns < 1:
-        raise ValueError(f"{len(films)} films in {columns} columns make no picture.")
-    if titles is not None and len(titles) != len(films):
-        raise ValueError(f"{len(titles)} titles for {len(films)} films; give one for each.")
+    if not len(images) or columns < 1:
+        raise ValueError(f"{len(images)} images in {columns} columns make no picture.")
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"{len(titles)} titles for {len(images)} images; give one for each.")
     with atomic_file(Path(path)) as partial:
-        _draw(films, partial, titles, min(columns, len(films)))
+        _draw(images, partial, titles, min(columns, len(images)))
 
 
 def _draw(
-    films: Sequence[np.ndarray], path: Path, titles: Sequence[str] | None, columns: int
+    images: Sequence[np.ndarray], path: Path, titles: Sequence[str] | None, columns: int
 ) -> None:
     """Lay the tiles out in inches and write the picture."""
-    # Figure without pyplot: no global state, no display, safe beside a user's own plots.
+    # Figure without pyplot has no global state, needs no display, and leaves a user's plots alone.
     from matplotlib.figure import Figure
 
-    rows = -(-len(films) // columns)
-    height, width = films[0].shape
+    rows = -(-len(images) // columns)
+    height, width = images[0].shape
     tile = _TILE_INCHES * np.array([height, width]) / max(height, width)
     characters = max(8, int(_CHARACTERS_PER_INCH * tile[1]))
     lines = [fill(t, characters, max_lines=3, placeholder=" …") for t in titles or [""]]
@@ -57,13 +57,13 @@ def _draw(
     cell = tile + np.array([_GAP_INCHES + text_inches, _GAP_INCHES])
     total = (columns * cell[1] + _GAP_INCHES, rows * cell[0] + _GAP_INCHES)
     figure = Figure(figsize=total, facecolor="0.12")
-    for index, film in enumerate(films):
+    for index, image in enumerate(images):
         row, column = divmod(index, columns)
         left = _GAP_INCHES + column * cell[1]
         bottom = total[1] - (row + 1) * cell[0]
         box = np.divide((left, bottom, tile[1], tile[0]), total * 2)
         axes = figure.add_axes(tuple(box))
-        axes.imshow(film, cmap="gray", vmin=0, vmax=1, aspect="auto")
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1, aspect="auto")
         axes.set_axis_off()
         if titles is not None:
             place = (left / total[0], (bottom + tile[0] + _GAP_INCHES / 2) / total[1])

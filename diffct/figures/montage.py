@@ -1,4 +1,4 @@
-"""Scans side by side as one picture: axial slices, a coronal and a sagittal view, true to scale.
+"""Montages: scans in one picture, as axial slices, a coronal and a sagittal view, true to scale.
 
 All views are radiological: axial slices with the patient's right on the viewer's left and anterior
 up, the others with superior up, the sagittal one with anterior on the left.
@@ -34,9 +34,9 @@ def save_montage(
         volumes: HU with shape (depth, height, width), in orientation "SPL".
         path: The PNG to write.
         window_hu: The HU shown black and white; None for those of `fitting_window`.
-        spacing_mm: Spacing (depth, height, width) of all volumes; None draws cubic voxels and says
-            so.
-        columns: How many axial slices to show, evenly spaced from the lowest to the highest part.
+        spacing_mm: Spacing (depth, height, width) of all volumes; None draws cubic voxels, which
+            the caption says.
+        columns: Number of axial slices to show, evenly spaced from the lowest to the highest part.
         titles: A line of text above each row.
 
     Raises:
@@ -67,7 +67,7 @@ def _draw(
     titles: Sequence[str] | None,
 ) -> None:
     """Lay the views out in inches, one scale for all, and write the picture."""
-    # Figure without pyplot: no global state, no display, safe beside a user's own plots.
+    # Figure without pyplot has no global state, needs no display, and leaves a user's plots alone.
     from matplotlib.figure import Figure
 
     spacing = np.asarray((1.0, 1.0, 1.0) if spacing_mm is None else spacing_mm)
@@ -110,7 +110,7 @@ def _draw(
 def _views(
     volume: np.ndarray, columns: int, spacing: np.ndarray
 ) -> list[tuple[str, np.ndarray, tuple[float, float]]]:
-    """Cut the views: a name, the picture from top to bottom, and its voxel (vertical, across)."""
+    """Cut the views: name, picture from top to bottom, and voxel size (vertical, horizontal)."""
     between_slices, between_rows, between_columns = spacing
     depth, height, width = volume.shape
     levels = ((np.arange(columns) + 0.5) * depth / columns).astype(int)

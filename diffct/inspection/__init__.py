@@ -1,1 +1,1 @@
-"""The inspection of folders and manifests before anything learns from them."""
+"""The inspection of folders and manifests before training."""

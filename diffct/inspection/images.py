@@ -1,4 +1,4 @@
-"""Reports on single images: what each one is, and why it cannot be used if so."""
+"""Reports on single images: their properties, and the problems that make them unusable."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,32 +21,32 @@ from diffct.imaging.volume import check_hounsfield, read_stored, upright
 
 Modality = Literal["CT", "MR", "film"]
 
-_TOLD: dict[str | None, Modality] = {"CT": "CT", "MR": "MR"}
-"""What a file says of its modality that is believed."""
+_STATED: dict[str | None, Modality] = {"CT": "CT", "MR": "MR"}
+"""Modalities in a file's header that decide what a volume is judged as."""
 
 _BITS = {"1": 1, "I": 16, "I;16": 16, "I;16B": 16, "F": 32}
-_WINDOW_HU = (-1000.0, 32767.0)  # what lies outside a scanner's circle is air
-# MR holds no negative values but those that resampling makes at edges.
-_LOWEST_OF_MR = -0.1  # of the highest value
+_WINDOW_HU = (-1000.0, 32767.0)  # padding outside a scanner's circle counts as air
+# MR has no negative values except those that resampling makes at edges.
+_MIN_OF_MR = -0.1  # of the highest value
 
 
 @dataclass(frozen=True)
 class ImageReport:
-    """What is known of one image; of an unreadable one only the path, the format and the problem.
+    """The properties of an image; an unreadable one has only path, format and problem.
 
     Attributes:
         path: The file, or the folder of a DICOM series.
-        format: E.g. "NIfTI" or "DICOM"; "unknown" for what is no image by its name.
-        modality: What it is judged as.
+        format: E.g. "NIfTI" or "DICOM"; "unknown" if the name is not that of an image.
+        modality: The modality that it is judged as.
         size: Voxels (depth, height, width) once upright, or pixels (height, width).
-        spacing_mm: Their spacing in the same order; of films None where the file does not say.
-        orientation: Where the stored axes of a volume grow to, fastest axis first, e.g. "LAS".
+        spacing_mm: Their spacing in the same order; None for films whose file has none.
+        orientation: The directions of a volume's stored axes, fastest axis first, e.g. "LAS".
         bits: Bits of each pixel of a film.
         lowest: Lowest value: HU of CT, scanner's numbers of MR, gray in [0, 1] of films.
         highest: Highest value.
         percentiles: The 1st, 50th and 99th percentile of the values.
         problems: Why the image cannot be used; empty if it can.
-        remarks: What else a user should know.
+        remarks: Further notes for the user.
     """
 
     path: Path
@@ -65,14 +65,14 @@ class ImageReport:
 
 @dataclass(frozen=True)
 class MeasuredVolume:
-    """A volume before it is judged, since only a whole folder may tell CT from MR.
+    """A volume before its modality is decided, which may depend on the whole folder.
 
     Attributes:
-        report: Without modality; its problems are those of any volume.
-        modality: What the file says; None for formats that do not say.
+        report: The report without modality, with the problems that concern any modality.
+        modality: The modality in the file's header; None for formats that do not state it.
         not_ct: Why it cannot be CT in HU; empty if it can.
-        not_mr: Why it cannot be MR.
-        voxels: Of what can be CT, a hash that its copies have, too; see `hash_voxels`.
+        not_mr: Why it cannot be MR; empty if it can.
+        voxels: A hash that is equal for copies, of volumes that can be CT; see `hash_voxels`.
     """
 
     report: ImageReport
@@ -83,23 +83,23 @@ class MeasuredVolume:
 
     @property
     def resembles_mr(self) -> bool:
-        """Whether it holds nothing far below zero and is not CT in HU."""
+        """Whether it has no values far below zero and is not CT in HU."""
         low, high = self.report.lowest, self.report.highest
         if low is None or high is None:
             return False
-        return bool(self.not_ct) and low >= _LOWEST_OF_MR * high
+        return bool(self.not_ct) and low >= _MIN_OF_MR * high
 
     def judge(self, modality: Modality) -> ImageReport:
-        """Report on it as a modality, unless the file says another."""
+        """Return its report as a modality, unless the file states another one."""
         if self.report.problems:
             return self.report
-        modality = _TOLD.get(self.modality, modality)
+        modality = _STATED.get(self.modality, modality)
         problems = self.not_ct if modality == "CT" else self.not_mr
         return replace(self.report, modality=modality, problems=problems)
 
 
 def refuse(path: Path) -> str | None:
-    """Say why a file that is given by its name is no image to be read; None if it may be one."""
+    """Return why a single file cannot be read as an image; None if it may be one."""
     name = path.name.lower()
     if name.endswith(VOLUME_ENDINGS + PICTURE_ENDINGS):
         mask = is_label_volume(path) if name.endswith(VOLUME_ENDINGS) else is_label_picture(path)
@@ -114,7 +114,7 @@ def refuse(path: Path) -> str | None:
 
 
 def is_film(path: Path) -> bool:
-    """Say whether a file is a picture or a DICOM film, and not a volume."""
+    """Return whether a file is a picture or a DICOM film, and not a volume."""
     if path.is_dir() or path.name.lower().endswith(VOLUME_ENDINGS):
         return False
     if path.name.lower().endswith(PICTURE_ENDINGS):
@@ -124,7 +124,7 @@ def is_film(path: Path) -> bool:
 
 
 def measure_volume(path: Path, *, modality: Literal["CT", "MR"] | None = None) -> MeasuredVolume:
-    """Read a volume and collect what is to be said about it.
+    """Read a volume and measure its properties.
 
     Args:
         path: The file or folder.
@@ -145,13 +145,13 @@ def measure_volume(path: Path, *, modality: Literal["CT", "MR"] | None = None) -
     if np.isfinite(volume.array).all():
         low, *inner, high = np.percentile(volume.array, (0, 1, 50, 99, 100)).tolist()
         report = replace(report, lowest=low, highest=high, percentiles=tuple(inner))
-    told = modality or dicom.read_scan_source(path).modality
+    stated = modality or dicom.read_scan_source(path).modality
     not_ct = _problems(path, lambda: check_hounsfield(volume, path))
-    # What can be CT has contrast; the search for its range takes seconds.
-    needed = bool(not_ct) or told == "MR"
+    # A volume that can be CT has contrast, so the check, which takes seconds, is not needed.
+    needed = bool(not_ct) or stated == "MR"
     not_mr = _problems(path, lambda: robust_range(volume.array, path)) if needed else ()
     voxels = None if not_ct else hash_voxels(clip_window(volume, _WINDOW_HU), _WINDOW_HU[0])
-    return MeasuredVolume(report, told, not_ct, not_mr, voxels)
+    return MeasuredVolume(report, stated, not_ct, not_mr, voxels)
 
 
 def report_film(path: Path, *, smallest_side: int = 64) -> ImageReport:
@@ -179,7 +179,7 @@ def report_film(path: Path, *, smallest_side: int = 64) -> ImageReport:
 
 
 def _bits(path: Path) -> int | None:
-    """Say how many bits a pixel has, as far as the header of the file tells."""
+    """Return the bits of a pixel from the header of the file; None if it has no such entry."""
     if dicom.is_dicom(path):
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["BitsStored"])
@@ -194,7 +194,7 @@ def _bits(path: Path) -> int | None:
 
 
 def _problems(path: Path, check: Callable[[], object]) -> tuple[str, ...]:
-    """Return what a check says against a file."""
+    """Return the error of a check, if any, as a tuple of messages."""
     try:
         check()
     except ValueError as error:
@@ -203,5 +203,5 @@ def _problems(path: Path, check: Callable[[], object]) -> tuple[str, ...]:
 
 
 def _without_path(error: Exception, path: Path) -> str:
-    """Shorten an error's text by the path that the report names already."""
+    """Return an error's text without the path, which the report has already."""
     return str(error).removeprefix(f"{path}: ")

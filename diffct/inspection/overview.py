@@ -1,4 +1,4 @@
-"""What is in a folder of images, and what is wrong with it, before anything is trained on it."""
+"""The inspection of a folder of images or of a manifest, and its report."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ from diffct.inspection.images import (
 )
 
 _KINDS: dict[Modality, Kind] = {"film": "pictures", "CT": "volumes", "MR": "volumes"}
-_SIZES_NAMED = 5
+_MAX_SIZES = 5  # named one by one
 _READ_AT_ONCE = 4  # a volume takes several times its size in memory
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,8 +39,8 @@ class Inspection:
         path: What was inspected.
         reports: One for each image, in the order of their paths.
         found: How the images of a folder were found, with the files that are left out.
-        notes: How the images were judged, and what a manifest says of them.
-        splits: Of a manifest, images and patients of each split.
+        notes: How the images were judged, and statistics of a manifest.
+        splits: Numbers of images and patients in each split of a manifest.
     """
 
     path: Path
@@ -57,7 +57,7 @@ class Inspection:
 
     @property
     def unusable(self) -> int:
-        """How many images have a problem."""
+        """The number of images with a problem."""
         return sum(bool(report.problems) for report in self)
 
     def as_json(self) -> dict[str, Any]:
@@ -85,12 +85,12 @@ def inspect_scans(
 ) -> Inspection:
     """Read every image of a folder and report on it.
 
-    Pictures and DICOM films are films. DICOM says what a volume is; the other volumes of a folder
-    are judged as MR if none of them can be CT in HU, and one holds nothing far below zero.
+    Pictures and DICOM films are films. DICOM states the modality of a volume; the other volumes of
+    a folder are judged as MR if none of them can be CT in HU, and one has no values far below zero.
 
     Args:
         path: A folder, searched with all folders below it, or one file.
-        modality: What the images are; None to tell it as above.
+        modality: The modality of the images; None to decide it as above.
         include: Patterns of paths that alone are read; see `find_images`.
         exclude: Patterns of paths that are not read.
         show_progress: Whether to show a progress bar.
@@ -115,11 +115,11 @@ def inspect_scans(
         found = find_images(path, kind=kind, include=include, exclude=exclude)
         images, films = found.images, found.kind == "pictures"
     if films or modality == "film":
-        return Inspection(path, tuple(_side_by_side(report_film, images, show_progress)), found)
+        return Inspection(path, tuple(_in_parallel(report_film, images, show_progress)), found)
 
     measure = partial(measure_volume, modality=modality)
-    measured = _side_by_side(measure, images, show_progress)
-    judged_as, notes = modality or _told_by_content(measured), []
+    measured = _in_parallel(measure, images, show_progress)
+    judged_as, notes = modality or _modality_by_content(measured), []
     if modality is None and judged_as == "MR" and any(m.modality is None for m in measured):
         notes.append("judged as MR, since no scan can be CT in HU; --kind ct judges them as CT")
     reports = [volume.judge(judged_as) for volume in measured]
@@ -154,18 +154,18 @@ def inspect_manifest(path: str | Path, *, show_progress: bool = False) -> Inspec
         rows = manifest.split(split)
         splits[split] = {"images": len(rows), "patients": len({row.patient for row in rows})}
     images = [image for row in manifest.rows for image in _images_of(manifest, row)]
-    reports = _side_by_side(_report_prepared, images, show_progress)
+    reports = _in_parallel(_report_prepared, images, show_progress)
     sizes = Counter("x".join(map(str, report.size)) for report in reports if report.size)
-    told = sum(bool(row.sentences) for row in manifest.rows)
+    with_report = sum(bool(row.sentences) for row in manifest.rows)
     ct = any(report.modality == "CT" for report in reports)
     unit = "voxels" if ct else "pixels"
-    common = sizes.most_common(_SIZES_NAMED)
+    common = sizes.most_common(_MAX_SIZES)
     notes = [f"{number} of {size} {unit}" for size, number in common]
     others = sizes.total() - sum(number for _, number in common)
     if others:
         notes.append(f"{others} of {len(sizes) - len(common)} other sizes")
-    if told or not ct:
-        notes.append(f"{told} of {len(manifest.rows)} rows have sentences of a report")
+    if with_report or not ct:
+        notes.append(f"{with_report} of {len(manifest.rows)} rows have sentences of a report")
     return Inspection(file, tuple(reports), notes=tuple(notes), splits=splits)
 
 
@@ -198,17 +198,17 @@ def format_reports(inspection: Inspection) -> str:
     return "\n".join(lines)
 
 
-def _told_by_content(measured: Sequence[MeasuredVolume]) -> Modality:
-    """Tell what volumes are that do not say it."""
+def _modality_by_content(measured: Sequence[MeasuredVolume]) -> Modality:
+    """Decide the modality of volumes whose files do not state it."""
     read = [m for m in measured if m.modality is None and not m.report.problems]
     ct, mr = any(not m.not_ct for m in read), any(m.resembles_mr for m in read)
     return "MR" if mr and not ct else "CT"
 
 
-def _side_by_side(
+def _in_parallel(
     work: Callable[[Item], Result], items: Sequence[Item], show_progress: bool
 ) -> list[Result]:
-    """Do something with each item, several at once."""
+    """Apply a function to each item, several at once."""
     with ThreadPoolExecutor(min(_READ_AT_ONCE, count_cores())) as pool:
         results = pool.map(work, items)
         return list(tqdm(results, "Reading", len(items), leave=False, disable=not show_progress))
@@ -230,7 +230,7 @@ def _images_of(manifest: Manifest, row: ManifestRow) -> list[Path]:
 
 
 def _facts(report: ImageReport) -> str:
-    """Write what is known of an image into one line."""
+    """Return the properties of an image as one line."""
     facts = []
     if report.size is not None:
         unit, axes = ("pixels", "(h, w)") if len(report.size) == 2 else ("voxels", "(d, h, w)")

@@ -21,7 +21,7 @@ from diffct.atomic import atomic_file
 from diffct.data.epoch import Epoch
 from diffct.data.images import ImageDataset, check_images
 from diffct.data.prompts import Prompts
-from diffct.destination import prove_writable
+from diffct.destination import check_writable
 from diffct.models.fingerprint import add_weights
 from diffct.models.latent_space import LatentSpace
 from diffct.models.text_encoding import embed
@@ -123,7 +123,7 @@ def open_images(
     if not cached:
         check_images(images, show_progress=show_progress)
         return images
-    prove_writable(folder)
+    check_writable(folder)
     paths = [images.manifest.path(row) for row in images.rows]
     path = folder / f"latents-{fingerprint(space.autoencoder, paths, str(list(images.size)))}.npy"
     if not path.exists():

@@ -10,7 +10,7 @@ from torch import nn
 
 from diffct.atomic import atomic_file, remove_partials
 from diffct.config import config_differences, may_change, save_config
-from diffct.destination import prove_writable
+from diffct.destination import check_writable
 from diffct.training.settings import RunConfig
 from diffct.training.summary import disk_needed
 
@@ -22,7 +22,7 @@ def has_begun(folder: Path) -> bool:
 
 def claim_folder(folder: Path, config: RunConfig, *, resume: bool, processes: int) -> None:
     """Make the folder this run's, or raise a ValueError if it is another's."""
-    prove_writable(folder)
+    check_writable(folder)
     saved, facts_file = folder / "config.yaml", folder / "run.json"
     # Before the first checkpoint nothing is lost: a run that stopped at bad data may be mended.
     begun = has_begun(folder)

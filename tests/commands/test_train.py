@@ -78,7 +78,7 @@ def test_the_help_of_a_stage_names_the_experiments_that_come_with_diffct(capsys)
 
 
 def test_an_experiment_that_is_not_there_is_named_with_those_that_are():
-    with pytest.raises(SystemExit, match=r"diffct: --config my\.yaml: .* With diffct come .*ct3d"):
+    with pytest.raises(SystemExit, match=r"diffct: --config my\.yaml: .* diffct comes with .*ct3d"):
         main(["train", "ct3d", "--config", "my.yaml"])
 
 

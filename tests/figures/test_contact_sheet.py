@@ -26,8 +26,8 @@ def test_long_titles_are_wrapped_and_leave_the_films_as_they_are(tmp_path):
     assert plain.height + 20 < titled.height < plain.height + 80
 
 
-@pytest.mark.parametrize(("films", "titles"), [(0, None), (2, ["one"])])
-def test_nothing_to_draw_and_missing_titles_are_refused(tmp_path, films, titles):
-    with pytest.raises(ValueError, match="films"):
-        save_contact_sheet([np.ones((4, 4))] * films, tmp_path / "sheet.png", titles=titles)
+@pytest.mark.parametrize(("number", "titles"), [(0, None), (2, ["one"])])
+def test_nothing_to_draw_and_missing_titles_are_refused(tmp_path, number, titles):
+    with pytest.raises(ValueError, match="images"):
+        save_contact_sheet([np.ones((4, 4))] * number, tmp_path / "sheet.png", titles=titles)
     assert list(tmp_path.iterdir()) == []

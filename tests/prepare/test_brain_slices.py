@@ -366,9 +366,9 @@ def test_the_command_prints_the_counts_and_names_mistakes(small, tmp_path, capsy
     }
     for words, message in (
         (target, "--target needs --condition"),
-        ([*target, *flair, *flair], "another name each time"),
+        ([*target, *flair, *flair], "a different name each time"),
         ([*target, *flair, "T2w"], "--condition T2w: give NAME=PATTERN"),
-        (["--bids", str(small), *flair], "a pattern has no meaning without --target"),
+        (["--bids", str(small), *flair], "a pattern needs --target"),
         (["--bids", str(tmp_path / "nowhere")], "nowhere: there is no such folder"),
         (["--bids", str(small / "sub-1")], "Give the root of a BIDS tree"),
         (["--brats", str(small)], "as BraTS does"),
