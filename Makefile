@@ -1,11 +1,11 @@
-# Two commands: `make demo` trains and samples, `make test` passes the tests. `make demo-cxr` does chest
+# Two commands: `make demo` trains and samples, `make test` runs the tests. `make demo-cxr` samples chest
 # films, `make demo-brain` translates FLAIR into T1w.
 # VENV, PYTHON, OUT and PYTEST_ARGS can be set: make test VENV=/tmp/venv PYTEST_ARGS="-m 'not slow'"
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= outputs/ct3d/diffusion
 CXR ?= outputs/cxr
-# Not to be set: train/configs/brain/*.yaml name it, too.
+# Do not change: train/configs/brain/*.yaml name this folder, too.
 BRAIN := outputs/brain
 PYTEST_ARGS ?=
 READY := $(VENV)/diffct-is-installed
@@ -46,7 +46,7 @@ demo-brain: $(READY)
 		$(BRAIN)/bids/sub-0000/anat/sub-0000_FLAIR.nii.gz --out $(BRAIN)/translated/T1w.nii.gz
 	echo "Look at $(BRAIN)/fidelity/translation.png and $(BRAIN)/controlnet/previews"
 
-# A module's tests stay together, for they share fixtures; each worker has one core (tests/conftest.py).
+# A module's tests run in one process, since they share fixtures; each worker has one core (tests/conftest.py).
 test: $(READY)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest \
 		--numprocesses logical --maxprocesses 8 --dist loadscope $(PYTEST_ARGS)
@@ -55,7 +55,7 @@ check: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# mypy over the package as users see it: links, since static tools cannot follow `package_dir`.
+# mypy on the package as users see it, by links, since static tools cannot follow `package_dir`.
 types: $(READY)
 	@set -e
 	rm -rf .cache/types/diffct && mkdir -p .cache/types/diffct

@@ -330,7 +330,7 @@ def test_interrupted_cohort_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 def test_cohort_never_replaces_a_foreign_folder(tmp_path: Path):
     (tmp_path / "patient.nii.gz").write_bytes(b"precious")
-    with pytest.raises(ValueError, match="something else"):
+    with pytest.raises(ValueError, match="holds other files"):
         write_pelvis_cohort(tmp_path, number=1, seed=0, **TINY)
     assert (tmp_path / "patient.nii.gz").read_bytes() == b"precious"
     with pytest.raises(ValueError, match="number=0"):

@@ -197,7 +197,7 @@ def test_cohort_is_kept_unless_scan_or_settings_differ(tmp_path: Path):
     assert first.stat().st_mtime_ns != before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious.txt").write_text("mine")
-    with pytest.raises(ValueError, match="something else"):
+    with pytest.raises(ValueError, match="holds other files"):
         write(tmp_path / "other", volume)
     with pytest.raises(ValueError, match="films=0"):
         write(tmp_path / "new", volume, films=0)
