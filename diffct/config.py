@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import NoneType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -25,7 +25,10 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 
 from diffct.arguments import expand_path
 
-Schema = TypeVar("Schema")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Schema = TypeVar("Schema", bound="DataclassInstance")
 
 PATH = {"path": True}
 """The metadata of a field that is a path: `field(default=None, metadata=PATH)`.
@@ -81,7 +84,7 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
         with _mistakes_named(schema, f"{override}: "):
             merged = OmegaConf.merge(merged, changes)
     with _mistakes_named(schema, f"{path}: "):
-        config = OmegaConf.to_object(merged)
+        config: Any = OmegaConf.to_object(merged)
     _refuse_nan(config)
     _refuse_out_of_bounds(config)
     _expand_paths(config)
@@ -89,7 +92,7 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
 
 
 @contextmanager
-def _mistakes_named(schema: type, place: str) -> Iterator[None]:
+def _mistakes_named(schema: "type[DataclassInstance]", place: str) -> Iterator[None]:
     """Turn OmegaConf's errors into ValueErrors that name the key; `place` begins them."""
     try:
         yield
@@ -109,7 +112,7 @@ def _mistakes_named(schema: type, place: str) -> Iterator[None]:
         raise ValueError(f"{place}The configuration cannot be read: {reason}") from error
 
 
-def _refuse_nan(config: object) -> None:
+def _refuse_nan(config: "DataclassInstance") -> None:
     """Refuse NaN and infinity, which pass or fail every comparison, whatever the setting."""
     for key, value in _flatten(dataclasses.asdict(config)).items():
         numbers = value if isinstance(value, list | tuple) else [value]
@@ -117,11 +120,11 @@ def _refuse_nan(config: object) -> None:
             raise ValueError(f"Configuration key {key!r} is {value}; give finite numbers.")
 
 
-def _refuse_out_of_bounds(config: object, prefix: str = "") -> None:
+def _refuse_out_of_bounds(config: "DataclassInstance", prefix: str = "") -> None:
     """Refuse numbers that the metadata of their fields exclude, see `within`."""
     for field in dataclasses.fields(config):
         key, value = prefix + field.name, getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             _refuse_out_of_bounds(value, f"{key}.")
         elif "within" in field.metadata and value is not None:
             lowest, highest = bounds = field.metadata["within"]
@@ -144,6 +147,7 @@ def _read_override(schema: type, override: str) -> DictConfig:
         raise ValueError(f"{override!r}: {key} is a section; set its keys, e.g. {key}.{first}=...")
     if text == _MISSING:
         raise ValueError(f"{override!r}: {_MISSING} cannot be a value; it stands for none at all.")
+    value: Any
     if may_be_none and text in ("", "null", "Null", "NULL"):
         value = None
     elif kind is str:
@@ -212,11 +216,11 @@ def _without_interpolation(text: str) -> str:
     return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", text)
 
 
-def _expand_paths(config: object, prefix: str = "") -> None:
+def _expand_paths(config: "DataclassInstance", prefix: str = "") -> None:
     """Expand ~ and environment variables in paths, and name what exists by its full path."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             _expand_paths(value, f"{prefix}{field.name}.")
         elif "path" in field.metadata and value not in (None, *field.metadata.get("words", ())):
             try:
@@ -230,19 +234,19 @@ def _expand_paths(config: object, prefix: str = "") -> None:
             setattr(config, field.name, path)
 
 
-def save_config(config: object, path: Path) -> None:
+def save_config(config: "DataclassInstance", path: Path) -> None:
     """Write a configuration as YAML, complete with defaults."""
     path.write_text(_as_yaml(config), encoding="utf-8")
 
 
-def config_differences(saved: Path, config: object) -> list[str]:
+def config_differences(saved: Path, config: "DataclassInstance") -> list[str]:
     """Return the keys whose values differ between a saved configuration and `config`, sorted."""
     texts = (_as_yaml(each) for each in (load_config(type(config), saved), config))
     old, new = (_flatten(OmegaConf.to_container(OmegaConf.create(text))) for text in texts)
     return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
 
 
-def may_change(schema: type, key: str) -> bool:
+def may_change(schema: "type[DataclassInstance] | DataclassInstance", key: str) -> bool:
     """Tell whether a dotted key may differ between a run and its resumption, see `FREE`."""
     name, _, rest = key.partition(".")
     known = {field.name: field for field in dataclasses.fields(schema)}
@@ -254,12 +258,12 @@ def may_change(schema: type, key: str) -> bool:
     )
 
 
-def flat_config(config: object) -> dict[str, str]:
+def flat_config(config: "DataclassInstance") -> dict[str, str]:
     """Return a configuration as {"section.key": "value"}, as trackers accept it."""
     return {key: str(value) for key, value in _flatten(dataclasses.asdict(config)).items()}
 
 
-def _as_yaml(config: object) -> str:
+def _as_yaml(config: "DataclassInstance") -> str:
     """Return a configuration as YAML that `load_config` reads as the same."""
     return OmegaConf.to_yaml(OmegaConf.create(_texts_as_they_stand(dataclasses.asdict(config))))
 
@@ -273,7 +277,7 @@ def _texts_as_they_stand(values: Any) -> Any:  # noqa: ANN401 - YAML is untyped
     return _without_interpolation(values) if isinstance(values, str) else values
 
 
-def _keys(schema: type, prefix: str = "") -> list[str]:
+def _keys(schema: "type[DataclassInstance] | DataclassInstance", prefix: str = "") -> list[str]:
     """Return the dotted names of all keys of a dataclass schema."""
     names = []
     for field in dataclasses.fields(schema):

@@ -1,13 +1,13 @@
 """Which images a model was trained on, and which it has never seen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
 from omegaconf import DictConfig
 
-from diffct.data.manifest import MANIFEST_NAME, Manifest, read_manifest
+from diffct.data.manifest import MANIFEST_NAME, Manifest, SplitName, read_manifest
 from diffct.data.patients import patient_in_path
 from diffct.data.volumes import CTDataConfig
 from diffct.eval.image_sets import (
@@ -30,6 +30,7 @@ from diffct.eval.screening import Cut, screen
 from diffct.imaging.dicom import patient_key
 from diffct.imaging.image_folder import VOLUME_ENDINGS, find_images
 from diffct.imaging.volume import read_volume
+from diffct.pipelines.denoising import makes_volumes
 
 _WINDOW_HU = (-1000.0, 1000.0)
 
@@ -53,7 +54,7 @@ def load_cohort(
     data: Path,
     pipeline: DiffusionPipeline | None,
     *,
-    split: str | None = None,
+    split: SplitName | None = None,
     train: Path | None = None,
     window_hu: Sequence[float] | None = None,
     patient_pattern: str | None = None,
@@ -117,7 +118,7 @@ def load_cohort(
     return replace(cohort, train=seen, held_out=held_out)
 
 
-def _refuse_idle(options: dict[str, object | None], reason: str) -> None:
+def _refuse_idle(options: Mapping[str, object], reason: str) -> None:
     """Refuse options that say what the data say themselves, or that would do nothing."""
     for name, value in options.items():
         if value is not None:
@@ -139,7 +140,7 @@ def _holds_volumes(manifest: Manifest) -> bool:
     return first.is_dir() or first.name.lower().endswith(VOLUME_ENDINGS)
 
 
-def _splits(manifest: Manifest, split: str | None) -> Cohort:
+def _splits(manifest: Manifest, split: SplitName | None) -> Cohort:
     """Take training and held-out pictures of a manifest."""
     split = _held_out_split(manifest, split)
     return Cohort(
@@ -152,7 +153,7 @@ def _splits(manifest: Manifest, split: str | None) -> Cohort:
 
 
 def _volumes(
-    manifest: Manifest, split: str | None, config: CTDataConfig, cache_dir: Path
+    manifest: Manifest, split: SplitName | None, config: CTDataConfig, cache_dir: Path
 ) -> Cohort:
     """Take training and held-out scans of a manifest as the network sees them."""
     split = _held_out_split(manifest, split)
@@ -196,14 +197,14 @@ def _grid(
     )
 
 
-def _held_out_split(manifest: Manifest, split: str | None) -> str:
+def _held_out_split(manifest: Manifest, split: SplitName | None) -> SplitName:
     """Return the split that is held out: what was asked for, the test, or the validation."""
     if split == "train":
         raise ValueError("Training images are not held out: choose validation or test.")
     return split or ("test" if manifest.split("test") else "validation")
 
 
-def _synthetic(manifest: Manifest, split: str) -> bool:
+def _synthetic(manifest: Manifest, split: SplitName) -> bool:
     """Say whether all images that are used are known to be phantoms."""
     rows = [*manifest.split("train"), *manifest.split(split)]
     return all(bool(row.facts.get("synthetic")) for row in rows)
@@ -218,7 +219,7 @@ def _folders(
 ) -> Cohort:
     """Read folders as they are: pictures, or CT of the pipeline's spacing."""
     config = {} if pipeline is None else pipeline.config
-    volumes = pipeline is not None and pipeline.modality == "volume"
+    volumes = makes_volumes(pipeline)
     sets = {}
     for folder, title in ((train, "training"), (held_out, "held-out")):
         if folder is None:

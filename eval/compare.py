@@ -126,8 +126,8 @@ def _leaves(figures: object, place: str = "") -> Iterator[tuple[str, Estimate]]:
     """List numbers by their places, with their intervals where there are some."""
     if isinstance(figures, dict) and figures.get(_VALUE) is not None:
         bounds = figures.get(_INTERVAL)
-        known = bounds and None not in bounds
-        yield place, Estimate(figures[_VALUE], interval=tuple(bounds) if known else None)
+        interval = tuple(bounds) if bounds and None not in bounds else None
+        yield place, Estimate(figures[_VALUE], interval=interval)
     elif isinstance(figures, dict):
         for name, inner in figures.items():
             yield from _leaves(inner, f"{place}, {name}" if place else name)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 NAMES = ("reconstruction", "fidelity", "distribution", "privacy", "findings", "volume")
 """The measurements, in the order of the report."""
@@ -51,7 +52,7 @@ class EvaluationConfig:
     train: Path | None = None
     size: Sequence[int] | None = None
     patient_pattern: str | None = None
-    split: str | None = None
+    split: Literal["train", "validation", "test"] | None = None
     window_hu: Sequence[float] | None = None
     number: int | None = None
     steps: int = 50

@@ -68,7 +68,7 @@ def is_better(first: float, second: float, way: Direction, target: float | None)
     """Say whether the second of two values is better; None if neither is, or no way is."""
     if way == "none":
         return None
-    if way == "nearer":
+    if target is not None:
         first, second, way = abs(first - target), abs(second - target), "lower"
     if first == second:
         return None

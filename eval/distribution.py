@@ -5,17 +5,18 @@ against held-out ones: that is what real images of other patients reach at this 
 perfect samples would.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from diffct.eval.attempts import Attempts
 from diffct.eval.cohorts import Cohort
-from diffct.eval.figures import Figure, Number, Table
+from diffct.eval.figures import Cell, Figure, Number, Table
 from diffct.eval.image_sets import ImageSet, check_comparable
 from diffct.eval.inputs import Inputs
 from diffct.eval.pictures import save_sheet
@@ -23,13 +24,14 @@ from diffct.eval.protocol import describe_network, protocol_card
 from diffct.eval.realism import measure_realism
 from diffct.eval.section import Picture, Section, Verdict
 from diffct.eval.verdicts import quality, variety
+from diffct.imaging.planes import PLANES
 from diffct.metrics.discrepancy import kernel_distance, mmd
 from diffct.metrics.distribution import frechet_estimate
 from diffct.metrics.diversity import Diversity, ms_ssim_diversity
 from diffct.metrics.features import FeatureNetwork
 from diffct.metrics.manifold import precision_recall_density_coverage
 from diffct.metrics.similarity import multi_scale
-from diffct.metrics.slice_features import PLANES, slice_features
+from diffct.metrics.slice_features import slice_features
 
 NEIGHBOURS = 5
 BANDWIDTH = "MMD bandwidth"
@@ -163,11 +165,10 @@ def _features(network: FeatureNetwork, images: ImageSet, slices: int) -> Feature
     volumes = len(images.size) == 3
     if not volumes or network.spatial_dims == 3:
         return {"": (network.extract(images.batches(_BATCH)), list(images.patients))}
-    pairs = ((image[0].numpy(), images.spacing_mm) for image in images.images())
-    pixel_mm = min(images.spacing_mm)
-    found = slice_features(
-        network, pairs, window_hu=images.window_hu, slices=slices, pixel_mm=pixel_mm
-    )
+    spacing_mm, window_hu = images.of_volumes()
+    pairs = ((image[0].numpy(), spacing_mm) for image in images.images())
+    pixel_mm = min(spacing_mm)
+    found = slice_features(network, pairs, window_hu=window_hu, slices=slices, pixel_mm=pixel_mm)
     owners = [images.patients[owner] for owner in found.owners.tolist()]
     return {plane: (found.planes[plane], owners) for plane in PLANES}
 
@@ -182,7 +183,7 @@ def _compare(
         for role in (role for role in features if role != "held_out"):
             rows, groups = features[role][plane]
             both = {"groups_a": groups, "groups_b": owners}
-            distances = {
+            distances: dict[str, Callable[[], Any]] = {
                 "FD": partial(frechet_estimate, rows, reference, **both),
                 "KID": partial(kernel_distance, rows, reference, **both),
                 "MMD²": partial(mmd, rows, reference, groups_a=groups, groups_reference=owners),
@@ -220,7 +221,7 @@ def _network_table(network: FeatureNetwork, figures: Sequence[Figure]) -> Table:
     for figure in figures:
         if figure.metric != BANDWIDTH:
             pairs.setdefault((figure.metric, figure.plane), {})[figure.of] = figure
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for (metric, plane), sides in pairs.items():
         if all(figure.value is None for figure in sides.values()):
             continue

@@ -13,6 +13,7 @@ from diffct.eval.config import NAMES, EvaluationConfig
 from diffct.eval.inputs import Inputs, read_inputs
 from diffct.eval.report import Report, make_report
 from diffct.eval.section import PRIVACY, QUALITY, TRUTH, VARIETY, Section, not_measured
+from diffct.pipelines.denoising import guide_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def _has_autoencoder(pipeline: DiffusionPipeline | None) -> bool:
 
 
 def _translates(pipeline: DiffusionPipeline | None) -> bool:
-    return pipeline is not None and pipeline.guided_by == "image"
+    return guide_of(pipeline) == "image"
 
 
 def _if_named(pipeline: DiffusionPipeline | None) -> bool:

@@ -24,6 +24,7 @@ from diffct.metrics.paired import PairedAccumulator, Perceptual
 from diffct.metrics.translation import BASELINES
 from diffct.phantoms.brain.anatomy import LESION, WHITE
 from diffct.phantoms.brain.lesions import LesionFigures, lesion_figures
+from diffct.pipelines.denoising import guide_of
 
 TRUTH = "true T1w"
 _TRAINING_SLICES = 400  # that baselines learn from; they have two numbers or one curve to learn
@@ -42,7 +43,7 @@ def measure(inputs: Inputs) -> Section:
     """
     if inputs.pipeline is None:
         return _paired_folders(inputs)
-    if inputs.pipeline.guided_by != "image":
+    if guide_of(inputs.pipeline) != "image":
         raise ValueError(
             f"{inputs.name} is a {type(inputs.pipeline).__name__}; it translates nothing, so its"
             " samples have no truth. Measure their distribution."
@@ -68,12 +69,13 @@ def measure(inputs: Inputs) -> Section:
     pairs = {name: accumulator.result() for name, accumulator in compared.items()}
     lesions = _lesions({**results, TRUTH: targets}, truths)
     tables = [paired_table(pairs, truths)]
-    if lesions.get(TRUTH) is not None:
-        tables.append(_lesion_table(lesions))
+    known = lesions.get(TRUTH)
+    if known is not None:
+        tables.append(_lesion_table(lesions, known.lesions))
     path = Path(inputs.config.out) / "translation.png"
     chosen = inner_pick(len(truths), _DRAWN)
-    drawn = (images[chosen] for images in (conditions, results[OWN_METHOD], targets))
-    save_translation(*drawn, path, names=inputs.pipeline.conditions)
+    shown, made, true = (part[chosen] for part in (conditions, results[OWN_METHOD], targets))
+    save_translation(shown, made, true, path, names=inputs.pipeline.conditions)
     return Section(
         name="fidelity",
         title="Translation",
@@ -133,9 +135,10 @@ def _compare(
 def _lesions(results: dict[str, Tensor], truths: ImageSet) -> dict[str, LesionFigures | None]:
     """Find lesions on each translation; nothing for data whose labels mean something else."""
     slices = [BrainSlice.from_row(row) for row in truths.rows]
-    if not all(piece.labels and piece.synthetic for piece in slices):
+    manifest = truths.manifest
+    if manifest is None or not all(piece.labels and piece.synthetic for piece in slices):
         return {}
-    labels = [np.asarray(Image.open(truths.manifest.folder / str(s.labels))) for s in slices]
+    labels = [np.asarray(Image.open(manifest.folder / str(s.labels))) for s in slices]
     return {
         name: lesion_figures(
             (plane.numpy(), own == WHITE + 1, own == LESION + 1)
@@ -145,7 +148,7 @@ def _lesions(results: dict[str, Tensor], truths: ImageSet) -> dict[str, LesionFi
     }
 
 
-def _lesion_table(lesions: dict[str, LesionFigures | None]) -> Table:
+def _lesion_table(lesions: dict[str, LesionFigures | None], number: int) -> Table:
     rows = [
         (
             name,
@@ -158,7 +161,7 @@ def _lesion_table(lesions: dict[str, LesionFigures | None]) -> Table:
         if found is not None
     ]
     return Table(
-        f"Lesions ({lesions[TRUTH].lesions}, slice by slice)",
+        f"Lesions ({number}, slice by slice)",
         ("", "found", "Dice", "distance (pixels)", "false per slice"),
         rows,
         note="The true T1w shows what reading lesions off an image reaches.",

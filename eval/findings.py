@@ -21,7 +21,7 @@ from diffusers import DiffusionPipeline
 from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
-from diffct.data.manifest import Manifest, ManifestRow
+from diffct.data.manifest import SPLITS, Manifest, ManifestRow
 from diffct.eval.config import EvaluationConfig
 from diffct.eval.figures import Figure, Number, Table
 from diffct.eval.findings_counts import SOURCES, Amounts, Asked, Judged, amounts_by_grade, hit_rates
@@ -38,6 +38,7 @@ from diffct.phantoms.chest.findings import FindingReader, Reading
 from diffct.phantoms.chest.measurements import expected_half, measure_film
 from diffct.phantoms.chest.outline import SHORTER_SIDE
 from diffct.phantoms.chest.requests import Rate, Request, all_requests, balanced_requests
+from diffct.pipelines.denoising import guide_of
 
 THRESHOLDS = "thresholds"
 _QUESTIONS = {
@@ -92,7 +93,7 @@ def measure(inputs: Inputs) -> Section:
         ValueError: The pipeline takes no prompts, or the data are no phantom films of a manifest.
     """
     pipeline, config = inputs.pipeline, inputs.config
-    if pipeline is None or pipeline.guided_by != "prompt":
+    if pipeline is None or guide_of(pipeline) != "prompt":
         raise ValueError(f"{inputs.name} takes no prompts, so no finding can be asked of it.")
     manifest = phantom_films(inputs)
     known = [*manifest.split("validation"), *manifest.split("test")]
@@ -111,12 +112,12 @@ def measure(inputs: Inputs) -> Section:
     rates, amounts = hit_rates(judged), amounts_by_grade(judged)
     chestless = {source: readings[source].count(None) for source in SOURCES}
     path = Path(config.out) / "findings.png"
-    pairs = (
-        zip(requests, films["sampled"], strict=True),
-        zip(known, films["held-out"], strict=True),
+    drawn = _draw(
+        list(zip(requests, films["sampled"], strict=True)),
+        list(zip(known, films["held-out"], strict=True)),
+        path,
     )
-    drawn = _draw(*map(list, pairs), path)
-    splits = [split for split in ("train", "validation", "test") if manifest.split(split)]
+    splits = [split for split in SPLITS if manifest.split(split)]
     return Section(
         name="findings",
         title="Findings asked for",

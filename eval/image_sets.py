@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffct.data.images import cut_centre
-from diffct.data.manifest import Manifest, ManifestRow
+from diffct.data.manifest import Manifest, ManifestRow, SplitName
 from diffct.data.volume_cache import prepare_scans
 from diffct.data.volumes import CTDataConfig, CTDataset, median_spacing_mm
 from diffct.imaging.image_folder import FoundImages, find_images
@@ -108,9 +108,22 @@ class ImageSet:
 
     def of(self, indices: Sequence[int]) -> "ImageSet":
         """Return some of the images."""
-        parts = (self.files, self.patients, self.rows)
-        files, patients, rows = (tuple(p[i] for i in indices) if p else () for p in parts)
-        return replace(self, files=files, patients=patients, rows=rows)
+        return replace(
+            self,
+            files=tuple(self.files[index] for index in indices),
+            patients=tuple(self.patients[index] for index in indices),
+            rows=tuple(self.rows[index] for index in indices) if self.rows else (),
+        )
+
+    def of_volumes(self) -> tuple[tuple[float, ...], tuple[float, float]]:
+        """Return voxel size and window of volumes, which always have both.
+
+        Raises:
+            ValueError: They are pictures.
+        """
+        if self.spacing_mm is None or self.window_hu is None:
+            raise ValueError(f"The {self.name} are pictures, not volumes in HU.")
+        return self.spacing_mm, self.window_hu
 
     def images(self, *, progress: bool = True) -> Iterator[Tensor]:
         """Read image by image, float32 (1, *size), in the set's unit.
@@ -241,7 +254,7 @@ def pictures_of_folder(folder: Path, *, title: str) -> ImageSet:
     return _pictures(found, title)
 
 
-def pictures_of_manifest(manifest: Manifest, split: str, *, title: str) -> ImageSet:
+def pictures_of_manifest(manifest: Manifest, split: SplitName, *, title: str) -> ImageSet:
     """Take the images of one split of a manifest.
 
     Raises:
@@ -254,7 +267,7 @@ def pictures_of_manifest(manifest: Manifest, split: str, *, title: str) -> Image
 
 
 def volumes_of_manifest(
-    manifest: Manifest, split: str, *, title: str, config: CTDataConfig, cache_dir: Path
+    manifest: Manifest, split: SplitName, *, title: str, config: CTDataConfig, cache_dir: Path
 ) -> ImageSet:
     """Take the CT scans of one split of a manifest as a network sees them, without augmentation.
 
@@ -280,7 +293,7 @@ def volumes_of_manifest(
 
     def read(path: Path) -> np.ndarray:
         item = CTDataset([path], config, training=False, seed=0)[0]
-        return to_hounsfield(item["image"][0].numpy(), (low, high))
+        return to_hounsfield(torch.as_tensor(item["image"])[0].numpy(), (low, high))
 
     return ImageSet(
         title,
@@ -318,7 +331,7 @@ def volumes_of_folder(
     return _volumes(found, title, window_hu=window_hu, spacing_mm=spacing_mm)
 
 
-def _rows(manifest: Manifest, split: str) -> list[ManifestRow]:
+def _rows(manifest: Manifest, split: SplitName) -> list[ManifestRow]:
     """Return the rows of a split, which must have some."""
     rows = manifest.split(split)
     if not rows:

@@ -22,6 +22,7 @@ from diffct.imaging.radiograph import read_radiograph
 from diffct.metrics.features import FeatureNetwork, load_feature_network
 from diffct.metrics.lpips import PerceptualDistance
 from diffct.metrics.paired import Perceptual
+from diffct.pipelines.denoising import guide_of
 
 RANDOM_2D, RANDOM_3D = "random-densenet121-seed0", "random-resnet10-3d-seed0"
 _INDEX, _NETWORK = "model_index.json", "config.json"
@@ -77,7 +78,9 @@ class Inputs:
     def _samples(self) -> tuple[ImageSet, dict[str, Any] | None] | Exception:
         """The samples or why there are none, kept since to try again would take as long."""
         try:
-            samples, described = self._read_samples() if self.pipeline is None else self._draw()
+            samples, described = (
+                self._read_samples() if self.pipeline is None else self._draw(self.pipeline)
+            )
             check_comparable(samples, self.cohort.held_out)
         except IMPOSSIBLE as error:
             return error
@@ -95,10 +98,10 @@ class Inputs:
         )
         return screen(samples), None
 
-    def _draw(self) -> tuple[ImageSet, dict[str, Any]]:
+    def _draw(self, pipeline: DiffusionPipeline) -> tuple[ImageSet, dict[str, Any]]:
         config = self.config
         return make_samples(
-            self.pipeline,
+            pipeline,
             self.model,
             Path(config.out) / "samples",
             cohort=self.cohort,
@@ -113,6 +116,7 @@ class Inputs:
     @property
     def number(self) -> int:
         """How many samples a pipeline draws."""
+        assert self.pipeline is not None  # what is sampled already has its number
         return self.config.number or default_number(self.pipeline, self.cohort)
 
     @cached_property
@@ -168,9 +172,12 @@ def read_inputs(
             pipeline = load_pipeline(
                 source, device=device, variant=config.variant, revision=config.revision
             )
-    if pipeline is not None and not hasattr(pipeline, "modality"):
-        raise ValueError(f"A {type(pipeline).__name__} is none of diffct's pipelines.")
     _refuse_idle(config, pipeline)
+    if config.size:
+        height, width = config.size
+        cut: Cut | None = Cut((height, width))
+    else:
+        cut = _usual_cut(folder, pipeline)
     cohort = load_cohort(
         Path(data),
         pipeline,
@@ -178,7 +185,7 @@ def read_inputs(
         train=None if config.train is None else Path(config.train),
         window_hu=config.window_hu,
         patient_pattern=config.patient_pattern,
-        cut=Cut(tuple(config.size)) if config.size else _usual_cut(folder, pipeline),
+        cut=cut,
         source=folder,
         cache_dir=Path(config.out) / "cache",
     )
@@ -208,7 +215,7 @@ def _check(config: EvaluationConfig) -> None:
 
 def _refuse_idle(config: EvaluationConfig, pipeline: DiffusionPipeline | None) -> None:
     """Refuse options of sampling that would do nothing."""
-    guided_by = None if pipeline is None else pipeline.guided_by
+    guided_by = guide_of(pipeline)
     idle = {
         "number": pipeline is None,
         "variant": pipeline is None,

@@ -1,20 +1,20 @@
 """The denoising loss of each image: what a membership attack sees."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffct.eval.conditions import read_conditions
 from diffct.eval.image_sets import ImageSet
 from diffct.imaging.transforms import unit_to_model_range
-from diffct.pipelines.denoising import DenoisingPipeline
 
 
 @torch.no_grad()
 def denoising_losses(
-    pipeline: DenoisingPipeline, images: ImageSet, *, draws: int = 8, seed: int = 0
+    pipeline: DiffusionPipeline, images: ImageSet, *, draws: int = 8, seed: int = 0
 ) -> Tensor:
     """Return each image's training loss, averaged over noise levels.
 
@@ -43,14 +43,12 @@ def denoising_losses(
     return torch.stack(losses)
 
 
-def _conditions(
-    pipeline: DenoisingPipeline, images: ImageSet
-) -> Iterator[str | Tensor] | list[None]:
+def _conditions(pipeline: DiffusionPipeline, images: ImageSet) -> Iterable[str | Tensor | None]:
     """Return what guided each image in training: its report, its conditions, or nothing."""
     if pipeline.guided_by == "image":
         return read_conditions(images, pipeline.conditions, progress=False)
     if pipeline.guided_by == "prompt":
-        return (
-            (" ".join(row.sentences) for row in images.rows) if images.rows else [""] * len(images)
-        )
+        if not images.rows:
+            return [""] * len(images)
+        return (" ".join(row.sentences) for row in images.rows)
     return [None] * len(images)

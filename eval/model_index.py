@@ -83,9 +83,9 @@ def _section_results(section: Section, *, data_name: str, task: str) -> Iterator
         "phantoms": section.protocol["phantoms"],
     }
     for figure, compared in _figures(section):
-        value, interval = figure.value, None
-        if isinstance(value, Estimate):
-            value, interval = value.value, value.interval
+        found = figure.value
+        estimate = found if isinstance(found, Estimate) else Estimate(found)
+        value, interval = estimate.value, estimate.interval
         if not math.isfinite(value):
             continue
         bounds = [float(bound) for bound in interval or () if math.isfinite(bound)]

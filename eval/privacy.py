@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from diffct import privacy
-from diffct.eval.cohorts import Cohort
-from diffct.eval.figures import Figure, Number, Table
+from diffct.eval.figures import Cell, Figure, Number, Table
 from diffct.eval.image_sets import ImageSet, check_comparable
 from diffct.eval.inputs import Inputs
 from diffct.eval.membership import denoising_losses
 from diffct.eval.pictures import draw
 from diffct.eval.protocol import describe_network, protocol_card
 from diffct.eval.section import PRIVACY, Picture, Section, Verdict
+from diffct.pipelines.denoising import guide_of
 from diffct.privacy.alignment import align
 from diffct.privacy.auditing import NO_YARDSTICK, ONE_TRANSLATED, yardstick
 from diffct.privacy.neighbours import COMPARISONS
@@ -52,7 +53,8 @@ def measure(inputs: Inputs) -> Section:
     check_comparable(samples, cohort.train)
     check_comparable(cohort.train, cohort.held_out)
     networks = [n for n in inputs.networks if n.spatial_dims == len(samples.size)]
-    attacked = inputs.pipeline is not None
+    pipeline, seed = inputs.pipeline, inputs.config.seed
+    attacked = pipeline is not None
     report = privacy.audit(
         samples,
         cohort.train,
@@ -62,12 +64,14 @@ def measure(inputs: Inputs) -> Section:
         train_patients=cohort.train.patients,
         held_out_patients=cohort.held_out.patients,
         features={network.name: network for network in networks},
-        losses=_losses(inputs) if attacked else None,
+        losses=None
+        if pipeline is None
+        else _losses(pipeline, cohort.train, cohort.held_out, seed=seed),
         max_real=MAX_REAL_IMAGES,
         device=inputs.device,
         progress=True,
     )
-    attack = {"draws": _DRAWS, "seed": inputs.config.seed, "most": _MAX_LOSSES}
+    attack = {"draws": _DRAWS, "seed": seed, "most": _MAX_LOSSES}
     suspects = _suspect_table(report, [path.name for path in samples.files])
     return Section(
         name="privacy",
@@ -95,7 +99,9 @@ def measure(inputs: Inputs) -> Section:
             Figure("membership attack", report.membership),
         ],
         tables=[*([] if suspects is None else [suspects]), _score_table(report)],
-        pictures=[_draw_pairs(samples, cohort, report, Path(inputs.config.out))],
+        pictures=[
+            _draw_pairs(samples, cohort.train, cohort.held_out, report, Path(inputs.config.out))
+        ],
         remarks=report.remarks(_NAMING),
         verdicts=[Verdict(PRIVACY, *report.answer)],
     )
@@ -104,7 +110,7 @@ def measure(inputs: Inputs) -> Section:
 def foresee(inputs: Inputs) -> list[str]:
     """Say, before anything is sampled, what will not be measured and why."""
     cohort = inputs.cohort
-    translated = inputs.pipeline is not None and inputs.pipeline.guided_by == "image"
+    translated = guide_of(inputs.pipeline) == "image"
     if cohort.train is None:
         return [f"Privacy: {_NO_TRAINING}"]
     if translated and len(set(cohort.held_out.patients)) < 2:
@@ -113,14 +119,15 @@ def foresee(inputs: Inputs) -> list[str]:
     return [] if known else [f"Privacy: {NO_YARDSTICK}"]
 
 
-def _losses(inputs: Inputs) -> privacy.MembershipLosses:
+def _losses(
+    pipeline: DiffusionPipeline, train: ImageSet, held_out: ImageSet, *, seed: int
+) -> privacy.MembershipLosses:
     """Compute a pipeline's denoising losses of training and held-out images."""
-    sets = [images.pick(_MAX_LOSSES) for images in (inputs.cohort.train, inputs.cohort.held_out)]
-    train, held_out = (
-        denoising_losses(inputs.pipeline, images, draws=_DRAWS, seed=inputs.config.seed).numpy()
-        for images in sets
+    sets = [images.pick(_MAX_LOSSES) for images in (train, held_out)]
+    seen, unseen = (
+        denoising_losses(pipeline, images, draws=_DRAWS, seed=seed).numpy() for images in sets
     )
-    return privacy.MembershipLosses(train, held_out, *(images.patients for images in sets))
+    return privacy.MembershipLosses(seen, unseen, *(images.patients for images in sets))
 
 
 def _score_table(report: privacy.PrivacyReport) -> Table:
@@ -160,7 +167,7 @@ def _suspect_table(report: privacy.PrivacyReport, names: Sequence[str]) -> Table
     suspects = report.suspects()
     if not suspects:
         return None
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
             names[suspect.sample],
             *(Number(suspect.scores[by], digits=3) for by in COMPARISONS),
@@ -178,15 +185,19 @@ def _suspect_table(report: privacy.PrivacyReport, names: Sequence[str]) -> Table
 
 
 def _draw_pairs(
-    samples: ImageSet, cohort: Cohort, report: privacy.PrivacyReport, out: Path
+    samples: ImageSet,
+    train: ImageSet,
+    held_out: ImageSet,
+    report: privacy.PrivacyReport,
+    out: Path,
 ) -> Picture:
     """Draw the samples of the lowest scores, aligned, with both neighbours."""
     arrays, titles = [], []
     for pair in report.closest(_MAX_PAIRS):
         pictures = [
             align(_unit_image(samples, pair.sample), pair.train.transform),
-            _unit_image(cohort.train, pair.train.index),
-            _unit_image(cohort.held_out, pair.held_out.index),
+            _unit_image(train, pair.train.index),
+            _unit_image(held_out, pair.held_out.index),
         ]
         arrays += [samples.from_unit(picture)[0].numpy() for picture in pictures]
         titles += [

@@ -51,7 +51,7 @@ def measure_realism(sets: dict[str, ImageSet], out: Path) -> Realism:
     plot(
         {sets[role].title: found for role, found in records.items()},
         path,
-        window_hu=sets["samples"].window_hu,
+        window_hu=sets["samples"].of_volumes()[1],
     )
     caption = (
         "Share of voxels by HU (logarithmic), and noise power spectrum of soft tissue, mean over"
@@ -63,7 +63,8 @@ def measure_realism(sets: dict[str, ImageSet], out: Path) -> Realism:
 def _records(images: ImageSet) -> list[VolumeRecord]:
     volumes = images.images(progress=False)
     bar = tqdm(volumes, f"measuring {images.title}", len(images), unit="volume")
-    return [measure_volume(volume[0].numpy(), images.spacing_mm) for volume in bar]
+    spacing_mm, _ = images.of_volumes()
+    return [measure_volume(volume[0].numpy(), spacing_mm) for volume in bar]
 
 
 def _tables(comparison: RealismComparison) -> list[Table]:
@@ -142,7 +143,7 @@ def plot(
     histogram_axes, noise_axes = figure.subplots(1, 2)
     edges = np.arange(HISTOGRAM_HU[0], HISTOGRAM_HU[1] + 1, _BIN_HU)
     for title, found in records.items():
-        counts = sum(record.histogram for record in found).reshape(-1)
+        counts = np.sum([record.histogram for record in found], axis=0).reshape(-1)
         counts = counts[: len(counts) // _BIN_HU * _BIN_HU].reshape(-1, _BIN_HU).sum(axis=1)
         shares = counts / counts.sum()
         colour = _COLOURS.get(title)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffct.eval.figures import Figure, Number, Table
+from diffct.eval.figures import Cell, Figure, Number, Table
 from diffct.eval.image_sets import ImageSet
 from diffct.eval.inputs import Inputs
 from diffct.eval.pictures import inner_pick
@@ -57,22 +57,24 @@ def measure(inputs: Inputs) -> Section:
     )
 
 
-def _autoencoder(inputs: Inputs) -> nn.Module:
+def _autoencoder(inputs: Inputs) -> AutoencoderKL:
     """Take the pipeline's autoencoder, or load one alone."""
     if inputs.pipeline is not None:
         vae = getattr(inputs.pipeline, "vae", None)
         if vae is None:
             raise ValueError(f"{inputs.name} has no autoencoder.")
         return vae
-    if not (Path(inputs.source) / "config.json").is_file():
+    source = str(inputs.source)
+    if not (Path(source) / "config.json").is_file():
         raise ValueError(f"{inputs.source} is no pipeline and no autoencoder.")
-    return AutoencoderKL.from_pretrained(inputs.source).to(inputs.device)
+    return AutoencoderKL.from_pretrained(source).to(inputs.device)
 
 
 @torch.no_grad()
-def reconstruct(autoencoder: nn.Module, images: Tensor) -> Tensor:
+def reconstruct(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
     """Pass images (B, 1, H, W) in [0, 1] through an autoencoder."""
-    pixels = unit_to_model_range(images).to(autoencoder.device, autoencoder.dtype)
+    grey = images.expand(-1, autoencoder.config["in_channels"], -1, -1)
+    pixels = unit_to_model_range(grey).to(autoencoder.device, autoencoder.dtype)
     latents = autoencoder.encode(pixels).latent_dist.mode()
     return to_film(autoencoder.decode(latents).sample.mean(dim=1, keepdim=True)).cpu()
 
@@ -90,8 +92,10 @@ def paired_table(results: dict[str, dict[str, Estimate]], images: ImageSet) -> T
     ]
     names, methods = [Figure(metric, None).title for metric in metrics], list(results)
     if len(results) == 1:  # as wide as the page
-        names, methods, cells = methods, names, list(zip(*cells, strict=True))
-    rows = [(method, *row) for method, row in zip(methods, cells, strict=True)]
+        names, methods, cells = methods, names, [list(row) for row in zip(*cells, strict=True)]
+    rows: list[tuple[Cell, ...]] = [
+        (method, *row) for method, row in zip(methods, cells, strict=True)
+    ]
     patients = len(set(images.patients))
     return Table(
         f"{len(images)} images of {patients} patient(s): mean ± standard deviation over images"

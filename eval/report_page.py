@@ -68,7 +68,9 @@ def render_report(
         ValueError: A file that should be a picture is none by its name.
     """
     folder = files(__package__)
-    versions = next((s.protocol["versions"] for s in sections if "versions" in s.protocol), {})
+    versions: dict[str, str] = next(
+        (s.protocol["versions"] for s in sections if "versions" in s.protocol), {}
+    )
     template = _environment().from_string((folder / "report.html.jinja").read_text("utf-8"))
     return template.render(
         title=title,

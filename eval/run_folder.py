@@ -28,7 +28,10 @@ def ct_settings(settings: DictConfig | None) -> CTDataConfig | None:
     """Return how a run prepared its CT scans; None for runs of other systems."""
     if settings is None or "window_hu" not in settings.data:
         return None
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(CTDataConfig), settings.data))
+    merged = OmegaConf.merge(OmegaConf.structured(CTDataConfig), settings.data)
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, CTDataConfig)  # as the schema says
+    return config
 
 
 def cache_of_run(run: Path, settings: DictConfig, otherwise: Path) -> Path:
@@ -59,7 +62,10 @@ def manifest_of_run(run: Path, settings: DictConfig, *, cache_dir: Path) -> Mani
     if config is None:
         return read_manifest(run / "phantoms")
     synthetic = config.folder is None
-    folder = run / "phantoms" / "images" if synthetic else locate(config.folder, run, settings)
+    if config.folder is None:
+        folder = run / "phantoms" / "images"
+    else:
+        folder = locate(config.folder, run, settings)
     if (run / RUN_SCANS).is_file():
         return read_manifest(run / RUN_SCANS, folder=folder)
     if not (run / EARLIER_SPLIT).is_file():

@@ -23,6 +23,7 @@ from diffct.eval.image_sets import (
 from diffct.eval.run_folder import read_settings
 from diffct.eval.screening import Cut, screen
 from diffct.imaging.radiograph import write_png
+from diffct.pipelines.denoising import guide_of, makes_volumes
 from diffct.pipelines.outputs import CT3DPipelineOutput, TextToImagePipelineOutput
 
 _VOLUMES, _IMAGES = 16, 200
@@ -66,15 +67,20 @@ def make_samples(
     Raises:
         ValueError: `folder` holds something else, or all samples hold NaN.
     """
-    settings = {
+    if not hasattr(pipeline, "sample_many"):
+        raise ValueError(
+            f"a {type(pipeline).__name__} is none of diffct's pipelines: sample it yourself, and"
+            " evaluate the folder of its samples."
+        )
+    settings: dict[str, Any] = {
         "number": number,
         "seed": seed,
         "steps": steps,
         "scheduler": type(pipeline.scheduler).__name__,
     }
-    if pipeline.guided_by is not None:
+    if guide_of(pipeline) is not None:
         settings["guidance_scale"] = guidance_scale = guidance(pipeline, guidance_scale)
-    if pipeline.guided_by == "prompt":
+    if guide_of(pipeline) == "prompt":
         settings["prompts"] = "empty" if empty_prompt else "held-out"
     described = {**model, **settings}
     # Through JSON, as it will be read.
@@ -98,14 +104,14 @@ def _read_samples(
     pipeline: DiffusionPipeline, folder: Path, held_out: ImageSet, number: int
 ) -> ImageSet:
     """Read samples as files, as those of anybody are read."""
-    if pipeline.modality == "volume":
+    if makes_volumes(pipeline):
         config = pipeline.config
         made = volumes_of_folder(
             folder, title=SAMPLES, window_hu=config.window_hu, spacing_mm=config.spacing_mm
         )
     else:
         made = pictures_of_folder(folder, title=SAMPLES)
-    if pipeline.guided_by == "image":
+    if guide_of(pipeline) == "image":
         # A translation is an image of its condition's patient, for intervals and for privacy.
         places = [_number_of(path) for path in made.files]
         true = held_out.pick(number).of(places)
@@ -143,18 +149,18 @@ def _write_samples(
 ) -> None:
     """Sample into a folder; `run` holds seed, batch size and steps. What holds NaN has no file."""
     pipeline.set_progress_bar_config(disable=True)
-    options = {"batch_size": run["batch_size"], "steps": run["steps"]}
-    if pipeline.guided_by is not None:
+    options: dict[str, Any] = {"batch_size": run["batch_size"], "steps": run["steps"]}
+    if guide_of(pipeline) is not None:
         options["guidance_scale"] = guidance_scale
-    if pipeline.guided_by == "prompt":
+    if guide_of(pipeline) == "prompt":
         options["conditions"] = _prompts(held_out, number, empty=empty_prompt)
-    elif pipeline.guided_by == "image":
+    elif guide_of(pipeline) == "image":
         shown = read_conditions(held_out.pick(number), pipeline.conditions)
         options["conditions"] = list(shown)
     seeds = range(run["seed"], run["seed"] + number)
-    name = "volumes" if pipeline.modality == "volume" else "images"
+    name = "volumes" if makes_volumes(pipeline) else "images"
     for indices, output in pipeline.sample_many(seeds, **options):
-        if pipeline.guided_by == "image":
+        if guide_of(pipeline) == "image":
             # Without a note: protocols tell translations by the hash of their files.
             for index, image in zip(indices, output.films(), strict=True):
                 if np.isfinite(image).all():
@@ -187,9 +193,9 @@ def guidance(pipeline: DiffusionPipeline, scale: float | None) -> float:
 
 def default_number(pipeline: DiffusionPipeline, cohort: Cohort) -> int:
     """Return how many samples are drawn if nobody says: all held-out slices are translated."""
-    if pipeline.guided_by == "image":
+    if guide_of(pipeline) == "image":
         return len(cohort.held_out)
-    return _VOLUMES if pipeline.modality == "volume" else _IMAGES
+    return _VOLUMES if makes_volumes(pipeline) else _IMAGES
 
 
 def training_cut(pipeline: DiffusionPipeline | None, source: Path | None) -> Cut | None:
@@ -203,21 +209,21 @@ def training_cut(pipeline: DiffusionPipeline | None, source: Path | None) -> Cut
         What the run beside it says, otherwise the size that the denoiser was made for; None for
         volumes and if nothing tells.
     """
-    if pipeline is not None and pipeline.modality == "volume":
+    if makes_volumes(pipeline):
         return None
-    known = source is not None and source.is_dir()
-    settings = read_settings(source.parent) if known else None
+    known = None if source is None or not source.is_dir() else source.parent
+    settings = None if known is None else read_settings(known)
     size = (getattr(pipeline, "config", {}).get("training") or {}).get("size")
     size = size or (settings.data.get("size") if settings is not None else None)
     if size is not None and len(size) == 2:
         return Cut((int(size[0]), int(size[1])))
-    usual = None if pipeline is None else pipeline.unet.config.sample_size
-    if usual is None:
+    usual = getattr(getattr(pipeline, "unet", None), "config", {}).get("sample_size")
+    if pipeline is None or usual is None:
         return None
     height, width = usual if isinstance(usual, Sequence) else (usual, usual)
     factor = pipeline.vae_scale_factor
     # A ControlNet may have been trained at another size than the model that it controls.
-    return Cut((height * factor, width * factor), if_large_enough=pipeline.guided_by == "image")
+    return Cut((height * factor, width * factor), if_large_enough=guide_of(pipeline) == "image")
 
 
 def _prompts(held_out: ImageSet, number: int, *, empty: bool) -> Sequence[str]:

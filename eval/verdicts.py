@@ -83,7 +83,8 @@ def _by_realism(comparison: RealismComparison | None) -> tuple[State, str] | Non
     rows = [
         (row.samples, row.train, row.held_out)
         for row in comparison.figures.values()
-        if all(side and side.interval for side in (row.samples, row.train, row.held_out))
+        if row.samples and row.train and row.held_out
+        if all(side.interval for side in (row.samples, row.train, row.held_out))
     ]
     if not rows:
         return None
@@ -161,6 +162,7 @@ def truth(
 
 def _apart(first: Estimate, second: Estimate) -> bool:
     """Say whether two intervals have nothing in common."""
+    assert first.interval is not None and second.interval is not None  # the callers have looked
     return first.interval[0] > second.interval[1] or second.interval[0] > first.interval[1]
 
 

@@ -27,6 +27,7 @@ from diffct.metrics.volumes import (
     slice_to_slice_difference,
     uncertainty_correlation,
 )
+from diffct.pipelines.denoising import guide_of
 
 _SAMPLES = 4
 _DRAWN = 5
@@ -40,9 +41,11 @@ def measure(inputs: Inputs) -> Section:
         ValueError: The pipeline translates nothing, or scan and truth have not one grid.
     """
     pipeline, config = inputs.pipeline, inputs.config
-    if pipeline is None or pipeline.guided_by != "image":
+    if pipeline is None or guide_of(pipeline) != "image":
         raise ValueError(f"{inputs.name} translates nothing.")
-    scan, truth = (read_stored(Path(path)) for path in (config.scan, config.truth))
+    assert config.scan is not None and config.truth is not None  # or it is not chosen
+    files = {"scan": Path(config.scan), "truth": Path(config.truth)}
+    scan, truth = (read_stored(path) for path in files.values())
     if truth.size != scan.size or not np.allclose(truth.affine, scan.affine, atol=1e-3):
         raise ValueError("The truth is not on the scan's grid, so voxels cannot be compared.")
     samples = config.number or _SAMPLES
@@ -50,7 +53,7 @@ def measure(inputs: Inputs) -> Section:
     run = {"steps": config.steps, "guidance_scale": guidance(pipeline, config.guidance_scale)}
     made_file = out / "translated.nii.gz"
     pipeline.translate_volume(
-        Path(config.scan),
+        files["scan"],
         out=made_file,
         num_samples=samples,
         batch_size=config.batch_size,
@@ -72,7 +75,6 @@ def measure(inputs: Inputs) -> Section:
         ),
         *compare(*planes),
     ]
-    files = {"scan": config.scan, "truth": config.truth}
     return Section(
         name="volume",
         title="A whole translated scan",
@@ -81,7 +83,7 @@ def measure(inputs: Inputs) -> Section:
             sets={},
             settings={
                 "intensities": "each scan's own robust range as [0, 1]; whole volumes",
-                "files_sha256": {name: file_hash(Path(path)) for name, path in files.items()},
+                "files_sha256": {name: file_hash(path) for name, path in files.items()},
             },
             pipeline={**inputs.model, "number": samples, **run, "seed": config.seed},
             synthetic=None,

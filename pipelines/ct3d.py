@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
@@ -52,7 +52,7 @@ class CT3DPipeline(DenoisingPipeline):
     """
 
     unet: UNet3DModel
-    vae: ModelMixin | None
+    vae: AutoencoderKL | None
     modality = "volume"
     model_cpu_offload_seq = "unet->vae"  # type: ignore[assignment]  # diffusers' is None
     # Lists, since diffusers adds lists to them.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from diffusers import DDPMScheduler, SchedulerMixin
+from diffusers import DDPMScheduler, DiffusionPipeline, SchedulerMixin
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
@@ -34,6 +34,18 @@ State = dict[str, Any]
 Callback = Callable[..., State]
 Modality = Literal["volume", "film", "image", "slice"]
 """What a pipeline makes: CT volumes, radiographs, other images, slices of another contrast."""
+Guide = Literal["prompt", "image"]
+"""What each sample of a pipeline needs to be told."""
+
+
+def guide_of(pipeline: DiffusionPipeline | None) -> Guide | None:
+    """Return what guides the samples of a pipeline; None also for none and for foreign ones."""
+    return getattr(pipeline, "guided_by", None)
+
+
+def makes_volumes(pipeline: DiffusionPipeline | None) -> bool:
+    """Return whether a pipeline, of diffct or not, makes CT volumes."""
+    return getattr(pipeline, "modality", None) == "volume"
 
 
 class DenoisingPipeline(PublishedPipeline):
@@ -46,7 +58,7 @@ class DenoisingPipeline(PublishedPipeline):
 
     scheduler: SchedulerMixin
     modality: ClassVar[Modality]
-    guided_by: ClassVar[Literal["prompt", "image"] | None] = None
+    guided_by: ClassVar[Guide | None] = None
 
     # Lists, since diffusers adds lists to them.
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]

@@ -27,7 +27,6 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from diffct.config import FREE, within
 from diffct.data.images import (
@@ -47,6 +46,7 @@ from diffct.training.adversarial import (
 )
 from diffct.training.checkpoints import Progress
 from diffct.training.learner import averaged_weights, make_gradient_step, place
+from diffct.training.loop import Loader
 from diffct.training.reconstruction import (
     Reconstruction,
     ReconstructionConfig,
@@ -150,7 +150,7 @@ def train_autoencoder(
     config: AutoencoderConfig,
     step: GradientStep | AdversarialStep,
     *,
-    loader: DataLoader,
+    loader: Loader,
     reconstructions: Reconstructions,
 ) -> None:
     """Train; the moving average is what is validated, shown and saved."""

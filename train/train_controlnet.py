@@ -22,12 +22,10 @@ from pathlib import Path
 
 import torch
 from diffusers import ControlNetModel
+from torch import nn
 
 from diffct.config import FREE, PATH, within
-from diffct.data.conditions import (
-    BrainDataConfig,
-    slice_geometry,
-)
+from diffct.data.conditions import BrainDataConfig, slice_geometry
 from diffct.data.images import ImageAugmentationConfig
 from diffct.data.manifest import read_manifest
 from diffct.data.pairs import PairedDataset
@@ -39,6 +37,7 @@ from diffct.models.latent_space import LatentSpace
 from diffct.models.text_encoding import embed, tokenize
 from diffct.pipelines import ContrastTranslationPipeline
 from diffct.pipelines.flair_to_t1 import translator_of
+from diffct.pipelines.outputs import ContrastTranslationPipelineOutput
 from diffct.pipelines.scheduler_check import replace_scheduler
 from diffct.pipelines.schedulers import find_scheduler
 from diffct.train import CONFIGS
@@ -50,6 +49,7 @@ from diffct.training.diffusion import (
     manifest_facts,
     train_denoiser,
 )
+from diffct.training.latent_cache import CachedLatents
 from diffct.training.latent_pairs import open_with_conditions
 from diffct.training.learner import place
 from diffct.training.run import start_run
@@ -127,23 +127,18 @@ def train(config: ControlTrainingConfig, resume: bool) -> None:
     # 1. the pairs and the networks
     check_settings(config)
     manifest = read_manifest(config.data.manifest)
-    parts = load_parts_and_prompt(config)
+    parts = load_base(config.base)
+    prompt = choose_prompt(config, parts.prompt)
+    parts = replace(parts, prompt=prompt)
     replace_scheduler(parts.scheduler, config.preview.scheduler, steps=config.preview.steps)
     accelerator = start_run(config, resume=resume)
     space = LatentSpace(parts.vae.to(accelerator.device))
     controlnet = make_networks(config, parts, space=space, device=accelerator.device)
-    pairs = open_with_conditions(
-        manifest,
-        config,
-        config.data,
-        config.augmentation,
-        space=space,
-        accelerator=accelerator,
-    )
+    pairs = open_with_conditions(manifest, config, space=space, accelerator=accelerator)
 
     # 2. train
     model = accelerator.prepare(controlnet)
-    prompts = embed(parts.text_encoder, tokenize(parts.tokenizer, ["", parts.prompt]))
+    prompts = embed(parts.text_encoder, tokenize(parts.tokenizer, ["", prompt]))
     condition = by_image(
         parts.unet, model, prompts, empty_probability=config.prompt.empty_probability
     )
@@ -164,7 +159,7 @@ def train(config: ControlTrainingConfig, resume: bool) -> None:
             config, manifest, data="pairs of brain slices", images="slices", patients="subjects"
         )
         | {"size": list(config.data.size)},  # the base model's may be another
-        make_pipeline=lambda facts: translator_of(conditions, parts.prompt)(
+        make_pipeline=lambda facts: translator_of(conditions, prompt)(
             **vars(parts), controlnet=controlnet, conditions=conditions, training=facts, **geometry
         ),
         preview=lambda pipeline, path: draw_preview(pipeline, pairs["validation"], config, path),
@@ -174,19 +169,20 @@ def train(config: ControlTrainingConfig, resume: bool) -> None:
     )
 
 
-def load_parts_and_prompt(config: ControlTrainingConfig) -> LatentDiffusionParts:
-    """Take over the base model, with the prompt that it learnt."""
-    parts, given = load_base(config.base), config.prompt.constant
-    if given is None and parts.prompt is None:
+def choose_prompt(config: ControlTrainingConfig, learnt: str | None) -> str:
+    """Return the prompt that the base learnt, or the one given if it records none."""
+    given = config.prompt.constant
+    prompt = given or learnt
+    if prompt is None:
         raise ValueError(
             f"base={config.base} does not record the prompt of its images: give it by"
             " prompt.constant, word for word."
         )
-    if given is not None and parts.prompt not in (None, given):
+    if given is not None and learnt not in (None, given):
         raise ValueError(
-            f"prompt.constant={given!r}, but the base learnt {parts.prompt!r}: leave it out."
+            f"prompt.constant={given!r}, but the base learnt {learnt!r}: leave it out."
         )
-    return replace(parts, prompt=given or parts.prompt)
+    return prompt
 
 
 def check_settings(config: ControlTrainingConfig) -> None:
@@ -207,8 +203,9 @@ def make_networks(
     device: torch.device,
 ) -> ControlNetModel:
     """Freeze the base and copy its encoder into a ControlNet."""
-    parts.text_encoder.requires_grad_(False).to(device).eval()
-    parts.unet.requires_grad_(False).to(device).eval()
+    frozen: list[nn.Module] = [parts.text_encoder, parts.unet]
+    for network in frozen:
+        network.requires_grad_(False).to(device).eval()
     controlnet = make_controlnet(
         parts.unet,
         conditions=len(config.data.conditions),
@@ -233,17 +230,20 @@ def draw_preview(
     # From all over the split, as neighbouring rows are neighbouring slices.
     chosen = [index * len(pairs) // number for index in range(number)]
     conditions = torch.stack([pairs.second[index]["condition"] for index in chosen])
-    images = pairs.first.images if config.data.cache_latents else pairs.first
+    images = pairs.first.images if isinstance(pairs.first, CachedLatents) else pairs.first
     truths = torch.stack([images[index]["image"] for index in chosen])
-    generated = pipeline(
+    output = pipeline(
         conditions,
         num_inference_steps=config.preview.steps,
         guidance_scale=config.preview.guidance_scale,
         generator=[torch.Generator().manual_seed(config.seed) for _ in range(number)],
         output_type="pt",
-    ).images
-    names = list(config.data.conditions)
-    save_translation(conditions, generated, to_film(truths), path, names=names)
+    )
+    assert isinstance(output, ContrastTranslationPipelineOutput)  # as return_dict is left
+    generated = torch.as_tensor(output.images)
+    save_translation(
+        conditions, generated, to_film(truths), path, names=list(config.data.conditions)
+    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from diffct.hub import load_pipeline
 from diffct.models import UNet3DModel
 from diffct.phantoms.bootstrap import load_run_volumes
 from diffct.pipelines import CT3DPipeline
+from diffct.pipelines.outputs import CT3DPipelineOutput
 from diffct.pipelines.scheduler_check import make_scheduler, replace_scheduler
 from diffct.sections import check_arguments, section_named
 from diffct.train import CONFIGS
@@ -154,6 +155,7 @@ def draw_preview(pipeline: CT3DPipeline, config: CT3DConfig, path: Path) -> None
         num_inference_steps=config.preview.steps,
         generator=torch.Generator().manual_seed(config.seed),
     )
+    assert isinstance(output, CT3DPipelineOutput)  # as return_dict is left
     save_montage(list(output.volumes), path, spacing_mm=output.spacing_mm)
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 
@@ -41,6 +42,7 @@ from diffct.models.latent_space import LatentSpace
 from diffct.models.text_conditioned import TextConditionedUNet
 from diffct.phantoms.bootstrap import load_image_manifest
 from diffct.pipelines import CXRTextToImagePipeline, TextToImagePipeline
+from diffct.pipelines.outputs import TextToImagePipelineOutput
 from diffct.pipelines.scheduler_check import make_scheduler, replace_scheduler
 from diffct.pipelines.schedulers import find_scheduler
 from diffct.sections import check_arguments, section_named
@@ -131,16 +133,7 @@ def train(config: TextToImageConfig, resume: bool) -> None:
     parts.text_encoder.requires_grad_(learns).to(accelerator.device)
     # A frozen text encoder stays out of the network, and out of the checkpoints.
     network = TextConditionedUNet(parts.unet, text_encoder=parts.text_encoder if learns else None)
-    pairs = open_with_prompts(
-        manifest,
-        config,
-        config.data,
-        config.prompt,
-        config.augmentation,
-        parts=parts,
-        space=space,
-        accelerator=accelerator,
-    )
+    pairs = open_with_prompts(manifest, config, parts=parts, space=space, accelerator=accelerator)
     made = config.initial_pipeline is None and config.text_encoder.name == SMALL
     if made and not has_begun(Path(config.output_dir)):
         align_text_encoder(
@@ -154,7 +147,7 @@ def train(config: TextToImageConfig, resume: bool) -> None:
 
     # 2. train
     model = accelerator.prepare(place(network, config.train))
-    lora = {}
+    lora: dict[str, Any] = {}
     if config.lora.rank:
         lora = {"product": "lora", "save_alone": lambda folder, name: save_lora(parts.unet, folder)}
     train_denoiser(
@@ -224,14 +217,15 @@ def draw_preview(pipeline: TextToImagePipeline, config: TextToImageConfig, path:
     """Sample the preview's prompts, distinct ones with the same noise, as one picture."""
     prompts = list(config.preview.prompts)
     seeds = [config.seed + prompts[:place].count(prompt) for place, prompt in enumerate(prompts)]
-    films = pipeline(
+    output = pipeline(
         prompts,
         num_inference_steps=config.preview.steps,
         guidance_scale=config.preview.guidance_scale,
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         output_type="np",
-    ).images
-    save_contact_sheet(list(films[..., 0]), path, titles=prompts)
+    )
+    assert isinstance(output, TextToImagePipelineOutput) and isinstance(output.images, np.ndarray)
+    save_contact_sheet(list(output.images[..., 0]), path, titles=prompts)
 
 
 if __name__ == "__main__":

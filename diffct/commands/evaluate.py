@@ -11,6 +11,7 @@ from diffct.eval.config import NAMES, EvaluationConfig
 if TYPE_CHECKING:
     from diffct.eval.inputs import Inputs
     from diffct.eval.report import Report
+    from diffct.eval.section import Section
 
 _DEFAULTS = EvaluationConfig()
 
@@ -195,7 +196,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     inputs.load_networks()
     planned = chosen(inputs, options.only)
     origin = {"Command": options.command, "Working folder": str(Path.cwd())}
-    sections = []
+    sections: list[Section] = []
 
     def save() -> "Report":
         rest = [m.missing("The evaluation ended before it.") for m in planned[len(sections) :]]
@@ -222,6 +223,7 @@ def _add_to_card(folder: Path, report: "Report", inputs: "Inputs") -> None:
     """Write the figures into a pipeline's model card."""
     from diffct.eval.model_index import add_to_model_card
 
+    assert inputs.pipeline is not None  # a card is a pipeline's, see `_evaluate`
     task = type(inputs.pipeline).card_task or "unconditional-image-generation"
     number = add_to_model_card(folder, report.measured, data_name=report.data, task=task)
     print(f"{number} figures are in the model card {folder / 'README.md'}")

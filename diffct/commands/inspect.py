@@ -3,10 +3,14 @@
 import argparse
 import json
 import sys
+from typing import TYPE_CHECKING
 
 from diffct.arguments import path_argument
 
-_MODALITIES = {"ct": "CT", "mr": "MR", "film": "film"}
+if TYPE_CHECKING:
+    from diffct.inspection.images import Modality
+
+_MODALITIES: "dict[str, Modality]" = {"ct": "CT", "mr": "MR", "film": "film"}
 
 
 def add_inspect(commands: "argparse._SubParsersAction") -> None:

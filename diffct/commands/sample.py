@@ -11,8 +11,7 @@ from diffct.destination import check_writable, refuse_earlier_samples, replace_s
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from diffct.pipelines.denoising import DenoisingPipeline
+    from diffusers import DiffusionPipeline
 
 _WINDOWS = ("soft", "lung", "bone", "brain")
 _MAX_SHOWN = 64  # images on a contact sheet
@@ -129,7 +128,7 @@ def _sample(options: argparse.Namespace) -> None:
         print(f"{what} as {kinds}, and contact-sheet.png, in {options.out}")
 
 
-def _pipeline_options(options: argparse.Namespace, pipeline: "DenoisingPipeline") -> dict[str, Any]:
+def _pipeline_options(options: argparse.Namespace, pipeline: "DiffusionPipeline") -> dict[str, Any]:
     """Return the options for the pipeline; refuse those that it does not have."""
     name = type(pipeline).__name__
     if getattr(pipeline, "modality", None) is None:
@@ -164,7 +163,7 @@ def _pipeline_options(options: argparse.Namespace, pipeline: "DenoisingPipeline"
 
 
 def _save_contact_sheet(
-    shown: "list[np.ndarray]", prompts: list[str], options: argparse.Namespace
+    shown: "list[np.ndarray]", prompts: list[str | None], options: argparse.Namespace
 ) -> None:
     """Save the first images side by side, a row for each prompt if that fits."""
     from diffct.figures.contact_sheet import save_contact_sheet

@@ -129,6 +129,7 @@ def _choose_config(stage: str, named: Path) -> Path:
 def _find_configs(stage: str) -> dict[str, Path]:
     """Return the experiments of a stage that come with diffct, by name."""
     package = importlib.util.find_spec("diffct.train")
+    assert package is not None and package.submodule_search_locations is not None  # a folder
     folder = Path(package.submodule_search_locations[0], "configs")
     step = _DEFAULTS[stage].partition("/")[2]
     files = [

@@ -18,7 +18,7 @@ import numpy as np
 
 from diffct.data.manifest import ManifestRow
 from diffct.imaging.intensity import IntensityRange
-from diffct.imaging.slices import PLANES, Plane
+from diffct.imaging.planes import PLANES, Plane
 
 
 @dataclass(frozen=True)

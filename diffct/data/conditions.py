@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from diffct.config import FREE, PATH, within
 from diffct.data.condition_rows import BrainSlice
-from diffct.data.epoch import Epoch
+from diffct.data.epoch import Epoch, Samples
 from diffct.data.images import (
     ImageAugmentationConfig,
     cut_centre,
@@ -55,7 +54,7 @@ class BrainDataConfig:
     cache_dir: str | None = field(default=None, metadata=PATH | FREE)
 
 
-class ConditionImages(Dataset[dict[str, Tensor]]):
+class ConditionImages(Samples):
     """Conditions as items `{"condition": float32 (C, H, W) in [0, 1]}`; a missing one is black.
 
     Args:

@@ -1,6 +1,21 @@
 """The epoch that a data set is in: its random choices depend on it."""
 
+from typing import Any
+
 import torch
+from torch.utils.data import Dataset
+
+
+class Samples(Dataset[dict[str, Any]]):
+    """A data set of a known length whose random choices, if any, follow the epoch."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        raise NotImplementedError
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch."""
+        raise NotImplementedError
 
 
 class Epoch:

@@ -14,12 +14,11 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from diffct.config import PATH, within
 from diffct.cores import count_cores
-from diffct.data.epoch import Epoch
+from diffct.data.epoch import Epoch, Samples
 from diffct.data.manifest import Manifest, ManifestRow
 from diffct.imaging.affine_motion import move_images
 from diffct.imaging.contrast import is_blank
@@ -152,7 +151,7 @@ def read_cuttable(path: Path, size: Sequence[int]) -> np.ndarray:
     return film
 
 
-class ImageDataset(Dataset[dict[str, Tensor]]):
+class ImageDataset(Samples):
     """Images as items `{"image": float32 (1, H, W) in [-1, 1]}`.
 
     Args:

@@ -1,10 +1,11 @@
 """Two data sets as one: an image and what belongs to it."""
 
 from torch import Tensor
-from torch.utils.data import Dataset
+
+from diffct.data.epoch import Samples
 
 
-class PairedDataset(Dataset):
+class PairedDataset(Samples):
     """Two data sets of one length, item by item as one.
 
     Args:
@@ -12,7 +13,7 @@ class PairedDataset(Dataset):
         second: For instance prompts, or their cached embeddings.
     """
 
-    def __init__(self, first: Dataset, second: Dataset) -> None:
+    def __init__(self, first: Samples, second: Samples) -> None:
         if len(first) != len(second):
             raise ValueError(f"{len(first)} and {len(second)} items make no pairs.")
         self.first = first

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from diffct.config import FREE, PATH, within
-from diffct.data.epoch import Epoch
+from diffct.data.epoch import Epoch, Samples
 from diffct.data.images import ImageDataConfig
 
 Tokenize = Callable[[Sequence[str]], dict[str, Tensor]]
@@ -78,7 +77,7 @@ def draw_prompt(
     return " ".join(sentences[i] for i in rng.permutation(len(sentences))[:number])
 
 
-class Prompts(Dataset):
+class Prompts(Samples):
     """The prompt of each film, as text or as tokens.
 
     Args:

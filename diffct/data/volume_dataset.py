@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from diffct.config import FREE, PATH
-from diffct.data.epoch import Epoch
+from diffct.data.epoch import Epoch, Samples
 from diffct.imaging.transforms import (
     Augmentation,
     augment,
@@ -149,7 +148,7 @@ def in_mm(spacing: Sequence[float]) -> str:
     return "x".join(f"{length:.3g}" for length in spacing) + " mm"
 
 
-class CTDataset(Dataset[dict[str, torch.Tensor | int]]):
+class CTDataset(Samples):
     """Prepared scans as items `{"image": float32 (1, D, H, W) in [-1, 1], "index": int}`.
 
     Training items are cut and augmented randomly, by (seed, epoch, index) alone, so the number of

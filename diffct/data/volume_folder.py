@@ -95,7 +95,7 @@ def settle_copies(
     """
     copies = find_copies(voxels)
     wanted = {*chosen}
-    left_out = {}
+    left_out: dict[str, str] = {}
     for group in copies:
         taken = [key for key in group if key in wanted]
         if not taken:
@@ -175,7 +175,8 @@ def _geometry_note(left_out: Mapping[str, str], files: Mapping[str, Path]) -> st
     apart = []
     for copy, kept in left_out.items():
         stated = [read_facts(files[key])["source_spacing_mm"] for key in (kept, copy)]
-        if not np.allclose(*map(sorted, stated), rtol=0.01):  # axes may be in another order
+        # Axes may be in another order.
+        if not np.allclose(sorted(stated[0]), sorted(stated[1]), rtol=0.01):
             apart.append(f"{kept} ({in_mm(stated[0])}) and {copy} ({in_mm(stated[1])})")
     if not apart:
         return None

@@ -9,6 +9,7 @@ source file is opened.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from tqdm import tqdm
@@ -28,6 +29,18 @@ __all__ = ["CTDataConfig", "CTDataset", "TrainingVolumes", "load_volumes", "medi
 MAX_SPACING_RATIO = 1.5
 """Of a scan to the median of the training scans, along any axis; beyond it the scan is named."""
 _NAMED_AT_MOST = 3
+
+
+class CohortFacts(TypedDict):
+    """What a model card says of the scans; see `TrainingVolumes.describe`."""
+
+    train_scans: int
+    train_patients: int
+    validation_scans: int
+    validation_patients: int
+    median_spacing_mm: list[float]
+    size: list[int]
+    window_hu: list[float]
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ class TrainingVolumes:
         """Whether all scans are known to be phantoms."""
         return all(bool(row.facts.get("synthetic")) for row in self.manifest.rows)
 
-    def describe(self) -> dict[str, int | list[int] | list[float]]:
+    def describe(self) -> CohortFacts:
         """Sum the scans up without any identifier.
 
         Returns:

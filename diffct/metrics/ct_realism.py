@@ -178,7 +178,7 @@ def compare_realism(
         [[measure(record) for record in records] for records in sets]
         for measure in (realism_figures, tissue_figures)
     )
-    pooled = [sum(record.histogram for record in records) for records in sets]
+    pooled = [np.sum([record.histogram for record in records], axis=0) for records in sets]
     return RealismComparison(
         figures=_compare_all(figures, owners),
         window_distance_hu=wasserstein_per_window(pooled[0], pooled[1]),
@@ -204,14 +204,14 @@ def _compare_all(
 def _compare(*sets: np.ndarray, owners: Sequence[np.ndarray]) -> FigureComparison:
     """Compare a figure of samples, of held-out volumes and of training volumes."""
     shown = [values[np.isfinite(values)] for values in sets]
-    estimates = [
+    samples, held_out, train = (
         bootstrap_mean(finite, groups=owner[np.isfinite(values)]) if len(finite) else None
         for finite, owner, values in zip(shown, owners, sets, strict=True)
-    ]
+    )
     distance, yardstick = (
         float(stats.wasserstein_distance(values, shown[1]))
         if len(values) and len(shown[1])
         else None
         for values in (shown[0], shown[2])
     )
-    return FigureComparison(*estimates, distance=distance, yardstick=yardstick)
+    return FigureComparison(samples, held_out, train, distance, yardstick)

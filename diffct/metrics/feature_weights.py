@@ -6,6 +6,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError
@@ -92,7 +93,7 @@ def fill_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     network.load_state_dict(weights)
 
 
-def _read_torch(path: Path, classes: Sequence[type]) -> object:
+def _read_torch(path: Path, classes: Sequence[type]) -> Any:  # noqa: ANN401 - whatever is in it
     with path.open("rb") as file:
         legacy = file.read(len(_LEGACY_START)) == _LEGACY_START
     if not (legacy and classes):
@@ -110,9 +111,14 @@ def _read_torch(path: Path, classes: Sequence[type]) -> object:
 
 def _allow_only(classes: Sequence[type]) -> type:
     """Return what `torch.load` takes for a pickle module, able to make these classes alone."""
-    makers = (torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter, OrderedDict)
+    makers: list[Any] = [
+        *classes,
+        torch._utils._rebuild_tensor_v2,
+        torch._utils._rebuild_parameter,
+        OrderedDict,
+    ]
     allowed: dict[tuple[str, str], object] = {
-        (one.__module__, one.__qualname__): one for one in (*classes, *makers)
+        (one.__module__, one.__qualname__): one for one in makers
     }
     allowed["__builtin__", "set"] = set  # Python 2's name, as the format has it
 
@@ -122,7 +128,7 @@ def _allow_only(classes: Sequence[type]) -> type:
                 raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
             return allowed[module, name]
 
-    def load(file: object, **options: str) -> object:
+    def load(file: IO[bytes], **options: Any) -> object:  # noqa: ANN401 - as pickle takes them
         return Unpickler(file, **options).load()
 
     return type("AllowListPickle", (), {"Unpickler": Unpickler, "load": staticmethod(load)})

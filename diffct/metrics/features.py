@@ -135,7 +135,7 @@ def load_feature_network(
         raise ValueError(f"{name} is random and takes no weights, not weights={weights}.")
     # The libraries initialise by the global generator.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(random[2]) if stand_in else 0)
+        torch.manual_seed(int(random[2]) if random and stand_in else 0)
         module = recipe.build()
     digest = None if weights is None else _fill(module, recipe, name=name, path=weights)
     return FeatureNetwork(

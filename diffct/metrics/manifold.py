@@ -59,7 +59,8 @@ def precision_recall_density_coverage(
     real_radii = _radii(real_rows, neighbours)
     fake_radii = _radii(fake_rows, neighbours)
     neighbourhoods = torch.zeros(len(fake_rows), dtype=torch.int64)
-    recalled = covered = 0
+    recalled: float = 0
+    covered: float = 0
     for rows, radii in zip(
         real_rows.split(_ROWS_AT_ONCE), real_radii.split(_ROWS_AT_ONCE), strict=True
     ):

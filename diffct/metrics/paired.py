@@ -128,7 +128,9 @@ def ssim(images: Tensor, references: Tensor) -> Tensor:
     size = images.shape[2:]
     metric = SSIMMetric(len(size), data_range=1.0, win_size=_ssim_window(size), reduction="none")
     with full_precision():
-        return metric(images, references).flatten()
+        found = metric(images, references)
+    assert isinstance(found, Tensor)  # a list of lists of images only
+    return found.flatten()
 
 
 class PairedAccumulator:

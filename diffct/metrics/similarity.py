@@ -99,7 +99,9 @@ def ms_ssim(images: Tensor, references: Tensor) -> Tensor:
         reduction="none",
     )
     with full_precision():
-        return metric(images, references).flatten()
+        found = metric(images, references)
+    assert isinstance(found, Tensor)  # a list of lists of images only
+    return found.flatten()
 
 
 def full_precision() -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ A block that halves rounds sizes up (`n → ⌈n/2⌉`), and the up block opposi
 the skip connection that the next one takes, so any size works.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -28,6 +28,9 @@ from diffct.models.layers_3d import (
 class _Block3D(nn.Module):
     """What down, mid and up blocks share: geometry, checkpointing, the attention they build."""
 
+    # Set by diffusers' `enable_gradient_checkpointing`.
+    _gradient_checkpointing_func: Callable[..., Tensor]
+
     def __init__(self, *, in_slice: bool) -> None:
         super().__init__()
         self.in_slice = in_slice
@@ -44,7 +47,7 @@ class _Block3D(nn.Module):
         return temb.repeat_interleave(depth, dim=0) if self.in_slice else temb
 
     def _residual(
-        self, resnet: ResnetBlock3D, hidden_states: Tensor, temb: Tensor, skip: Tensor | None = None
+        self, resnet: nn.Module, hidden_states: Tensor, temb: Tensor, skip: Tensor | None = None
     ) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
             return self._gradient_checkpointing_func(resnet, hidden_states, temb, skip)

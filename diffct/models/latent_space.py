@@ -1,7 +1,8 @@
 """The space that latent diffusion works in."""
 
 import torch
-from torch import Tensor, nn
+from diffusers import AutoencoderKL
+from torch import Tensor
 
 
 class LatentSpace:
@@ -18,16 +19,16 @@ class LatentSpace:
         appendix G: latents are scaled by the reciprocal of their standard deviation.
     """
 
-    def __init__(self, autoencoder: nn.Module) -> None:
-        if autoencoder.config.scaling_factor is None:
+    def __init__(self, autoencoder: AutoencoderKL) -> None:
+        if autoencoder.config["scaling_factor"] is None:
             raise ValueError(
                 "This autoencoder has no scaling_factor: its training has not ended. Finish it"
                 " with train_autoencoder.py --resume."
             )
         self.autoencoder = autoencoder.requires_grad_(False).eval()
-        self.scaling_factor: float = autoencoder.config.scaling_factor
-        self.channels: int = autoencoder.config.latent_channels
-        self.factor: int = 2 ** (len(autoencoder.config.block_out_channels) - 1)
+        self.scaling_factor: float = autoencoder.config["scaling_factor"]
+        self.channels: int = autoencoder.config["latent_channels"]
+        self.factor: int = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
 
     @torch.no_grad()
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +41,7 @@ class LatentSpace:
         Returns:
             Two tensors (B, C, H / factor, W / factor), likewise with depth, unscaled, float32.
         """
-        images = images.expand(-1, self.autoencoder.config.in_channels, *images.shape[2:])
+        images = images.expand(-1, self.autoencoder.config["in_channels"], *images.shape[2:])
         posterior = self.autoencoder.encode(images).latent_dist
         return posterior.mean.float(), posterior.std.float()
 

@@ -181,7 +181,7 @@ class Attention3D(Attention):
         if groups is not None:
             self.group_norm = VoxelGroupNorm(groups, channels, eps)
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor) -> Tensor:  # type: ignore[override]  # to itself only
         """Attend among the voxels of each batch element; (B, C, D, H, W) to the same shape."""
         # diffusers' processors know images: slices stacked along the height are one to them.
         attended = super().forward(hidden_states.flatten(2, 3))

@@ -91,4 +91,8 @@ def _train_tokenizer(sentences: Iterable[str], *, max_length: int) -> CLIPTokeni
     # The order of CLIP's vocabulary: bytes, merges, special tokens.
     tokens = [*letters, *("".join(merge) for merge in merges), *_SPECIAL_TOKENS]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_length)
+    return CLIPTokenizer(
+        vocab=vocabulary,
+        merges=merges,  # type: ignore[arg-type]  # its `list[str]` means pairs of strings
+        model_max_length=max_length,
+    )

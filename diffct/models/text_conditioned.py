@@ -35,5 +35,6 @@ class TextConditionedUNet(nn.Module):
         """
         embeddings = prompt.get("prompt_embeds")
         if embeddings is None:
+            assert self.text_encoder is not None, "tokens need a text encoder"
             embeddings = embed(self.text_encoder, prompt)
         return self.unet(noisy, timesteps, encoder_hidden_states=embeddings).sample

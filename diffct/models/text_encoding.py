@@ -119,7 +119,7 @@ def knows_words(tokenizer: PreTrainedTokenizerBase) -> bool:
 def check_text_width(text_encoder: PreTrainedModel, unet: UNet2DConditionModel) -> None:
     """Raise a ValueError unless a network's cross-attention fits a text encoder."""
     embedded = text_encoder.config.hidden_size
-    attended = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
+    attended = unet.config["encoder_hid_dim"] or unet.config["cross_attention_dim"]
     widths = {attended} if isinstance(attended, int) else set(attended)
     if widths != {embedded}:
         raise ValueError(
@@ -200,7 +200,9 @@ def _load_tokenizer(name: str, *, folder: str, offline: bool) -> PreTrainedToken
     return tokenizer
 
 
-def _encoder_class(config: PretrainedConfig, name: str) -> type:
+def _encoder_class(
+    config: PretrainedConfig, name: str
+) -> type[AutoModelForTextEncoding] | type[AutoModel]:
     """Return the class that loads a text encoder."""
     if type(config) in AutoModelForTextEncoding._model_mapping:
         return AutoModelForTextEncoding

@@ -7,7 +7,11 @@ import torch
 from diffusers import UNet2DModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention import AttentionMixin
-from diffusers.models.attention_processor import AttnProcessor, FusedAttnProcessor2_0
+from diffusers.models.attention_processor import (
+    AttentionProcessor,
+    AttnProcessor,
+    FusedAttnProcessor2_0,
+)
 from diffusers.models.embeddings import GaussianFourierProjection, TimestepEmbedding, Timesteps
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
@@ -86,10 +90,18 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
     """
 
     _supports_gradient_checkpointing = True
-    _skip_layerwise_casting_patterns = ("norm",)
-    _no_split_modules = ("ResnetBlock3D", "Attention3D")
+    # diffusers types these and the modules below by the values that its own classes happen to set.
+    _skip_layerwise_casting_patterns = ("norm",)  # type: ignore[assignment]
+    _no_split_modules = ("ResnetBlock3D", "Attention3D")  # type: ignore[assignment]
     # Blocks of different widths share no compiled graph: compile the network as a whole.
-    _repeated_blocks = None
+    _repeated_blocks = None  # type: ignore[assignment]
+    sample_size: int | tuple[int, int, int] | None  # type: ignore[assignment]
+    time_proj: nn.Module  # type: ignore[assignment]
+    class_embedding: nn.Module | None  # type: ignore[assignment]
+    conv_in: nn.Module  # type: ignore[assignment]
+    mid_block: nn.Module | None  # type: ignore[assignment]
+    conv_out: nn.Module  # type: ignore[assignment]
+    original_attn_processors: dict[str, AttentionProcessor] | None
 
     @register_to_config
     def __init__(
@@ -157,6 +169,8 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
                 self.time_proj = GaussianFourierProjection(embedding_size=width, scale=16)
                 width = 2 * width
             case "learned":
+                if num_train_timesteps is None:
+                    raise ValueError("A learned time embedding needs num_train_timesteps.")
                 self.time_proj = nn.Embedding(num_train_timesteps, width)
             case _:
                 self.time_proj = Timesteps(width, flip_sin_to_cos, freq_shift)
@@ -180,7 +194,7 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         self.down_blocks = nn.ModuleList()
         for i, name in enumerate(down_block_types):
             input_channel, output_channel = output_channel, block_out_channels[i]
-            block = DOWN_BLOCKS[name](
+            down_block = DOWN_BLOCKS[name](
                 input_channel,
                 output_channel,
                 settings=settings,
@@ -189,7 +203,7 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
                 downsample=i != last,
                 downsample_padding=downsample_padding,
             )
-            self.down_blocks.append(block)
+            self.down_blocks.append(down_block)
 
         # 4. mid
         self.mid_block = None
@@ -210,7 +224,7 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         self.up_blocks = nn.ModuleList()
         for i, name in enumerate(up_block_types):
             prev_output_channel, output_channel = output_channel, widths[i]
-            block = UP_BLOCKS[name](
+            up_block = UP_BLOCKS[name](
                 widths[min(i + 1, last)],
                 output_channel,
                 prev_output_channel=prev_output_channel,
@@ -219,7 +233,7 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
                 head_dim=attention_head_dim or output_channel,
                 upsample=i != last,
             )
-            self.up_blocks.append(block)
+            self.up_blocks.append(up_block)
 
         # 6. output
         in_slice = up_block_types[-1].endswith("2D")
@@ -262,7 +276,7 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
                 if class_labels is None
                 else "This network has no classes: class_labels must be None."
             )
-        if class_labels is not None:
+        if class_labels is not None and self.class_embedding is not None:
             if self.config.class_embed_type == "timestep":
                 class_labels = self.time_proj(class_labels)
             temb = temb + self.class_embedding(class_labels).to(self.dtype)
@@ -271,7 +285,7 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         sample = self.conv_in(sample)
 
         # 3. down
-        skips = (sample,)
+        skips: tuple[Tensor, ...] = (sample,)
         for down_block in self.down_blocks:
             sample, states = down_block(sample, temb)
             skips += states
@@ -281,8 +295,9 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
             sample = self.mid_block(sample, temb)
 
         # 5. up
+        layers = self.config.layers_per_block + 1  # of an up block, each with a skip connection
         for up_block in self.up_blocks:
-            skips, taken = skips[: -len(up_block.resnets)], skips[-len(up_block.resnets) :]
+            skips, taken = skips[:-layers], skips[-layers:]
             upsample_size = skips[-1].shape[2:] if skips else None
             sample = up_block(sample, taken, temb, upsample_size)
 

@@ -191,7 +191,7 @@ def _weigh(
     sources = {
         train.patients[getattr(nearest[sample].train, by).index]
         for by in COMPARISONS
-        for sample in np.flatnonzero(found[by].suspicious)
+        for sample in np.flatnonzero(found[by].suspicious).tolist()
     }
     return weigh(
         [found[by] for by in COMPARISONS],

@@ -1,6 +1,7 @@
 """Grids on which images are compared by their residuals after projecting out the cohort's mean."""
 
 from collections.abc import Sequence
+from types import EllipsisType
 
 import torch
 from monai.networks.layers import GaussianFilter
@@ -32,7 +33,8 @@ class _Grid:
 
     def rows(self, images: Tensor) -> Tensor:
         """Return the compared pixels of images on the grid, (N, pixels)."""
-        return images[(..., *self.inside)].flatten(1)
+        inside: tuple[EllipsisType | slice, ...] = (..., *self.inside)
+        return images[inside].flatten(1)
 
 
 class AnatomyGrid(_Grid):

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,7 +11,17 @@ from torch import Tensor
 
 from diffct.imaging.transforms import model_range_to_unit, to_model_range
 
-Images: TypeAlias = np.ndarray | Tensor | Sequence[ArrayLike] | Iterable[ArrayLike]
+
+@runtime_checkable
+class IndexedImages(Protocol):
+    """Images that are read one at a time, by their places."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> ArrayLike | Tensor: ...
+
+
+Images: TypeAlias = IndexedImages | Iterable[ArrayLike | Tensor]
 """(N, H, W) or (N, D, H, W), or arrays of (H, W) or (D, H, W). What has a length and is indexed by
 whole numbers is read one image at a time, and so may be larger than memory."""
 
@@ -31,7 +41,7 @@ class ImageStack:
     """
 
     name: str
-    images: Sequence[ArrayLike] = field(repr=False)
+    images: IndexedImages = field(repr=False)
     patients: tuple[Hashable, ...] = field(repr=False)
     value_range: tuple[float, float]
     places: tuple[int, ...] = field(repr=False)
@@ -137,7 +147,7 @@ def stack_images(
         ValueError: There are none, they are neither images nor volumes of one channel, the patients
             are of another number, or the range is none.
     """
-    if not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
+    if not isinstance(images, IndexedImages):
         images = list(images)
     if not len(images):
         raise ValueError(f"{name} holds no images.")

@@ -62,8 +62,8 @@ class MembershipAttack:
 
 
 def membership_attack(
-    train_losses: np.ndarray,
-    held_out_losses: np.ndarray,
+    train_losses: Sequence[float] | np.ndarray,
+    held_out_losses: Sequence[float] | np.ndarray,
     *,
     train_groups: Sequence[Hashable] | None = None,
     held_out_groups: Sequence[Hashable] | None = None,

@@ -187,14 +187,14 @@ class NeighbourSearch:
         In the end it is moved at full size: moving what is shrunk blurs it, so much that the right
         image of a volume may lose against others.
         """
-        targets = gallery.fine[candidates.index]
+        targets = gallery.fine[candidates.places]
         similarity = partial(self.fine.similarity, self.fine.shrink(query[None]), targets)
         transforms, _ = climb(similarity, candidates.transforms, steps=steps, rate=rate)
         found = []
         for some in torch.arange(len(targets)).split(MAX_MOVED):
             moved = self.fine.shrink(move(query[None], transforms.of(some), self.size))
             found.append((self.fine.own(moved) * targets[some]).sum(dim=1))
-        return _Candidates(candidates.index, transforms, torch.cat(found))
+        return _Candidates(candidates.places, transforms, torch.cat(found))
 
     def _by_detail(
         self, query: Tensor, gallery: "Gallery", candidates: "_Candidates", steps: int, rate: float
@@ -202,25 +202,25 @@ class NeighbourSearch:
         """Refine transforms of candidates onto a query by their detail."""
         back, similarity = self.detail.align(
             self.detail.shrink(query[None]),
-            gallery.detail[candidates.index],
+            gallery.detail[candidates.places],
             candidates.transforms.inverse(),
             steps=steps,
             rate=rate,
         )
-        return _Candidates(candidates.index, back.inverse(), similarity)
+        return _Candidates(candidates.places, back.inverse(), similarity)
 
 
 class _Candidates(NamedTuple):
     """Images of a gallery that may be the nearest, by what transforms, and how alike they are."""
 
-    index: Tensor
+    places: Tensor
     transforms: Transform
     similarity: Tensor
 
     def best(self, number: int) -> "_Candidates":
         """Return at most so many, the most similar first."""
-        similarity, chosen = self.similarity.topk(min(number, len(self.index)))
-        return _Candidates(self.index[chosen], self.transforms.of(chosen), similarity)
+        similarity, chosen = self.similarity.topk(min(number, len(self.places)))
+        return _Candidates(self.places[chosen], self.transforms.of(chosen), similarity)
 
     def nearest(self) -> Neighbour:
         """Return the most similar."""

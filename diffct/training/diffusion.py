@@ -8,10 +8,10 @@ from typing import Any, Protocol, Self
 
 from accelerate import Accelerator
 from torch import nn
-from torch.utils.data import Dataset
 
 from diffct.config import FREE, within
-from diffct.data.manifest import Manifest
+from diffct.data.epoch import Samples
+from diffct.data.manifest import Manifest, SplitName
 from diffct.training.checkpoints import Progress
 from diffct.training.denoising import Clean, Condition, Denoising
 from diffct.training.learner import make_gradient_step
@@ -28,7 +28,7 @@ class Pipeline(Protocol):
     def use_scheduler(self, name: str) -> Self:
         """Sample by another scheduler."""
 
-    def save_pretrained(self, folder: Path, *, repo_id: str) -> None:
+    def save_pretrained(self, folder: Path, /, *, repo_id: str) -> None:
         """Save for inference."""
 
     def set_progress_bar_config(self, **settings: str | bool) -> None:
@@ -65,11 +65,13 @@ class DiffusionConfig(RunConfig):
 
     Args:
         objective: The loss.
+        preview: Pictures of samples during training.
         license: Licence of the model, for its card, as the Hub names it.
     """
 
     train: DenoiserTrainConfig = field(default_factory=DenoiserTrainConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    preview: SamplePreviewConfig = field(default_factory=SamplePreviewConfig, metadata=FREE)
     license: str | None = field(default=None, metadata=FREE)
 
 
@@ -81,7 +83,7 @@ def train_denoiser(
     scheduler: NoiseScheduler,
     clean: Clean,
     condition: Condition,
-    samples: Mapping[str, Dataset],
+    samples: Mapping[SplitName, Samples],
     manifest: Manifest,
     size: Sequence[int],
     images: str,
@@ -125,7 +127,7 @@ def train_denoiser(
     step = make_gradient_step(config, accelerator=accelerator, model=model, losses=denoising)
 
     def save_pipeline(folder: Path, name: str) -> None:
-        told = run_facts(config, progress.history) | facts
+        told = run_facts(config, progress.history) | dict(facts)
         make_pipeline(told).save_pretrained(folder, repo_id=name)
 
     def draw(path: Path) -> None:

@@ -4,7 +4,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -46,7 +48,7 @@ class Interruption:
         self.launcher = find_launcher()
         self.signal: int | None = None
         self.since = 0.0
-        self.replaced: dict[int, object] = {}
+        self.replaced: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():

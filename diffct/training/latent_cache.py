@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from diffct.atomic import atomic_file
-from diffct.data.epoch import Epoch
+from diffct.data.epoch import Epoch, Samples
 from diffct.data.images import ImageDataset, check_images
 from diffct.data.prompts import Prompts
 from diffct.destination import check_writable
@@ -43,7 +43,7 @@ def fingerprint(*parts: str | nn.Module | Iterable[Path]) -> str:
     return digest.hexdigest()[:24]
 
 
-class CachedLatents(Dataset):
+class CachedLatents(Samples):
     """The latent posterior of each image, from a file.
 
     Args:
@@ -51,7 +51,7 @@ class CachedLatents(Dataset):
         images: What was encoded; the latents show only what the autoencoder keeps of it.
     """
 
-    def __init__(self, moments: np.ndarray, images: Dataset) -> None:
+    def __init__(self, moments: np.ndarray, images: Samples) -> None:
         self.moments = moments
         self.images = images
 
@@ -67,7 +67,7 @@ class CachedLatents(Dataset):
 
 
 def cache_latents(
-    images: Dataset,
+    images: Samples,
     encode: Callable[[Tensor], tuple[Tensor, Tensor]],
     path: Path,
     *,
@@ -102,7 +102,7 @@ def open_images(
     accelerator: Accelerator,
     cached: bool,
     folder: Path,
-) -> Dataset:
+) -> Samples:
     """Check images, and encode them if they are to be encoded once.
 
     Args:
@@ -145,7 +145,7 @@ def open_prompts(
     accelerator: Accelerator,
     cached_epochs: int,
     folder: Path,
-) -> Dataset:
+) -> Samples:
     """Embed prompts if they are to be embedded once.
 
     Args:
@@ -177,7 +177,7 @@ def open_prompts(
     )
 
 
-class CachedEmbeddings(Dataset):
+class CachedEmbeddings(Samples):
     """The embedded prompt of each film, from a file; some draws per film, taken in turn.
 
     Args:

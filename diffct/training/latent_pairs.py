@@ -2,42 +2,57 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from accelerate import Accelerator
 
 from diffct.data.conditions import BrainDataConfig, ConditionImages, pick_evenly
 from diffct.data.images import ImageAugmentationConfig, ImageDataset, check_images
-from diffct.data.manifest import Manifest
+from diffct.data.manifest import Manifest, SplitName
 from diffct.data.pairs import PairedDataset
 from diffct.data.prompts import PromptConfig, Prompts, TextToImageDataConfig
 from diffct.models.latent_diffusion import LatentDiffusionParts
 from diffct.models.latent_space import LatentSpace
 from diffct.models.text_encoding import tokenize
 from diffct.training.latent_cache import open_images, open_prompts
-from diffct.training.settings import RunConfig
 
-SPLITS = ("train", "validation")
+SPLITS: tuple[SplitName, ...] = ("train", "validation")
+
+
+class ImageRun(Protocol):
+    """What both need of a run's configuration."""
+
+    output_dir: str
+    seed: int
+    augmentation: ImageAugmentationConfig
+
+
+class PromptedRun(ImageRun, Protocol):
+    """The configuration of a run on images with prompts."""
+
+    data: TextToImageDataConfig
+    prompt: PromptConfig
+
+
+class ConditionedRun(ImageRun, Protocol):
+    """The configuration of a run on images with conditions."""
+
+    data: BrainDataConfig
 
 
 def open_with_prompts(
     manifest: Manifest,
-    run: RunConfig,
-    data: TextToImageDataConfig,
-    prompt: PromptConfig,
-    augmentation: ImageAugmentationConfig,
+    config: PromptedRun,
     *,
     parts: LatentDiffusionParts,
     space: LatentSpace,
     accelerator: Accelerator,
-) -> dict[str, PairedDataset]:
+) -> dict[SplitName, PairedDataset]:
     """Open images with their prompts, encoded ahead where configured.
 
     Args:
         manifest: The images.
-        run: The run's configuration.
-        data: What is encoded ahead.
-        prompt: How prompts are drawn.
-        augmentation: Changes of training images.
+        config: How prompts are drawn, how training images are changed, what is encoded ahead.
         parts: The frozen text encoder, if prompts are encoded ahead, and its tokenizer.
         space: The latent space.
         accelerator: The run's accelerator; the main process encodes, the others wait.
@@ -46,22 +61,22 @@ def open_with_prompts(
         By split, items of `image` or `latent_mean` and `latent_std`, and of tokens or
         `prompt_embeds`. Held-out prompts are the same in every epoch.
     """
-    folder = _cache_folder(run, data.cache_dir)
+    data, folder = config.data, _cache_folder(config.output_dir, config.data.cache_dir)
 
-    def open_split(split: str) -> PairedDataset:
+    def open_split(split: SplitName) -> PairedDataset:
         rows, learns = manifest.split(split), split == "train"
         images = ImageDataset(
             manifest,
             rows,
             size=data.size,
-            augmentation=augmentation if learns else None,
-            seed=run.seed,
+            augmentation=config.augmentation if learns else None,
+            seed=config.seed,
         )
         prompts = Prompts(
             [row.sentences for row in rows],
-            prompt,
+            config.prompt,
             tokenize=partial(tokenize, parts.tokenizer),
-            seed=run.seed,
+            seed=config.seed,
             fixed=not learns,
         )
         return PairedDataset(
@@ -83,20 +98,17 @@ def open_with_prompts(
 
 def open_with_conditions(
     manifest: Manifest,
-    run: RunConfig,
-    data: BrainDataConfig,
-    augmentation: ImageAugmentationConfig,
+    config: ConditionedRun,
     *,
     space: LatentSpace,
     accelerator: Accelerator,
-) -> dict[str, PairedDataset]:
+) -> dict[SplitName, PairedDataset]:
     """Open slices with their conditions, the targets encoded ahead where configured.
 
     Args:
         manifest: The slices.
-        run: The run's configuration.
-        data: Which conditions, and what is encoded ahead.
-        augmentation: Changes of training pairs, each done to both images.
+        config: Which conditions, how training pairs are changed (both images alike), what is
+            encoded ahead.
         space: The latent space.
         accelerator: The run's accelerator; the main process encodes, the others wait.
 
@@ -107,28 +119,29 @@ def open_with_conditions(
         ValueError: There is no training slice, images cannot be read, or a slice has none of the
             conditions.
     """
+    data = config.data
     if not manifest.split("train"):
         raise ValueError(f"{data.manifest}: no row has the split 'train'.")
 
-    def open_split(split: str) -> PairedDataset:
+    def open_split(split: SplitName) -> PairedDataset:
         rows, learns = manifest.split(split), split == "train"
         rows = rows if learns else pick_evenly(rows, data.validation_slices)
-        changes = augmentation if learns else None
+        changes = config.augmentation if learns else None
         conditions = ConditionImages(
             manifest,
             rows,
             config=data,
             augmentation=changes,
             dropout=data.condition_dropout if learns else 0.0,
-            seed=run.seed,
+            seed=config.seed,
         )
         check_images(conditions, show_progress=accelerator.is_main_process)
         images = open_images(
-            ImageDataset(manifest, rows, size=data.size, augmentation=changes, seed=run.seed),
+            ImageDataset(manifest, rows, size=data.size, augmentation=changes, seed=config.seed),
             space,
             accelerator=accelerator,
             cached=data.cache_latents,
-            folder=_cache_folder(run, data.cache_dir),
+            folder=_cache_folder(config.output_dir, data.cache_dir),
         )
         return PairedDataset(images, conditions)
 
@@ -136,6 +149,6 @@ def open_with_conditions(
         return {split: open_split(split) for split in SPLITS}
 
 
-def _cache_folder(run: RunConfig, named: str | None) -> Path:
+def _cache_folder(output_dir: str, named: str | None) -> Path:
     """Return where encoded images are kept."""
-    return Path(named or Path(run.output_dir) / "cache")
+    return Path(named or Path(output_dir) / "cache")

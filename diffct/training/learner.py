@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -14,13 +14,15 @@ from torch import nn
 from diffct.training.settings import EMAConfig, OptimConfig, RunConfig, TrainConfig
 from diffct.training.steps import GradientStep, Learner, Losses
 
+Network = TypeVar("Network", bound=nn.Module)
+
 SCHEDULES = tuple(
     kind.value for kind in SchedulerType if kind is not SchedulerType.PIECEWISE_CONSTANT
 )
 """diffusers' learning rate schedules, but the one that needs rules of its own."""
 
 
-def place(network: nn.Module, config: TrainConfig) -> nn.Module:
+def place(network: Network, config: TrainConfig) -> Network:
     """Return a network as the run computes with it.
 
     Args:
@@ -91,9 +93,10 @@ def make_learner(
     """
     groups = _group_parameters(accelerator.unwrap_model(model), config)
     parameters = [weight for group in groups for weight in group["params"]]
+    first, second = config.betas
     optimizer = torch.optim.AdamW(
         groups,
-        betas=tuple(config.betas),
+        betas=(first, second),
         weight_decay=config.weight_decay,
         # Exact, and on a CPU several times faster than the default loop.
         fused=accelerator.device.type in ("cpu", "cuda"),
@@ -142,11 +145,11 @@ def _group_parameters(network: nn.Module, config: OptimConfig) -> list[dict[str,
 def averaged_weights(step: Learner) -> Iterator[None]:
     """Let the network hold its moving average, in eval mode, for the length of a block."""
     parameters = step.parameters
-    step.ema.store(parameters)
-    step.ema.copy_to(parameters)
+    step.average.store(parameters)
+    step.average.copy_to(parameters)
     step.model.eval()
     try:
         yield
     finally:
-        step.ema.restore(parameters)
+        step.average.restore(parameters)
         step.model.train()

@@ -7,17 +7,18 @@ resumed run repeats the uninterrupted one bit by bit, and needs no luck to do so
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from diffct.config import FREE, within
+from diffct.data.epoch import Samples
 from diffct.figures.curves import save_loss_curve
 from diffct.training.checkpoints import Checkpoints, Progress
 from diffct.training.interruption import Interrupted, Interruption
@@ -57,6 +58,21 @@ class LoopConfig:
     keep_checkpoints: int = field(default=2, metadata=within(1) | FREE)
 
 
+class Loader(Protocol):
+    """A loader of micro-batches, as Accelerate prepares it."""
+
+    dataset: Samples
+
+    def __len__(self) -> int:
+        """Return the number of micro-batches of an epoch."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Draw the micro-batches of an epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch."""
+
+
 @dataclass(frozen=True)
 class Events:
     """What the loop calls at the intervals of `LoopConfig`, in every process.
@@ -79,7 +95,7 @@ def fit(
     step: Callable[[Batch, torch.Generator], dict[str, float]],
     *,
     config: LoopConfig,
-    loader: DataLoader,
+    loader: Loader,
     progress: Progress,
     checkpoints: Checkpoints,
     events: Events,
@@ -158,7 +174,7 @@ def _learn(
 
 
 def _batches(
-    accelerator: Accelerator, loader: DataLoader, *, epoch: int, start: int
+    accelerator: Accelerator, loader: Loader, *, epoch: int, start: int
 ) -> "enumerate[Batch]":
     """Return the numbered micro-batches of an epoch, from `start` on."""
     # Accelerate keeps one of both in step, which one depends on the sampler.
@@ -211,6 +227,7 @@ class _Clock:
         self.since = time.perf_counter()
         self.updates_since = progress.update
         self.began = progress.update
+        self.total = config.updates
         self.bar = tqdm(
             total=config.updates,
             initial=progress.update,
@@ -229,7 +246,7 @@ class _Clock:
         made = self.progress.update - self.began
         if made == 1:
             self.first = time.perf_counter()  # slower than the others, as all is set up in it
-        left = self.bar.total - self.progress.update
+        left = self.total - self.progress.update
         if made == 1 + TIMED_UPDATES and left > TIMED_UPDATES:
             seconds = (time.perf_counter() - self.first) / TIMED_UPDATES
             self.accelerator.print(

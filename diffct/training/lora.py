@@ -49,7 +49,7 @@ def add_lora(unet: UNet2DConditionModel, config: LoRAConfig) -> None:
     unet.add_adapter(
         LoraConfig(
             r=config.rank,
-            lora_alpha=config.alpha or config.rank,
+            lora_alpha=config.alpha or config.rank,  # type: ignore[arg-type]  # any number will do
             init_lora_weights="gaussian",
             target_modules=list(config.target_modules),
         )

@@ -13,7 +13,7 @@ The target follows the scheduler's `prediction_type`:
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from diffusers.training_utils import compute_snr
@@ -29,6 +29,10 @@ class NoiseScheduler(Protocol):
     """The part of diffusers' schedulers that training uses."""
 
     alphas_cumprod: Tensor
+
+    @property
+    def config(self) -> Any:  # noqa: ANN401 - diffusers' own type, a plain dict, hides its attributes
+        """What the scheduler was made with."""
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return x_t."""

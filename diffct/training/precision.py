@@ -1,7 +1,7 @@
 """The arithmetic of a training run, chosen by what the hardware does well."""
 
 import os
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -34,4 +34,4 @@ def choose_precision(requested: str) -> Precision:
             "mixed_precision=bf16: this CPU has no bf16 arithmetic (AVX512_BF16) and would emulate"
             " it, hundreds of times slower; use 'auto' or 'no' here."
         )
-    return requested
+    return cast(Precision, requested)

@@ -172,7 +172,7 @@ def latent_sums(autoencoder: AutoencoderKL, images: Iterable[Tensor]) -> Tensor:
     Returns:
         (3, C), float64: number, sum and sum of squares per channel; add them up over processes.
     """
-    total = torch.zeros(3, autoencoder.config.latent_channels, dtype=torch.float64)
+    total = torch.zeros(3, autoencoder.config["latent_channels"], dtype=torch.float64)
     for batch in images:
         posterior = autoencoder.encode(batch).latent_dist
         mean, variance = posterior.mean.double(), posterior.var.double()

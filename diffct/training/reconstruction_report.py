@@ -11,9 +11,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from diffusers import AutoencoderKL
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from diffct.atomic import atomic_file
+from diffct.data.images import ImageDataset
 from diffct.figures.comparison import save_comparison
 from diffct.metrics.similarity import ms_ssim, multi_scale, to_film
 from diffct.training.reconstruction import LatentStatistics, latent_sums, write_scaling_factor
@@ -32,7 +33,7 @@ class Reconstructions:
     """
 
     accelerator: Accelerator
-    images: Mapping[str, Dataset]
+    images: Mapping[str, ImageDataset]
     batch_size: int
     workers: int
     drawn: int
@@ -84,7 +85,8 @@ def measure_autoencoders(
     report = run / "reconstruction.json"
     if report.exists():
         return report
-    accelerator, figures = reconstructions.accelerator, {}
+    accelerator = reconstructions.accelerator
+    figures: dict[str, dict[str, Any]] = {}
     for name in ("autoencoder", "autoencoder-best"):
         folder = run / name
         if not folder.exists():

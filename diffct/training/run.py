@@ -13,15 +13,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from diffct.atomic import atomic_folder
 from diffct.config import flat_config
+from diffct.training.adversarial import AdversarialStep
 from diffct.training.checkpoints import Checkpoints, Progress
 from diffct.training.cpu import use_cpus_well
 from diffct.training.launcher import find_launcher
 from diffct.training.learner import SCHEDULES, averaged_weights
-from diffct.training.loop import Events, fit
+from diffct.training.loop import Events, Loader, fit
 from diffct.training.precision import choose_precision
 from diffct.training.run_folder import check_room, claim_folder, has_begun
 from diffct.training.settings import RunConfig
-from diffct.training.steps import Learner
+from diffct.training.steps import GradientStep, Learner
 from diffct.training.summary import Split, announce
 
 Loaded = TypeVar("Loaded")
@@ -115,8 +116,8 @@ def make_loader(config: RunConfig, dataset: Dataset, *, accelerator: Accelerator
 def train_network(
     config: RunConfig,
     *,
-    step: Learner,
-    loader: DataLoader,
+    step: GradientStep | AdversarialStep,
+    loader: Loader,
     progress: Progress,
     validate: Callable[[], float] | None,
     preview: Callable[[Path], None],
@@ -198,7 +199,7 @@ def _restore(config: RunConfig, progress: Progress, learners: Sequence[Learner])
         folder / "checkpoints", accelerator=accelerator, keep=config.train.keep_checkpoints
     )
     if checkpoints.load_last():
-        learners[0].ema.to(accelerator.device)
+        learners[0].average.to(accelerator.device)
         accelerator.print(f"Resumed at update {progress.update}.")
     elif accelerator.is_main_process:
         models = [learner.model for learner in learners]

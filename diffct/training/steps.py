@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
@@ -29,10 +30,16 @@ class Learner:
 
     accelerator: Accelerator
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: AcceleratedOptimizer
     lr_scheduler: torch.optim.lr_scheduler.LRScheduler
     max_grad_norm: float
     ema: EMAModel | None = None
+
+    @property
+    def average(self) -> EMAModel:
+        """The moving average of a network that has one."""
+        assert self.ema is not None, "this learner has no moving average"
+        return self.ema
 
     @property
     def parameters(self) -> list[nn.Parameter]:

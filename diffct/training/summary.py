@@ -17,7 +17,9 @@ from diffct.training.steps import Learner
 class Row(Protocol):
     """What belongs to a patient, as a row of a manifest."""
 
-    patient: str
+    @property
+    def patient(self) -> str:
+        """Whose it is."""
 
 
 @dataclass(frozen=True)

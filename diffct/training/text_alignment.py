@@ -14,9 +14,10 @@ from accelerate.utils import tqdm  # shows one bar, whatever the number of proce
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, mse_loss
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, default_collate
 from transformers import PreTrainedModel
 
+from diffct.data.epoch import Samples
 from diffct.models.latent_space import LatentSpace
 from diffct.models.text_encoding import embed
 
@@ -31,8 +32,8 @@ LEARNING_RATE, WARMUP_UPDATES = 2e-3, 50
 
 def align_text_encoder(
     text_encoder: PreTrainedModel,
-    films: Dataset,
-    prompts: Dataset,
+    films: Samples,
+    prompts: Samples,
     *,
     space: LatentSpace,
     updates: int,
@@ -76,7 +77,7 @@ def align_text_encoder(
     text_encoder.eval()
 
 
-def _coarse_latents(films: Dataset, space: LatentSpace) -> Tensor:
+def _coarse_latents(films: Samples, space: LatentSpace) -> Tensor:
     """Average the latents of each film to a coarse grid and whiten them, (N, C · 8 · 8).
 
     Unwhitened, the size of the body and the exposure, of which words say nothing, would outweigh
@@ -95,7 +96,7 @@ def _coarse_latents(films: Dataset, space: LatentSpace) -> Tensor:
     return whitened / whitened.std().clamp(min=1e-6)  # one film alone has no deviation
 
 
-def _draw_batches(prompts: Dataset, *, seed: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+def _draw_batches(prompts: Samples, *, seed: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Yield tokens and the films' numbers, without end; every epoch draws other prompts."""
     epoch, generator = 0, torch.Generator().manual_seed(seed)
     while True:

@@ -3,15 +3,16 @@
 from collections.abc import Callable
 
 import torch
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
+from diffct.data.epoch import Samples
 from diffct.training.denoising import Denoising
 from diffct.training.learner import averaged_weights
 from diffct.training.steps import Learner
 
 
 def make_validation(
-    step: Learner, denoising: Denoising, samples: Dataset, *, draws: int, seed: int
+    step: Learner, denoising: Denoising, samples: Samples, *, draws: int, seed: int
 ) -> Callable[[], float] | None:
     """Return what computes the mean loss of held-out samples, the same for any number of processes.
 

@@ -10,8 +10,8 @@ from diffct.data.images import ImageAugmentationConfig, ImageDataset, check_imag
 from diffct.data.manifest import read_manifest
 from diffct.data.pairs import PairedDataset
 from diffct.imaging.radiograph import read_radiograph, write_png
+from diffct.train.train_controlnet import ControlTrainingConfig
 from diffct.training.latent_pairs import open_with_conditions
-from diffct.training.settings import RunConfig
 from tests.train.brains import write_pairs
 
 MUCH = ImageAugmentationConfig(
@@ -81,9 +81,9 @@ def test_row_without_any_of_the_conditions_is_named(manifest):
 def test_validation_pairs_are_never_changed(tmp_path):
     folder = write_pairs(tmp_path, "vt", conditions=("FLAIR", "T2w"))
     data = BrainDataConfig(size=[64, 48], condition_dropout=0.9, conditions=["FLAIR", "T2w"])
-    run = RunConfig(output_dir=str(tmp_path))
+    config = ControlTrainingConfig(output_dir=str(tmp_path), data=data, augmentation=MUCH)
     opened = open_with_conditions(
-        read_manifest(folder), run, data, MUCH, space=None, accelerator=Accelerator(cpu=True)
+        read_manifest(folder), config, space=None, accelerator=Accelerator(cpu=True)
     )
     pairs = opened["validation"]
     first = pairs[0]["condition"]

@@ -5,10 +5,11 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 import diffct
 from diffct.cli import _make_parser, main
+from diffct.imaging.radiograph import write_png
 from diffct.imaging.volume import Volume, canonical_affine, write_volume
 from diffct.pipelines import CT3DPipeline
 
@@ -80,6 +81,26 @@ def test_a_pipeline_in_memory_is_sampled_anew_when_its_weights_change(scans, pip
     pipeline.unet.conv_out.bias.data += 0.5
     changed = measured()
     assert changed[0] != first[0] and changed[1] != first[1]
+
+
+def test_the_autoencoder_of_a_foreign_pipeline_is_measured(make_cxr_pipeline, tmp_path):
+    parts = make_cxr_pipeline(vae_options={"in_channels": 3, "out_channels": 3}).components
+    foreign = StableDiffusionPipeline(
+        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    foreign.save_pretrained(tmp_path / "foreign")
+    noise = np.random.default_rng(0)
+    for number in range(3):
+        write_png(noise.random((40, 40), dtype=np.float32), tmp_path / f"films/{number}.png")
+    report = diffct.evaluate(tmp_path / "foreign", tmp_path / "films", config=config(tmp_path))
+    assert [section.name for section in report.sections] == [
+        "reconstruction",
+        "distribution",
+        "privacy",
+    ]
+    assert 0 < report["reconstruction"]["mae"].value < 1
+    (reason,) = report["distribution"].missing
+    assert "StableDiffusionPipeline is none of diffct's pipelines" in reason
 
 
 def test_a_report_is_saved_and_shown_in_a_notebook(scans, tmp_path):
