@@ -294,3 +294,18 @@ def check_blocks(down: Sequence[str], mid: str | None, up: Sequence[str]) -> Non
         raise ValueError(
             f"up_block_types must be as long as down_block_types, got {len(up)} and {len(down)}."
         )
+
+
+def check_widths(block_out_channels: Sequence[int], levels: int, groups: int) -> None:
+    """Raise a ValueError unless there is one width per level, a multiple of the groups."""
+    if len(block_out_channels) != levels:
+        raise ValueError(
+            f"block_out_channels must have one entry per down block ({levels}),"
+            f" got {len(block_out_channels)}."
+        )
+    for width in block_out_channels:
+        if width % groups:
+            raise ValueError(
+                f"block_out_channels={list(block_out_channels)}: {width} is not a multiple of"
+                f" norm_num_groups={groups}."
+            )

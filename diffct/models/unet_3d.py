@@ -16,7 +16,7 @@ from diffusers.models.embeddings import GaussianFourierProjection, TimestepEmbed
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
-from diffct.models.blocks_3d import DOWN_BLOCKS, MID_BLOCKS, UP_BLOCKS, check_blocks
+from diffct.models.blocks_3d import DOWN_BLOCKS, MID_BLOCKS, UP_BLOCKS, check_blocks, check_widths
 from diffct.models.layers_3d import (
     Attention3D,
     ResnetSettings,
@@ -149,7 +149,7 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         if min(counts) < 1:
             names = "in_channels, out_channels, layers_per_block, norm_num_groups"
             raise ValueError(f"{names} must be at least 1, got {counts}.")
-        _check_widths(block_out_channels, len(down_block_types), norm_num_groups)
+        check_widths(block_out_channels, len(down_block_types), norm_num_groups)
         self.sample_size = sample_size
         self.original_attn_processors = None
         time_embed_dim = time_embedding_dim or block_out_channels[0] * 4
@@ -381,21 +381,6 @@ def _check_choice(name: str, value: object, accepted: Sequence[object]) -> None:
     if value not in accepted:
         choices = ", ".join(repr(choice) for choice in accepted)
         raise ValueError(f"{name}={value!r}; accepted are {choices}.")
-
-
-def _check_widths(block_out_channels: Sequence[int], levels: int, groups: int) -> None:
-    """Raise a ValueError unless there is one width per level, a multiple of the groups."""
-    if len(block_out_channels) != levels:
-        raise ValueError(
-            f"block_out_channels must have one entry per down block ({levels}),"
-            f" got {len(block_out_channels)}."
-        )
-    for width in block_out_channels:
-        if width % groups:
-            raise ValueError(
-                f"block_out_channels={list(block_out_channels)}: {width} is not a multiple of"
-                f" norm_num_groups={groups}."
-            )
 
 
 def _inflate(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Any]:
