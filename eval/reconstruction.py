@@ -13,10 +13,10 @@ from diffct.eval.pictures import inner_pick
 from diffct.eval.protocol import protocol_card
 from diffct.eval.section import Picture, Section
 from diffct.figures.comparison import save_comparison
-from diffct.imaging.transforms import unit_to_model_range
+from diffct.imaging.transforms import from_model_range, unit_to_model_range
 from diffct.metrics.intervals import Estimate
 from diffct.metrics.paired import PairedAccumulator
-from diffct.metrics.similarity import multi_scale, to_film
+from diffct.metrics.similarity import multi_scale
 
 _BATCH = 16
 _DRAWN = 4
@@ -76,7 +76,7 @@ def reconstruct(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
     grey = images.expand(-1, autoencoder.config["in_channels"], -1, -1)
     pixels = unit_to_model_range(grey).to(autoencoder.device, autoencoder.dtype)
     latents = autoencoder.encode(pixels).latent_dist.mode()
-    return to_film(autoencoder.decode(latents).sample.mean(dim=1, keepdim=True)).cpu()
+    return from_model_range(autoencoder.decode(latents).sample.mean(dim=1, keepdim=True)).cpu()
 
 
 def missing_of(accumulator: PairedAccumulator) -> list[str]:

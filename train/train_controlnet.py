@@ -30,7 +30,7 @@ from diffct.data.images import ImageAugmentationConfig
 from diffct.data.manifest import read_manifest
 from diffct.data.pairs import PairedDataset
 from diffct.figures.comparison import save_translation
-from diffct.metrics.similarity import to_film
+from diffct.imaging.transforms import from_model_range
 from diffct.models.controlled_unet import make_controlnet
 from diffct.models.latent_diffusion import LatentDiffusionParts, load_base
 from diffct.models.latent_space import LatentSpace
@@ -242,7 +242,7 @@ def draw_preview(
     assert isinstance(output, ContrastTranslationPipelineOutput)  # as return_dict is left
     generated = torch.as_tensor(output.images)
     save_translation(
-        conditions, generated, to_film(truths), path, names=list(config.data.conditions)
+        conditions, generated, from_model_range(truths), path, names=list(config.data.conditions)
     )
 
 

@@ -195,6 +195,11 @@ def model_range_to_unit(sample: ArrayOrTensor) -> ArrayOrTensor:
     return sample / 2 + 0.5
 
 
+def from_model_range(sample: "torch.Tensor") -> "torch.Tensor":
+    """Map the model's range [-1, 1] onto [0, 1] as float32; values outside are clipped."""
+    return (sample.float() / 2 + 0.5).clamp(0, 1)
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """The parameters of one augmentation.

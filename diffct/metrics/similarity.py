@@ -108,8 +108,3 @@ def full_precision() -> AbstractContextManager[None]:
     """Keep cuDNN from rounding to TF32: local variances are small differences of large numbers."""
     cudnn = torch.backends.cudnn
     return cudnn.flags(enabled=True, deterministic=cudnn.deterministic, allow_tf32=False)
-
-
-def to_film(image: Tensor) -> Tensor:
-    """Bring images from [-1, 1] to [0, 1], float32; what lies outside is cut off."""
-    return (image.float() / 2 + 0.5).clamp(0, 1)

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Subset
 from diffct.atomic import atomic_file
 from diffct.data.images import ImageDataset
 from diffct.figures.comparison import save_comparison
-from diffct.metrics.similarity import ms_ssim, multi_scale, to_film
+from diffct.imaging.transforms import from_model_range
+from diffct.metrics.similarity import ms_ssim, multi_scale
 from diffct.training.reconstruction import LatentStatistics, latent_sums, write_scaling_factor
 
 
@@ -61,7 +62,7 @@ class Reconstructions:
         )
         chosen = [shown[index]["image"] for index in range(min(self.drawn, len(shown)))]
         originals = torch.stack(chosen).to(self.accelerator.device)
-        save_comparison(to_film(originals), to_film(reconstruct(originals)), path)
+        save_comparison(from_model_range(originals), from_model_range(reconstruct(originals)), path)
 
 
 def measure_autoencoders(
@@ -132,9 +133,9 @@ def reconstruction_errors(
     """
     rows: list[Tensor] = []
     for batch in images:
-        film, made = to_film(batch), to_film(reconstruct(batch))
-        l1 = (made - film).abs().flatten(1).mean(dim=1)
-        rows += torch.stack([l1, ms_ssim(made, film)], dim=1).cpu()
+        image, made = from_model_range(batch), from_model_range(reconstruct(batch))
+        l1 = (made - image).abs().flatten(1).mean(dim=1)
+        rows += torch.stack([l1, ms_ssim(made, image)], dim=1).cpu()
     return rows
 
 

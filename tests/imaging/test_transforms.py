@@ -12,6 +12,7 @@ from diffct.imaging.transforms import (
     crop,
     crop_or_pad,
     draw_augmentation,
+    from_model_range,
     model_range_to_unit,
     resample,
     resample_onto,
@@ -224,6 +225,11 @@ def test_black_and_white_are_the_ends_of_the_model_range(make):
     sample = unit_to_model_range(unit)
     assert sample.tolist() == [-1, -0.5, 0, 1]
     assert model_range_to_unit(sample).tolist() == unit.tolist()
+
+
+def test_images_are_cut_off_outside_the_model_range():
+    samples = torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0])
+    assert from_model_range(samples).tolist() == [0, 0, 0.5, 1, 1]
 
 
 def test_all_hounsfield_values_survive_the_model_range():

@@ -5,12 +5,7 @@ import torch
 from monai.metrics import MultiScaleSSIMMetric
 from skimage.metrics import structural_similarity
 
-from diffct.metrics.similarity import (
-    ms_ssim,
-    ms_ssim_kernel,
-    multi_scale,
-    to_film,
-)
+from diffct.metrics.similarity import ms_ssim, ms_ssim_kernel, multi_scale
 
 
 def films(size: int, count: int = 2) -> torch.Tensor:
@@ -83,7 +78,3 @@ def test_one_figure_per_image_falls_with_the_damage():
         for a, b in zip(clean + noise, clean, strict=True)
     ]
     assert ssim[0] > ssim[1] > ssim[2]
-
-
-def test_films_are_cut_off_outside_the_model_range():
-    assert to_film(torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0])).tolist() == [0, 0, 0.5, 1, 1]
