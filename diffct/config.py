@@ -1,10 +1,9 @@
 """Experiments as typed YAML: dataclass schema, file, `key=value` overrides.
 
-A key that the schema does not know, or a value of the wrong type, is an error that names it and the
-nearest key that exists. The schema also says how an override is read: what a text's key is given is
-taken as it stands, character by character, numbers are decimal, and only the rest is YAML. In a
-setting that is a path (its field has `metadata=PATH`), ~ and environment variables are expanded,
-and what exists is named by its full path.
+An unknown key, or a value of the wrong type, is an error that names it and the nearest existing
+key. The schema also determines how an override is read: the value of a text is taken literally,
+numbers are decimal, and only other values are YAML. In a setting that is a path (its field has
+`metadata=PATH`), ~ and environment variables are expanded, and existing paths become absolute.
 """
 
 import dataclasses
@@ -33,7 +32,7 @@ Schema = TypeVar("Schema", bound="DataclassInstance")
 PATH = {"path": True}
 """The metadata of a field that is a path: `field(default=None, metadata=PATH)`.
 
-A further entry, "words", lists values that are no paths.
+A further entry, "words", lists values that are not paths.
 """
 
 
@@ -48,7 +47,7 @@ FREE = {"free": True}
 
 POSITIVE = within(math.nextafter(0, 1))
 """The metadata of a field whose numbers are more than 0."""
-_MISSING = "???"  # OmegaConf's word for a value that is still to be given
+_MISSING = "???"  # OmegaConf's mark of a missing value
 
 
 def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ()) -> Schema:
@@ -58,8 +57,8 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
         schema: A dataclass, its fields typed, nested dataclasses as sections.
         path: A YAML file.
         overrides: `section.key=value` strings, as typed on a command line; the last one wins. A
-            text is taken as it stands ("null" is none, where none is allowed), a number is decimal,
-            all else is YAML.
+            text is taken literally ("null" is None, if None is allowed), a number is decimal, and
+            other values are YAML.
 
     Returns:
         An instance of `schema`.
@@ -104,7 +103,7 @@ def _mistakes_named(schema: "type[DataclassInstance]", place: str) -> Iterator[N
         ) from error
     except ValidationError as error:
         reason = (error.msg or str(error)).splitlines()[0]
-        # The key of an override that OmegaConf cannot even hold is in the override.
+        # For an override that OmegaConf cannot represent, the override itself names the key.
         key = f"Configuration key {error.full_key!r}: " if error.full_key else ""
         raise ValueError(f"{place}{key}{reason}") from error
     except (OmegaConfBaseException, TypeError) as error:
@@ -113,7 +112,7 @@ def _mistakes_named(schema: "type[DataclassInstance]", place: str) -> Iterator[N
 
 
 def _refuse_nan(config: "DataclassInstance") -> None:
-    """Refuse NaN and infinity, which pass or fail every comparison, whatever the setting."""
+    """Refuse NaN and infinity, which make comparisons with bounds meaningless, in all settings."""
     for key, value in _flatten(dataclasses.asdict(config)).items():
         numbers = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
@@ -146,7 +145,7 @@ def _read_override(schema: type, override: str) -> DictConfig:
         first = dataclasses.fields(kind)[0].name
         raise ValueError(f"{override!r}: {key} is a section; set its keys, e.g. {key}.{first}=...")
     if text == _MISSING:
-        raise ValueError(f"{override!r}: {_MISSING} cannot be a value; it stands for none at all.")
+        raise ValueError(f"{override!r}: {_MISSING} cannot be a value; it marks a missing one.")
     value: Any
     if may_be_none and text in ("", "null", "Null", "NULL"):
         value = None
@@ -188,16 +187,16 @@ def _field_type(schema: type, key: str) -> tuple[Any, bool]:
 
 
 def _read_number(key: str, text: str, kind: type[int] | type[float]) -> int | float:
-    """Read a number as people write it; YAML takes 010 for 8 and 1:30 for 90."""
+    """Read a decimal number; YAML would read 010 as 8 and 1:30 as 90."""
     try:
         return kind(text)
     except ValueError as error:
         what = "a whole number" if kind is int else "a number"
-        raise ValueError(f"Configuration key {key!r} is {what}, and {text!r} is none.") from error
+        raise ValueError(f"Configuration key {key!r} needs {what}, not {text!r}.") from error
 
 
 def _read_items(key: str, text: str, kind: type) -> list[str]:
-    """Read a list, [a, "b, with a comma"], as texts; `kind` is what they are to become."""
+    """Read a list, [a, "b, with a comma"], as texts; `kind` is the type of its items."""
     try:
         items = yaml.load(text, yaml.BaseLoader)
     except yaml.YAMLError:
@@ -205,19 +204,19 @@ def _read_items(key: str, text: str, kind: type) -> list[str]:
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         what, example = ("texts", '"first", "second"') if kind is str else ("numbers", "1, 2")
         raise ValueError(
-            f"Configuration key {key!r} is a list of {what}, and {text!r} is none: write"
+            f"Configuration key {key!r} needs a list of {what}, not {text!r}: write"
             f" '{key}=[{example}]', quotes included."
         )
     return items
 
 
 def _without_interpolation(text: str) -> str:
-    """Return a text that OmegaConf takes as it stands, where ${...} would stand for another key."""
+    """Escape a text for OmegaConf, in which ${...} would refer to another key."""
     return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", text)
 
 
 def _expand_paths(config: "DataclassInstance", prefix: str = "") -> None:
-    """Expand ~ and environment variables in paths, and name what exists by its full path."""
+    """Expand ~ and environment variables in paths, and make existing paths absolute."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -227,8 +226,8 @@ def _expand_paths(config: "DataclassInstance", prefix: str = "") -> None:
                 path = expand_path(value)
             except ValueError as error:
                 raise ValueError(f"{prefix}{field.name}: {error}") from error
-            # A run is resumed and evaluated from other folders, too. What does not exist here may
-            # be a Hub id, and the run's own folder may be moved.
+            # A run may be resumed and evaluated from other folders. A path that does not exist may
+            # be a Hub id; the run's own folder stays relative, since it may be moved.
             if field.name != "output_dir" and Path(path).exists():
                 path = str(Path(path).absolute())
             setattr(config, field.name, path)
@@ -247,7 +246,7 @@ def config_differences(saved: Path, config: "DataclassInstance") -> list[str]:
 
 
 def may_change(schema: "type[DataclassInstance] | DataclassInstance", key: str) -> bool:
-    """Tell whether a dotted key may differ between a run and its resumption, see `FREE`."""
+    """Return whether a dotted key may differ between a run and its resumption, see `FREE`."""
     name, _, rest = key.partition(".")
     known = {field.name: field for field in dataclasses.fields(schema)}
     if name not in known:
@@ -264,16 +263,16 @@ def flat_config(config: "DataclassInstance") -> dict[str, str]:
 
 
 def _as_yaml(config: "DataclassInstance") -> str:
-    """Return a configuration as YAML that `load_config` reads as the same."""
-    return OmegaConf.to_yaml(OmegaConf.create(_texts_as_they_stand(dataclasses.asdict(config))))
+    """Return a configuration as YAML from which `load_config` reads the same configuration."""
+    return OmegaConf.to_yaml(OmegaConf.create(_escape_texts(dataclasses.asdict(config))))
 
 
-def _texts_as_they_stand(values: Any) -> Any:  # noqa: ANN401 - YAML is untyped
-    """Return nested values with `_without_interpolation` in all texts."""
+def _escape_texts(values: Any) -> Any:  # noqa: ANN401 - YAML is untyped
+    """Return nested values with all texts escaped, see `_without_interpolation`."""
     if isinstance(values, dict):
-        return {key: _texts_as_they_stand(value) for key, value in values.items()}
+        return {key: _escape_texts(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
-        return [_texts_as_they_stand(value) for value in values]
+        return [_escape_texts(value) for value in values]
     return _without_interpolation(values) if isinstance(values, str) else values
 
 
@@ -291,9 +290,9 @@ def nearest_keys(wrong: str, known: Iterable[str], section: str | None = None) -
     """Return a sentence that names the nearest known keys, or nothing.
 
     Args:
-        wrong: What is no key.
-        known: What are some.
-        section: Whose keys they are, if not all.
+        wrong: The unknown key.
+        known: The known keys.
+        section: The section of these keys; None for all sections.
     """
     known = list(known)
     matches = difflib.get_close_matches(wrong, known, n=2, cutoff=0.5)

@@ -1,13 +1,13 @@
-"""What the manifest of a brain's slices says of each slice: its place, its range, its conditions.
+"""The facts of brain slices in a manifest: position, intensity range and conditions.
 
-Written by `diffct prepare brain` into the facts of a row, as
+`diffct prepare brain` writes them into the facts of each row, as
 
     {"plane": "axial", "slice_index": 41, "affine": [[...], ...], "volume_size": [182, 218, 182],
      "volume_affine": [[...], ...], "intensity_range": [0.0, 812.5],
      "conditions": {"FLAIR": {"image": "images/...-FLAIR.png", "intensity_range": [0.0, 540.0]}},
      "labels": "images/...-labels.png", "synthetic": true}
 
-of which `labels` and `synthetic` may be absent.
+where `labels` and `synthetic` may be absent.
 """
 
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ from diffct.imaging.planes import PLANES, Plane
 
 @dataclass(frozen=True)
 class ConditionImage:
-    """A slice of another contrast at the same place.
+    """A slice of another contrast at the same position.
 
     Attributes:
         image: Its path relative to the manifest's folder.
-        intensity_range: What its 0 and 1 were in the scan.
+        intensity_range: The scan's intensities that became 0 and 1.
     """
 
     image: str
@@ -36,16 +36,16 @@ class ConditionImage:
 
 @dataclass(frozen=True, eq=False)
 class BrainSlice:
-    """Where a slice lies and what belongs to it.
+    """The position of a slice, its conditions and its labels.
 
     Attributes:
-        plane: What the volume was turned to before it was sliced.
-        slice_index: Which slice of the turned volume this is.
-        affine: Takes (0, row, column, 1) of the image to RAS+ mm, float64 with shape (4, 4).
+        plane: The plane that the volume was turned to before it was sliced.
+        slice_index: Index of the slice in the turned volume.
+        affine: Maps (0, row, column, 1) of the image to RAS+ mm, float64 with shape (4, 4).
         volume_size: Voxels of the turned volume (slices, rows, columns).
-        volume_affine: Takes its indices to RAS+ mm, float64 with shape (4, 4).
-        intensity_range: What 0 and 1 were in the scan.
-        conditions: The conditions that are there, by name; at least one.
+        volume_affine: Maps the indices of the turned volume to RAS+ mm, float64 with shape (4, 4).
+        intensity_range: The scan's intensities that became 0 and 1.
+        conditions: The existing conditions, by name; at least one.
         labels: Path of the labels relative to the manifest's folder, if there are any.
         synthetic: Whether this is a phantom.
     """
@@ -77,7 +77,7 @@ class BrainSlice:
             The slice.
 
         Raises:
-            ValueError: A fact is missing or is not what it should be; it is named.
+            ValueError: A fact is missing or invalid; it is named.
         """
         facts = _Facts(row.facts, f"{row.image}: its facts in the manifest")
         plane = facts.get("plane")
@@ -104,13 +104,13 @@ class BrainSlice:
 
 @dataclass(frozen=True)
 class _Facts:
-    """Facts that are not known to be right, and where they stand."""
+    """Facts that are not checked yet, and their place in the manifest for messages."""
 
     values: Mapping[str, Any]
     where: str
 
     def get(self, key: str) -> Any:  # noqa: ANN401 (JSON may hold anything)
-        """Return a fact that must be there."""
+        """Return a required fact."""
         if key not in self.values:
             raise ValueError(
                 f"{self.where} lack {key!r}. Make the manifest with diffct prepare brain."
@@ -118,7 +118,7 @@ class _Facts:
         return self.values[key]
 
     def wrong(self, key: str, wanted: str) -> ValueError:
-        """Say that a fact is not what it should be."""
+        """Return the error that a fact is invalid."""
         return ValueError(f"{self.where}: {key!r} is {self.values[key]!r}; it must be {wanted}.")
 
     def numbers(self, key: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Slices of one contrast with the slices of others that guide a translation: system 3's data.
+"""The data of contrast translation: slices of other contrasts that guide each target slice.
 
-Target and conditions are two data sets that draw the same motion for the same (seed, epoch, index):
-a pair is augmented jointly without either knowing of the other, and the target may come encoded.
+Targets and conditions are two data sets that draw the same motion for the same (seed, epoch,
+index). So a pair is augmented jointly although the data sets are independent, and the target may
+also be read as cached latents.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from diffct.data.images import (
 )
 from diffct.data.manifest import Manifest, ManifestRow
 
-# Apart from the stream that motions are drawn from.
+# Random numbers independent of those that motions are drawn from.
 _DROPOUT_STREAM = 1
 
 
@@ -34,15 +35,16 @@ class BrainDataConfig:
     """The pairs.
 
     Args:
-        manifest: What `diffct prepare brain` wrote: its folder or its file.
+        manifest: The manifest that `diffct prepare brain` wrote, or its folder.
         size: Pixels (height, width) that are cut out around the centre.
         conditions: Images that guide the translation, by their names in the manifest; they become
             the ControlNet's channels in this order.
-        condition_dropout: How likely one of several conditions is left out (black) in training, so
-            that one may be missing later; at least one always stays.
-        validation_slices: How many held-out slices validate, evenly picked; None for all.
+        condition_dropout: Probability that each of several conditions is left out (black) in
+            training, so that one may be missing later; at least one is always kept.
+        validation_slices: Number of held-out slices for validation, chosen at even intervals; None
+            for all.
         cache_latents: Encode every target once, and keep mean and standard deviation on disk.
-        cache_dir: Where; None means a folder in the output.
+        cache_dir: The folder of the cache; None means a folder in the output.
     """
 
     manifest: str = field(default="outputs/brain/slices", metadata=PATH)
@@ -58,12 +60,12 @@ class ConditionImages(Samples):
     """Conditions as items `{"condition": float32 (C, H, W) in [0, 1]}`; a missing one is black.
 
     Args:
-        manifest: Where the rows are from.
+        manifest: The manifest of the rows.
         rows: The slices.
         config: Which conditions, and their size.
-        augmentation: Changes by chance, the same as those of the targets; None for none.
-        dropout: How likely a condition is left out.
-        seed: Seed of that chance.
+        augmentation: Random changes, the same as those of the targets; None for none.
+        dropout: Probability that a condition is left out.
+        seed: Seed of the random changes and of the dropout.
 
     Raises:
         ValueError: A row has none of the conditions.
@@ -93,7 +95,7 @@ class ConditionImages(Samples):
         return len(self.files)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the chance of this epoch; call it before the epoch's first batch."""
+        """Set the epoch of the random choices; call it before the epoch's first batch."""
         self.epoch.set(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -114,7 +116,7 @@ class ConditionImages(Samples):
 
         Args:
             index: The slice.
-            names: Which conditions; None for all that are there.
+            names: Which conditions; None for all that exist.
 
         Raises:
             ValueError: One cannot be read, is smaller than the size that is cut out of it, shows
@@ -125,22 +127,22 @@ class ConditionImages(Samples):
             read = {
                 name: read_cuttable(files[name], self.config.size) for name in names or list(files)
             }
-            if len({film.shape for film in read.values()}) > 1:
-                sizes = ", ".join(f"{name} {film.shape}" for name, film in read.items())
+            if len({image.shape for image in read.values()}) > 1:
+                sizes = ", ".join(f"{name} {image.shape}" for name, image in read.items())
                 raise ValueError(f"its conditions differ in size: {sizes}")
         except (ValueError, OSError) as error:
             raise ValueError(f"Row {self.lines[index]} of the manifest: {error}") from error
         return read
 
     def _draw_kept(self, index: int, rng: np.random.Generator) -> list[str]:
-        """Choose which of a slice's conditions are shown."""
-        there = list(self.files[index])
+        """Choose which of a slice's conditions are kept."""
+        existing = list(self.files[index])
         kept = [
             name
-            for name, draw in zip(there, rng.random(len(there)), strict=True)
+            for name, draw in zip(existing, rng.random(len(existing)), strict=True)
             if draw >= self.dropout
         ]
-        return kept or [there[rng.integers(len(there))]]
+        return kept or [existing[rng.integers(len(existing))]]
 
     def _find(self, manifest: Manifest, row: ManifestRow) -> dict[str, Path]:
         """Return the files of a row's conditions."""
@@ -157,14 +159,14 @@ class ConditionImages(Samples):
 
 
 def pick_evenly(rows: Sequence[ManifestRow], number: int | None) -> list[ManifestRow]:
-    """Return some rows, evenly picked; all of them for None."""
+    """Return `number` rows at even intervals; all rows for None."""
     if number is None or number >= len(rows):
         return list(rows)
     return [rows[index] for index in np.linspace(0, len(rows) - 1, number).round().astype(int)]
 
 
 def slice_geometry(rows: Sequence[ManifestRow]) -> dict[str, Any]:
-    """Return what inference must know of the slices.
+    """Return the geometry of the slices that inference needs.
 
     Args:
         rows: At least one.

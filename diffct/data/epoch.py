@@ -1,4 +1,4 @@
-"""The epoch that a data set is in: its random choices depend on it."""
+"""The current epoch of a data set, on which its random choices depend."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ class Samples(Dataset[dict[str, Any]]):
 
 
 class Epoch:
-    """A number that workers see change, though each holds a copy of its data set."""
+    """A number in shared memory, so that workers with copies of the data set see it change."""
 
     def __init__(self) -> None:
-        # Shared memory, since workers may live on after an epoch.
+        # Shared memory, since workers may persist after an epoch.
         self._number = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set(self, number: int) -> None:

@@ -1,8 +1,8 @@
-"""Two-dimensional images of a manifest, as autoencoders and latent diffusion learn from them.
+"""The two-dimensional images of a manifest, for autoencoders and latent diffusion.
 
-An item is a film in the model's range [-1, 1], cut to the configured size around its centre. What
-chance changes depends on (seed, epoch, index) alone: the number of workers and a resumed run change
-nothing. Films are never scaled here; `diffct prepare` has done that once, with antialiasing.
+An item is an image in the model's range [-1, 1], cut to the configured size around its centre.
+Random changes depend on (seed, epoch, index) alone, not on the number of workers or a resumption.
+Images are never scaled here; `diffct prepare` has done that once, with antialiasing.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from diffct.imaging.contrast import is_blank
 from diffct.imaging.radiograph import read_radiograph
 from diffct.imaging.transforms import unit_to_model_range
 
-_PROBLEMS_LISTED = 10
+_MAX_PROBLEMS = 10
 
 
 @dataclass
@@ -35,7 +35,7 @@ class ImageDataConfig:
     Args:
         manifest: A manifest, or the folder that holds `manifest.jsonl`; None means synthetic chest
             films, written into the run's folder.
-        phantom_films: How many synthetic films.
+        phantom_films: Number of synthetic films.
         size: Pixels (height, width) that are cut out around the centre.
     """
 
@@ -46,14 +46,16 @@ class ImageDataConfig:
 
 @dataclass
 class ImageAugmentationConfig:
-    """Changes of training images by chance; the defaults are those of the source's autoencoder.
+    """Random changes of training images; the defaults are those of Pinaya 2023's autoencoder.
 
     Args:
-        probability: How likely an image is turned, shifted and scaled.
+        probability: Probability that an image is rotated, shifted and scaled.
         rotation_degrees: Largest rotation about the centre, either way.
         translation_px: Largest shift along each axis, either way.
         scale: Largest change of size as a fraction, either way.
-        flip_probability: How likely left and right are exchanged; 0 where texts name sides.
+        flip_probability: Probability that left and right are exchanged; 0 if texts name sides.
+
+    Source: Pinaya, April 2023, "Generating Medical Images with MONAI".
     """
 
     probability: float = field(default=0.5, metadata=within(0, 1))
@@ -64,10 +66,10 @@ class ImageAugmentationConfig:
 
 
 class Motion(NamedTuple):
-    """What is done with one image.
+    """The random changes of one image.
 
     Args:
-        rotation_degrees: Turns what is seen counter-clockwise about the centre.
+        rotation_degrees: Rotates the image counter-clockwise about the centre.
         shift_px: Moves it (down, right).
         magnification: Enlarges it about the centre.
         flip: Exchanges left and right, last.
@@ -80,8 +82,8 @@ class Motion(NamedTuple):
 
 
 def draw_motion(rng: np.random.Generator, config: ImageAugmentationConfig) -> Motion:
-    """Draw what is done with an image."""
-    # Everything is drawn in any case, so that no setting moves the draws of another.
+    """Draw the random changes of an image."""
+    # Everything is always drawn, so that a setting does not change the draws of the others.
     moved = rng.random() < config.probability
     turn, down, right, grow = rng.uniform(-1, 1, size=4)
     flip = bool(rng.random() < config.flip_probability)
@@ -91,12 +93,12 @@ def draw_motion(rng: np.random.Generator, config: ImageAugmentationConfig) -> Mo
     return Motion(turn * config.rotation_degrees, shift_px, 1 + grow * config.scale, flip)
 
 
-def move(film: Tensor, motion: Motion) -> Tensor:
-    """Turn, scale, shift and flip a film, mirrored beyond its borders (no black corners to learn).
+def move(image: Tensor, motion: Motion) -> Tensor:
+    """Rotate, scale, shift and flip an image, mirrored beyond its borders to avoid black corners.
 
     Args:
-        film: (C, H, W).
-        motion: What to do.
+        image: (C, H, W).
+        motion: The changes.
 
     Returns:
         (C, H, W), interpolated linearly.
@@ -108,28 +110,28 @@ def move(film: Tensor, motion: Motion) -> Tensor:
         back /= motion.magnification
         start = -back @ motion.shift_px[::-1]
         # torch counts from -1 to 1 along each axis.
-        half = np.array([film.shape[2], film.shape[1]]) / 2
+        half = np.array([image.shape[2], image.shape[1]]) / 2
         places = np.column_stack([back * half / half[:, None], start / half])
         theta = torch.from_numpy(places).float()[None]
-        film = move_images(film[None], theta, padding="reflection")[0]
-    return film.flip(-1) if motion.flip else film
+        image = move_images(image[None], theta, padding="reflection")[0]
+    return image.flip(-1) if motion.flip else image
 
 
 Picture = TypeVar("Picture", Tensor, np.ndarray)
 
 
-def cut_centre(film: Picture, size: Sequence[int]) -> Picture:
-    """Cut (..., height, width) out of the middle of a film (..., H, W)."""
-    top, left = ((n - m) // 2 for n, m in zip(film.shape[-2:], size, strict=True))
-    return film[..., top : top + size[0], left : left + size[1]]
+def cut_centre(image: Picture, size: Sequence[int]) -> Picture:
+    """Cut (..., height, width) out of the middle of an image (..., H, W)."""
+    top, left = ((n - m) // 2 for n, m in zip(image.shape[-2:], size, strict=True))
+    return image[..., top : top + size[0], left : left + size[1]]
 
 
 def read_cuttable(path: Path, size: Sequence[int]) -> np.ndarray:
-    """Read a whole film out of whose middle something can be cut that shows anything.
+    """Read a whole image, and check that its middle can be cut out and is not blank.
 
     Args:
-        path: The film.
-        size: (height, width) of the cut in pixels.
+        path: The image.
+        size: (height, width) of the middle in pixels.
 
     Returns:
         float32 in [0, 1], (H, W).
@@ -137,29 +139,29 @@ def read_cuttable(path: Path, size: Sequence[int]) -> np.ndarray:
     Raises:
         ValueError: It cannot be read, is smaller than `size`, or its middle is of one gray value.
     """
-    film = read_radiograph(path, smallest_side=1)
-    if film.shape[0] < size[0] or film.shape[1] < size[1]:
+    image = read_radiograph(path, smallest_side=1)
+    if image.shape[0] < size[0] or image.shape[1] < size[1]:
         raise ValueError(
-            f"{path}: {film.shape[0]}x{film.shape[1]} pixels are too few for"
+            f"{path}: {image.shape[0]}x{image.shape[1]} pixels are too few for"
             f" data.size={list(size)}; prepare the images larger or lower data.size"
         )
-    if is_blank(cut_centre(film, size)):
+    if is_blank(cut_centre(image, size)):
         raise ValueError(
             f"{path}: shows nothing in its middle: the {size[0]}x{size[1]} pixels of data.size have"
             " the same value; raise data.size or leave the image out of the manifest"
         )
-    return film
+    return image
 
 
 class ImageDataset(Samples):
     """Images as items `{"image": float32 (1, H, W) in [-1, 1]}`.
 
     Args:
-        manifest: Where the rows are from.
+        manifest: The manifest of the rows.
         rows: The images.
         size: (height, width) in pixels, cut out around the centre.
-        augmentation: Changes by chance; None, as for validation, for none.
-        seed: Seed of that chance, not negative.
+        augmentation: Random changes; None, as for validation, for none.
+        seed: Seed of the random changes, not negative.
     """
 
     def __init__(
@@ -182,18 +184,18 @@ class ImageDataset(Samples):
         return len(self.rows)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the chance of this epoch; call it before the epoch's first batch."""
+        """Set the epoch of the random changes; call it before the epoch's first batch."""
         self.epoch.set(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        film = torch.from_numpy(self.read(index))[None]
+        image = torch.from_numpy(self.read(index))[None]
         if self.augmentation is not None:
             rng = np.random.default_rng((self.seed, int(self.epoch), index))
-            film = move(film, draw_motion(rng, self.augmentation))
-        return {"image": unit_to_model_range(cut_centre(film, self.size))}
+            image = move(image, draw_motion(rng, self.augmentation))
+        return {"image": unit_to_model_range(cut_centre(image, self.size))}
 
     def read(self, index: int) -> np.ndarray:
-        """Read the whole film of an item, float32 in [0, 1].
+        """Read the whole image of an item, float32 in [0, 1].
 
         Raises:
             ValueError: It cannot be read, is smaller than `size`, or shows nothing there; its row
@@ -208,19 +210,19 @@ class ImageDataset(Samples):
 
 
 class Readable(Protocol):
-    """Items that are read by number from files."""
+    """Items that are read from files by index."""
 
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> object:
-        """Read an item, or raise a ValueError that says what is wrong with it."""
+        """Read an item, or raise a ValueError with its problem."""
 
 
 def check_images(dataset: Readable, *, show_progress: bool) -> None:
-    """Read every image once, so that a damaged one stops a run before it begins.
+    """Read every image once, so that a run with damaged images does not start.
 
     Args:
-        dataset: The images; a few milliseconds each.
+        dataset: The images; each takes a few milliseconds.
         show_progress: Whether to show a progress bar.
 
     Raises:
@@ -239,8 +241,8 @@ def check_images(dataset: Readable, *, show_progress: bool) -> None:
         bar = tqdm(found, "Checking images", len(dataset), leave=False, disable=not show_progress)
         problems = [text for text in bar if text is not None]
     if problems:
-        listed = "".join(f"\n- {text}" for text in problems[:_PROBLEMS_LISTED])
-        more = len(problems) - _PROBLEMS_LISTED
+        listed = "".join(f"\n- {text}" for text in problems[:_MAX_PROBLEMS])
+        more = len(problems) - _MAX_PROBLEMS
         raise ValueError(
             f"{len(problems)} of {len(dataset)} images cannot be used; repair or remove them:"
             f"{listed}" + (f"\n- and {more} more" if more > 0 else "")

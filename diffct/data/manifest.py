@@ -1,9 +1,9 @@
-"""The list of a data set's images: whose they are, in which split, and what is said of them.
+"""The manifest of a data set: its images with their patients, splits, reports and facts.
 
 A manifest is a JSON Lines file, conventionally `manifest.jsonl` beside the folder of its images,
 with one object per line: `{"image": "images/0.png", "patient": "a", "split": "train", "study": "1",
-"sentences": ["No effusion."], "facts": {}}`. The first three keys are needed. Names of patients and
-files may be private, so messages speak of line numbers.
+"sentences": ["No effusion."], "facts": {}}`. The first three keys are required. Names of patients
+and files may be private, so messages give line numbers instead.
 """
 
 import json
@@ -19,7 +19,7 @@ MANIFEST_NAME = "manifest.jsonl"
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
-_LINES_NAMED = 5
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class ManifestRow:
 
     Args:
         image: Its path relative to the manifest's folder, with forward slashes.
-        patient: Whose image it is; never in two splits.
+        patient: Its patient, who is never in two splits.
         split: "train", "validation" or "test".
         study: The examination that it belongs to; a study may have several images.
-        sentences: What the report says, one sentence each.
-        facts: Whatever else is known of it, as JSON values.
+        sentences: The sentences of its report.
+        facts: Further properties of it, as JSON values.
     """
 
     image: str
@@ -45,11 +45,11 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The rows of a manifest and where they are.
+    """The rows of a manifest and the folder of its images.
 
     Args:
-        folder: What the rows' image paths are relative to.
-        rows: In the order of the file.
+        folder: The folder that the rows' image paths are relative to.
+        rows: The rows in the order of the file.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class Manifest:
             name: "train", "validation" or "test".
 
         Returns:
-            The rows; an empty list when the split has none.
+            The rows; an empty list if the split has none.
 
         Raises:
             ValueError: There is no such split.
@@ -72,7 +72,7 @@ class Manifest:
         return [row for row in self.rows if row.split == name]
 
     def path(self, row: ManifestRow) -> Path:
-        """Return where the image of a row lies."""
+        """Return the path of a row's image."""
         return self.folder / row.image
 
 
@@ -83,16 +83,16 @@ def read_manifest(
 
     Args:
         path: The file, or the folder that holds `manifest.jsonl`.
-        folder: What the image paths are relative to; None for the folder of the file.
-        check_files: Whether every image must be there.
+        folder: The folder that the image paths are relative to; None for the folder of the file.
+        check_files: Whether every image must exist.
 
     Returns:
         The manifest, with at least one row.
 
     Raises:
         FileNotFoundError: There is no such manifest, or images are missing.
-        ValueError: A line is no row, an image is listed twice, a patient is in two splits, or there
-            is no row at all.
+        ValueError: A line is not a row, an image is listed twice, a patient is in two splits, or
+            there is no row.
     """
     path = Path(path)
     if path.is_dir():
@@ -110,14 +110,14 @@ def read_manifest(
         absent = [n for n, row in numbered.items() if not manifest.path(row).exists()]
         if absent:
             raise FileNotFoundError(
-                f"{path}: {len(absent)} of {len(numbered)} images are not there "
+                f"{path}: {len(absent)} of {len(numbered)} images are missing "
                 f"({_lines(absent)}). Put the images beside the manifest, or prepare them again."
             )
     return manifest
 
 
 def write_manifest(rows: Iterable[ManifestRow], path: str | Path) -> None:
-    """Write a manifest, whole or not at all.
+    """Write a manifest, atomically.
 
     Args:
         rows: At least one.
@@ -135,12 +135,12 @@ def write_manifest(rows: Iterable[ManifestRow], path: str | Path) -> None:
     )
     with atomic_file(path) as partial, partial.open("wb") as stream:
         for line in lines:
-            # What no UTF-8 holds, as file names in another encoding, becomes JSON's \udcff.
+            # Bytes that are not UTF-8, as in file names of other encodings, become JSON's \udcff.
             stream.write(f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 def _parse(line: bytes, where: str) -> ManifestRow:
-    """Make a row of one line."""
+    """Parse a line as a row."""
     try:
         values = json.loads(line.decode("utf-8"))
     except ValueError as error:
@@ -152,11 +152,11 @@ def _parse(line: bytes, where: str) -> ManifestRow:
         raise ValueError(f"{where}: has the unknown key {unknown[0]!r}. Put it into 'facts'.")
     for key in ("image", "patient", "split"):
         if not isinstance(values.get(key), str) or not values[key]:
-            raise ValueError(f"{where}: lacks the key {key!r}, or it is no text.")
+            raise ValueError(f"{where}: lacks the key {key!r}, or it is not a text.")
     if is_missing(values["patient"]):
         raise ValueError(
-            f"{where}: the patient is {values['patient']!r}, which stands for no value. Say whose "
-            "image it is, or leave the line out."
+            f"{where}: the patient is {values['patient']!r}, which means no value. Name the "
+            "patient, or leave the line out."
         )
     if values["split"] not in SPLITS:
         raise ValueError(
@@ -192,12 +192,12 @@ def _check(rows: Mapping[int, ManifestRow], path: Path) -> None:
         pairs = [f"{patients[name]} and {number}" for name, number in apart.items()]
         raise ValueError(
             f"{path}: {len(apart)} patient(s) are in two splits (lines "
-            f"{'; '.join(pairs[:_LINES_NAMED])}{'; ...' if len(pairs) > _LINES_NAMED else ''}). "
+            f"{'; '.join(pairs[:_MAX_NAMED])}{'; ...' if len(pairs) > _MAX_NAMED else ''}). "
             "Give all images of a patient the same split."
         )
 
 
 def _lines(numbers: list[int]) -> str:
     """Name the first few lines."""
-    more = ", ..." if len(numbers) > _LINES_NAMED else ""
-    return "lines " + ", ".join(map(str, numbers[:_LINES_NAMED])) + more
+    more = ", ..." if len(numbers) > _MAX_NAMED else ""
+    return "lines " + ", ".join(map(str, numbers[:_MAX_NAMED])) + more

@@ -1,4 +1,4 @@
-"""Two data sets as one: an image and what belongs to it."""
+"""Two data sets as one: images and their prompts or conditions."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from diffct.data.epoch import Samples
 
 
 class PairedDataset(Samples):
-    """Two data sets of one length, item by item as one.
+    """Two data sets of equal length, whose items are merged in pairs.
 
     Args:
         first: For instance images, or their cached latents.
@@ -20,7 +20,7 @@ class PairedDataset(Samples):
         self.second = second
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell both."""
+        """Set the epoch of both data sets."""
         self.first.set_epoch(epoch)
         self.second.set_epoch(epoch)
 

@@ -1,8 +1,8 @@
-"""Films with their reports, as system 2 learns from them: an image and a prompt per film.
+"""The prompts of films, drawn from their reports, for chest films from text.
 
-A prompt is a few random sentences of the film's report, or, now and then, nothing: what
-classifier-free guidance needs (Ho & Salimans 2022). Which sentences depends on (seed, epoch, index)
-alone, so that runs repeat and any number of processes agree.
+A prompt is a few random sentences of the film's report. A share of the prompts is empty, which
+classifier-free guidance needs (Ho & Salimans 2022). The draws depend on (seed, epoch, index) alone,
+so they are the same in a repeated run and in any number of processes.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,13 +21,13 @@ Tokenize = Callable[[Sequence[str]], dict[str, Tensor]]
 
 @dataclass
 class TextToImageDataConfig(ImageDataConfig):
-    """The films and what is encoded ahead.
+    """The films, and the caches of their latents and prompts.
 
     Args:
         cache_latents: Encode every film once, and keep mean and standard deviation on disk.
-        cache_prompts: Embed the prompts of this many epochs once, and repeat them; 0 embeds anew in
-            every epoch. Takes L × width × 2 bytes for each distinct prompt.
-        cache_dir: Where; None means a folder in the output.
+        cache_prompts: Embed the prompts of this many epochs once, and repeat them; 0 draws and
+            embeds new ones in every epoch. Takes L × width × 2 bytes for each distinct prompt.
+        cache_dir: The folder of the caches; None means a folder in the output.
     """
 
     cache_latents: bool = False
@@ -37,12 +37,12 @@ class TextToImageDataConfig(ImageDataConfig):
 
 @dataclass
 class PromptConfig:
-    """How prompts are drawn from reports.
+    """The drawing of prompts from reports.
 
     Args:
-        max_sentences: Sentences per prompt are 1 to this many; None allows the whole report.
+        max_sentences: A prompt has 1 to this many sentences; None allows the whole report.
         empty_probability: Share of empty prompts.
-        constant: One prompt for every film, in place of its report.
+        constant: One prompt for every image, instead of its report.
     """
 
     max_sentences: int | None = field(default=4, metadata=within(1))
@@ -58,11 +58,11 @@ def draw_prompt(
     Args:
         sentences: The report's sentences.
         config: How to draw.
-        place: Where in the run, e.g. (seed, epoch, index): the same place gives the same prompt.
+        place: Position in the run, e.g. (seed, epoch, index): the same one gives the same prompt.
         may_be_empty: Whether the empty prompt may be drawn.
 
     Returns:
-        Distinct sentences in random order, joined by spaces; "" for a report without any.
+        Distinct sentences in random order, joined by spaces; "" for an empty report.
     """
     rng = np.random.default_rng(place)
     empty = rng.random() < config.empty_probability
@@ -85,7 +85,7 @@ class Prompts(Samples):
         config: How prompts are drawn.
         tokenize: The text encoder's tokenizer.
         seed: Seed of the run.
-        fixed: For validation: the same prompts in every epoch, none empty.
+        fixed: Whether to draw the same prompts in every epoch, none empty, as for validation.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Prompts(Samples):
         self.epoch = Epoch()
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other sentences from now on."""
+        """Draw new prompts for an epoch."""
         self.epoch.set(0 if self.fixed else epoch)
 
     def __len__(self) -> int:

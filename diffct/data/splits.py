@@ -1,8 +1,9 @@
-"""Who is trained on and who is held out: by patient, drawn by seed, and read from earlier runs.
+"""Splits of patients into training, validation and test.
 
-What is drawn for the same patients and seed never changes, since data sets and runs that exist
-already were divided so. Real patients are drawn; phantoms, of which there are always more, are
-dealt out by their number (`deal_split`), so that a longer cohort keeps the splits of a shorter one.
+The split drawn for the same patients and seed must never change, since existing data sets and runs
+were divided by it. Real patients are drawn randomly; phantoms, of which more can always be made,
+are assigned by their index (`deal_split`), so that a longer cohort keeps the splits of a shorter
+one.
 """
 
 import json
@@ -15,11 +16,11 @@ import numpy as np
 from diffct.data.manifest import SplitName, read_manifest
 
 HELD_OUT_SHARE = 0.1
-"""Of the patients, for validation and again for the test, unless somebody says otherwise."""
+"""Default share of the patients for validation, and as many for the test."""
 
-# Of every ten phantoms, the ninth is for validation and the tenth for testing.
+# Of every ten phantoms, the ninth is for validation and the tenth for the test.
 _DEALT: tuple[SplitName, ...] = ("train",) * 8 + ("validation", "test")
-_NAMED_AT_MOST = 5
+_MAX_NAMED = 5
 
 
 def draw_splits(
@@ -35,17 +36,16 @@ def draw_splits(
     Args:
         patients: Their names, in any order and number.
         seed: The same seed and patients always give the same splits.
-        validation: Share of the patients; 0 for none. Each share that is asked for is at least one
-            patient.
+        validation: Share of the patients; 0 for none. A share above 0 is at least one patient.
         test: Likewise.
-        rounding: How a share becomes whole patients: to the "nearest" number, as prepared data are
-            divided, or "down", as a run divides a folder of scans: 0.2 of 28 patients are 5.
+        rounding: How a share becomes whole patients: to the "nearest" number, as for prepared data,
+            or "down", as for a run on a folder of scans: 0.2 of 28 patients are 5.
 
     Returns:
         The split of each patient; with fewer patients than splits, "train" for all.
 
     Raises:
-        ValueError: A share is not one, or nobody would be left to train on.
+        ValueError: A share is impossible, or no patient would be left to train on.
     """
     shares: dict[SplitName, float] = {"validation": validation, "test": test}
     for split, share in shares.items():
@@ -59,30 +59,29 @@ def draw_splits(
     drawn: dict[str, SplitName] = dict.fromkeys(names, "train")
     first = 0
     for split, share in asked.items():
-        # 0.29 of 100 is 28.999... in binary; the small number keeps it at 29.
+        # 0.29 of 100 is 28.999... in binary; the small number makes it 29.
         exact = share * len(names)
         number = max(1, round(exact) if rounding == "nearest" else int(exact + 1e-9))
         drawn |= {names[index]: split for index in order[first : first + number]}
         first += number
     if asked and first >= len(names):
         raise ValueError(
-            f"The shares for validation ({validation}) and the test ({test}) leave nobody of"
+            f"The shares for validation ({validation}) and the test ({test}) leave none of"
             f" {len(names)} patients to train on."
         )
     return drawn
 
 
 def deal_split(index: int) -> SplitName:
-    """Return the split of a phantom by its number in the cohort."""
+    """Return the split of a phantom by its index in the cohort."""
     return _DEALT[index % len(_DEALT)]
 
 
 def read_split(path: str | Path) -> dict[str, SplitName]:
-    """Read how an earlier run divided its scans.
+    """Read the split of an earlier run.
 
     Args:
-        path: A run's `scans.jsonl`, a manifest, or the `split.json` of runs that were begun before
-            there was one.
+        path: The `scans.jsonl` of a run, which is a manifest, or the `split.json` of older runs.
 
     Returns:
         The split of each scan by its path relative to its folder; private, since paths may name
@@ -122,7 +121,7 @@ def read_split(path: str | Path) -> dict[str, SplitName]:
 
 
 def check_split(split: Mapping[str, SplitName], scan_keys: Iterable[str]) -> None:
-    """Make sure that a split speaks of exactly the scans at hand.
+    """Check that a split contains exactly the given scans.
 
     Args:
         split: As returned by `read_split`.
@@ -140,12 +139,12 @@ def check_split(split: Mapping[str, SplitName], scan_keys: Iterable[str]) -> Non
     if problems:
         raise ValueError(
             f"The split does not fit the scans; {'; '.join(problems)}. "
-            "Give the folder that the split was made of, or make a new split."
+            "Give the folder that the split was made for, or make a new split."
         )
 
 
 def check_patients_apart(split: Mapping[str, SplitName], patients: Mapping[str, str]) -> None:
-    """Make sure that nobody is both trained on and held out.
+    """Check that no patient is both trained on and held out.
 
     Args:
         split: The split of each scan.
@@ -164,6 +163,6 @@ def check_patients_apart(split: Mapping[str, SplitName], patients: Mapping[str, 
 
 
 def _some(keys: list[str]) -> str:
-    """Name the first few keys and count the others."""
-    more = len(keys) - _NAMED_AT_MOST
-    return ", ".join(keys[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+    """Return the first few keys and the number of the others."""
+    more = len(keys) - _MAX_NAMED
+    return ", ".join(keys[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,7 +1,7 @@
-"""Preparation of CT scans: read, checked and brought to their final grid once, then kept.
+"""The cache of prepared CT scans, which are read, checked and brought to their final grid once.
 
-Beside the prepared voxels the cache keeps a hash of all voxels that the scan had, by which copies
-under other names are found without reading anything again.
+Beside the prepared voxels the cache stores a hash of all voxels of the scan, by which copies under
+other names are found without reading the scans again.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from diffct.imaging.copies import hash_voxels
 from diffct.imaging.transforms import clip_window, crop_or_pad, resample, resize
 from diffct.imaging.volume import Volume, check_hounsfield, read_volume, source_files
 
-# Raise it whenever the same settings would prepare a scan differently.
+# Increase it whenever the same settings would prepare a scan differently.
 _CACHE_FORMAT = 2
-_PROBLEMS_LISTED = 10
+_MAX_PROBLEMS = 10
 
 
 def prepare_scans(
@@ -34,12 +34,12 @@ def prepare_scans(
     workers: int,
     show_progress: bool,
 ) -> list[Path]:
-    """Prepare scans side by side; what is in the cache already is not read again.
+    """Prepare scans in parallel; scans that are in the cache are not read again.
 
     Args:
         paths: The scans.
         config: How they are prepared.
-        cache_dir: Where they are kept; several processes may write there at once.
+        cache_dir: Folder of the cache; several processes may write there at once.
         workers: Scans prepared at the same time; each needs about three times its size in memory.
         show_progress: Whether to show a progress bar.
 
@@ -74,8 +74,8 @@ def prepare_scans(
     finally:
         pool.shutdown(cancel_futures=True)
     if problems:
-        listed = "".join(f"\n- {problem}" for problem in sorted(problems)[:_PROBLEMS_LISTED])
-        more = len(problems) - _PROBLEMS_LISTED
+        listed = "".join(f"\n- {problem}" for problem in sorted(problems)[:_MAX_PROBLEMS])
+        more = len(problems) - _MAX_PROBLEMS
         from_folder = config.manifest is None
         way_out = "with data.exclude" if from_folder else "of the manifest"
         raise ValueError(
@@ -86,7 +86,7 @@ def prepare_scans(
 
 
 def _prepare(path: Path, config: CTDataConfig, file: Path) -> None:
-    """Read, check and prepare a scan, and keep it; facts first, so that `file` stands for both."""
+    """Prepare a scan and store it; its facts first, so that `file` implies both."""
     volume = read_volume(path)
     check_hounsfield(volume, path)
     volume = clip_window(volume, config.window_hu)
@@ -105,7 +105,7 @@ def _prepare(path: Path, config: CTDataConfig, file: Path) -> None:
 
 
 def _fit(volume: Volume, config: CTDataConfig) -> Volume:
-    """Bring a scan, clipped to the window, to the grid that the network sees."""
+    """Bring a scan, clipped to the window, to the grid of the network."""
     floor = config.window_hu[0]
     if config.spacing_mm is not None:
         volume = resample(volume, config.spacing_mm)
@@ -119,7 +119,7 @@ def _fit(volume: Volume, config: CTDataConfig) -> Volume:
 def _check_contrast(
     clipped: np.ndarray, prepared: np.ndarray, config: CTDataConfig, path: Path
 ) -> None:
-    """Refuse a scan of which nothing is left to see."""
+    """Refuse a scan that shows nothing after its preparation."""
     low, high = config.window_hu
     if not is_blank(prepared, high - low):
         return
@@ -127,14 +127,14 @@ def _check_contrast(
         cause = f"data.window_hu={[low, high]} leaves no contrast; choose a wider window"
     else:
         cause = (
-            f"data.size={list(config.size)} with this spacing leaves nothing but"
+            f"data.size={list(config.size)} with this spacing leaves only"
             f" {int(prepared.min())} HU; choose a larger size or another spacing"
         )
-    raise ValueError(f"{path}: there is nothing to see once it is prepared: {cause}.")
+    raise ValueError(f"{path}: shows nothing after its preparation: {cause}.")
 
 
 def _cache_key(path: Path, config: CTDataConfig) -> str:
-    """Name a prepared scan after everything that it depends on."""
+    """Return the name of a prepared scan, a hash of everything that it depends on."""
     stamps = [(file.stat().st_mtime_ns, file.stat().st_size) for file in source_files(path)]
     names = [file.name for file in source_files(path)]
     spacing = None if config.spacing_mm is None else [float(mm) for mm in config.spacing_mm]

@@ -1,7 +1,7 @@
-"""Prepared CT scans as a data set, and the settings of system 1's data.
+"""The data set of prepared CT scans, and its settings.
 
-A prepared scan is two files that `volume_cache` writes: its HU as int16, mapped into memory here,
-and its facts as JSON beside it.
+A prepared scan consists of two files that `volume_cache` writes: its HU as int16, mapped into
+memory here, and its facts as JSON.
 """
 
 import json
@@ -35,30 +35,30 @@ class CTDataConfig:
 
     Attributes:
         manifest: A manifest, or the folder that holds `manifest.jsonl`, as `diffct prepare ct`
-            writes it; it says whose each scan is and in which split.
-        folder: Where scans lie that are used as they are, if there is no manifest. With neither,
+            writes it; it names the patient and the split of each scan.
+        folder: A folder of scans that are used directly, if there is no manifest. With neither,
             phantoms are made.
         include: Patterns such as "ct.nii.gz" or "*/CT": only paths that match one are read; see
             `image_folder.find_images`.
         exclude: Patterns of paths that are not read.
-        phantom_scans: How many phantoms are made.
+        phantom_scans: Number of phantoms, if there is neither manifest nor folder.
         size: Voxels (depth, height, width) that the network sees.
         spacing_mm: Resample to this spacing (depth, height, width); None keeps each scan's own.
         fit: "crop" cuts or pads around the centre; "resize" maps the whole field of view onto
-            `size`, as the thesis did from 512 to 256.
+            `size`, as Harmuszkiewicz 2023 (thesis) did from 512 to 256.
         window_hu: The HU that become -1 and 1.
-        random_crop: Cut training boxes anywhere instead of at the centre; some may hold air alone.
+        random_crop: Cut training boxes at random places instead of the centre; some may be all air.
         crops_per_scan: Boxes cut from each training scan in an epoch, if `random_crop`.
         validation_fraction: Share of the patients held out.
         patient_pattern: Regular expression with one group, searched in a scan's path relative to
-            `folder`: the group names the patient. None: the DICOM PatientID, or each file its own.
-            Scans that hold the same voxels are one patient in any case.
+            `folder`: the group names the patient. None uses the DICOM PatientID; each file without
+            one is a patient of its own. Scans with the same voxels always count as one patient.
         split_file: An earlier split to use again: the `scans.jsonl` of a run, or a `split.json`.
         flip_axes: Axes that training scans are mirrored along: "depth", "height", "width".
-        flip_probability: How likely each of them is mirrored.
+        flip_probability: Probability that a scan is mirrored along each of them.
         zoom_range: Lowest and highest magnification of training scans.
-        zoom_probability: How likely a training scan is magnified.
-        cache_dir: Where prepared scans are kept; None means a folder in the output.
+        zoom_probability: Probability that a training scan is magnified.
+        cache_dir: Folder of prepared scans; None means a folder in the output.
     """
 
     manifest: str | None = field(default=None, metadata=PATH)
@@ -86,7 +86,7 @@ def check_settings(config: CTDataConfig) -> None:
     """Refuse settings that are wrong or contradict each other.
 
     Raises:
-        ValueError: One is; it is named with its value and what is accepted.
+        ValueError: A setting is wrong; it is named with its value and what is accepted.
     """
 
     def demand(valid: bool, setting: str, accepted: str) -> None:
@@ -98,7 +98,7 @@ def check_settings(config: CTDataConfig) -> None:
 
     if config.manifest is not None:
         for setting in _OF_FOLDERS:
-            demand(not getattr(config, setting), setting, "a manifest knows its scans without it")
+            demand(not getattr(config, setting), setting, "leave it out with a manifest")
     demand(len(config.size) == 3 and min(config.size) >= 1, "size", "give three voxel counts")
     demand(config.fit in ("crop", "resize"), "fit", 'give "crop" or "resize"')
     low, high = config.window_hu if len(config.window_hu) == 2 else (0, 0)
@@ -122,7 +122,7 @@ def check_settings(config: CTDataConfig) -> None:
 
 
 def facts_file(file: Path) -> Path:
-    """Name the file that keeps the facts of a prepared scan."""
+    """Return the file with the facts of a prepared scan."""
     return file.with_suffix(".json")
 
 
@@ -144,21 +144,21 @@ def read_prepared(file: Path) -> Volume:
 
 
 def in_mm(spacing: Sequence[float]) -> str:
-    """Write a spacing (depth, height, width)."""
+    """Return a spacing (depth, height, width) as text."""
     return "x".join(f"{length:.3g}" for length in spacing) + " mm"
 
 
 class CTDataset(Samples):
     """Prepared scans as items `{"image": float32 (1, D, H, W) in [-1, 1], "index": int}`.
 
-    Training items are cut and augmented randomly, by (seed, epoch, index) alone, so the number of
-    workers and a resumed run change nothing. Held-out items are always the same.
+    Training items are cut and augmented randomly, depending on (seed, epoch, index) alone, not on
+    the number of workers or a resumption. Held-out items are always the same.
 
     Args:
         files: The prepared scans.
         config: The settings they were prepared with.
         training: Whether to cut and augment randomly.
-        seed: Seed of what is drawn, not negative.
+        seed: Seed of the random choices, not negative.
     """
 
     def __init__(
@@ -174,21 +174,21 @@ class CTDataset(Samples):
         return len(self.files) * (self.config.crops_per_scan if self.training else 1)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose what is drawn in this epoch; call it before the epoch's first batch.
+        """Set the epoch of the random choices; call it before the epoch's first batch.
 
         Args:
-            epoch: Number of the epoch, from 0.
+            epoch: Index of the epoch, from 0.
         """
         self.epoch.set(epoch)
 
     def affine(self, index: int) -> np.ndarray:
-        """Return where the voxels of an item lie, before flips and zoom.
+        """Return the affine of an item before flips and zoom.
 
         Args:
-            index: Number of the item.
+            index: Index of the item.
 
         Returns:
-            Takes its indices (d, h, w, 1) to RAS+ millimetres, float64 with shape (4, 4).
+            The map from its indices (d, h, w, 1) to RAS+ millimetres, float64, shape (4, 4).
         """
         return self._cut(index)[0].affine
 
@@ -199,7 +199,7 @@ class CTDataset(Samples):
         return {"image": torch.from_numpy(image)[None], "index": index}
 
     def _cut(self, index: int) -> tuple[Volume, Augmentation]:
-        """Cut the item's box out of its scan, and draw what is to be done with it."""
+        """Cut the item's box out of its scan, and draw its augmentation."""
         if not 0 <= index < len(self):
             raise IndexError(f"There is no item {index} among {len(self)}.")
         file = self.files[index % len(self.files)]

@@ -1,7 +1,7 @@
-"""A folder of CT scans as a manifest: whose each scan is, which are copies, who is held out.
+"""The manifest of a folder of CT scans: their patients, copies and splits.
 
-Preparation (`diffct prepare ct`) and training on a folder ask here, so that both divide the same
-scans in the same way. Nothing is copied: the manifest names the scans where they are.
+Preparation (`diffct prepare ct`) and training on a folder both use it, so that they divide the same
+scans in the same way. Nothing is copied: the manifest names the scans in their folder.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,18 +31,18 @@ from diffct.imaging.copies import find_copies
 from diffct.imaging.image_folder import FoundImages, find_images
 
 RUN_SCANS = "scans.jsonl"
-"""The manifest that a run on a folder keeps: its images are relative to that folder."""
+"""The manifest that a run on a folder saves; its image paths are relative to that folder."""
 EARLIER_SPLIT = "split.json"
-"""What runs kept that were begun before they kept a manifest."""
-_NAMED_AT_MOST = 3
+"""The split file of older runs, which saved no manifest."""
+_MAX_NAMED = 3
 
 
 @dataclass(frozen=True)
 class FoundScans:
-    """The scans of a folder, and whose each is.
+    """The scans of a folder and their patients.
 
     Attributes:
-        found: What is read of the folder, and what is left out.
+        found: The files that are read and those that are left out.
         paths: The file or DICOM folder of each scan by its key, the path relative to the folder.
         patients: The patient of each key; private.
     """
@@ -60,14 +60,14 @@ def find_scans(
     patient_pattern: str | None = None,
     setting: str = PATTERN_SETTING,
 ) -> FoundScans:
-    """Find the scans of a folder and tell whose they are.
+    """Find the scans of a folder and their patients.
 
     Args:
-        folder: Where they lie.
-        include: Patterns of paths that alone are read; see `image_folder.find_images`.
+        folder: The folder of the scans.
+        include: Patterns of the only paths that are read; see `image_folder.find_images`.
         exclude: Patterns of paths that are not read.
         patient_pattern: See `patients.name_patients`.
-        setting: What the user calls that pattern, for messages.
+        setting: The user's name of that pattern, for messages.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -81,17 +81,17 @@ def find_scans(
 def settle_copies(
     scans: FoundScans, voxels: Mapping[str, str], *, chosen: Iterable[str] = ()
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Choose one of the scans that hold the same voxels, and make one patient of theirs.
+    """Choose one of the scans with the same voxels, and merge their patients.
 
     Args:
-        scans: What was found.
-        voxels: A hash of the voxels of each scan that can be used.
-        chosen: Keys that are taken where there is a choice; otherwise it is a DICOM series, which
-            says more than its conversion, or the first.
+        scans: The scans that were found.
+        voxels: A hash of the voxels of each usable scan.
+        chosen: Keys that are preferred; otherwise a DICOM series, whose header has more information
+            than its conversion, or the first scan is chosen.
 
     Returns:
-        The patient of each scan that can be used, and for each copy that is left out the scan that
-        is taken in its place.
+        The patient of each usable scan, and for each copy that is left out the scan that is used
+        instead.
     """
     copies = find_copies(voxels)
     wanted = {*chosen}
@@ -114,25 +114,25 @@ def divide_folder(
     synthetic: bool = False,
     show_progress: bool = True,
 ) -> tuple[Manifest, list[str]]:
-    """List the scans of a folder for a run: each is read once, and prepared for the network.
+    """Make the manifest of a folder of scans for a run, and prepare each scan for the network.
 
     Args:
-        folder: Where the scans lie.
-        config: Which of them, how they are prepared and divided.
-        cache_dir: Where prepared scans are kept; see `prepare_scans`.
+        folder: The folder of the scans.
+        config: Which scans to read, and how they are prepared and divided.
+        cache_dir: Folder of prepared scans; see `prepare_scans`.
         workers: Scans prepared at the same time.
         seed: Seed of the split, not negative.
         synthetic: Whether they are phantoms.
         show_progress: Whether to show a progress bar.
 
     Returns:
-        The manifest, its images relative to `folder`; and what a user should know: files and copies
-        left out, doubtful patients. These notes name paths.
+        The manifest, with image paths relative to `folder`; and notes for the user on files and
+        copies left out and on doubtful patients. The notes name paths.
 
     Raises:
         FileNotFoundError: There is no such folder or split file.
-        ValueError: A setting is wrong, scans cannot be used, a patient cannot be told, all scans
-            are of one patient, or the split does not fit.
+        ValueError: A setting is wrong, scans cannot be used, a patient cannot be identified, all
+            scans are of one patient, or the split does not fit.
     """
     check_settings(config)
     folder, pattern = Path(folder), config.patient_pattern
@@ -142,7 +142,7 @@ def divide_folder(
     )
     check_two_patients(scans.patients, pattern=pattern, folder=folder)
     doubt = shared_patient_note(scans.patients) if pattern is None else None
-    if earlier is not None:  # whether it lacks scans is known once the copies are
+    if earlier is not None:  # scans that it lacks may be copies, so they are checked below
         check_split(earlier, earlier.keys() & scans.paths.keys())
     prepared = prepare_scans(
         list(scans.paths.values()), config, cache_dir, workers=workers, show_progress=show_progress
@@ -153,8 +153,8 @@ def divide_folder(
     kept = {key: name for key, name in patients.items() if key not in left_out}
     if len(set(kept.values())) == 1:
         raise ValueError(
-            f"{folder}: its scans are of one patient, since some hold the same voxels under two"
-            f" names, but to hold one out takes two. {copies_note(left_out)}"
+            f"{folder}: its scans are of one patient, since some have the same voxels under two"
+            f" names, but holding one out needs two. {copies_note(left_out)}"
         )
     if earlier is None:
         share = config.validation_fraction
@@ -171,7 +171,7 @@ def divide_folder(
 
 
 def _geometry_note(left_out: Mapping[str, str], files: Mapping[str, Path]) -> str | None:
-    """Name the copies that state another spacing than the scan that is read in their place."""
+    """Return a note on copies with another spacing than the scan that is read instead."""
     apart = []
     for copy, kept in left_out.items():
         stated = [read_facts(files[key])["source_spacing_mm"] for key in (kept, copy)]
@@ -180,8 +180,8 @@ def _geometry_note(left_out: Mapping[str, str], files: Mapping[str, Path]) -> st
             apart.append(f"{kept} ({in_mm(stated[0])}) and {copy} ({in_mm(stated[1])})")
     if not apart:
         return None
-    more = ", ..." if len(apart) > _NAMED_AT_MOST else ""
+    more = ", ..." if len(apart) > _MAX_NAMED else ""
     return (
         f"{len(apart)} × copy that states another spacing than the scan that is read:"
-        f" {', '.join(apart[:_NAMED_AT_MOST])}{more}; leave the wrong ones out with data.exclude."
+        f" {', '.join(apart[:_MAX_NAMED])}{more}; leave the wrong ones out with data.exclude."
     )

@@ -1,9 +1,9 @@
-"""The CT scans that a run learns from and is judged by.
+"""The training and validation CT scans of a run.
 
-A manifest says whose each scan is and in which split (`diffct prepare ct` writes one, and a run on
-a folder makes its own, see `volume_folder`). Each scan is prepared once (`volume_cache`); a
-`CTDataset` then maps the prepared scans into memory, cuts, augments and scales: during an epoch no
-source file is opened.
+A manifest names the patient and the split of each scan (`diffct prepare ct` writes one, and a run
+on a folder makes its own, see `volume_folder`). Each scan is prepared once (`volume_cache`); a
+`CTDataset` then maps the prepared scans into memory, cuts, augments and scales them: no source file
+is opened during an epoch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,12 +27,12 @@ from diffct.data.volume_dataset import (
 __all__ = ["CTDataConfig", "CTDataset", "TrainingVolumes", "load_volumes", "median_spacing_mm"]
 
 MAX_SPACING_RATIO = 1.5
-"""Of a scan to the median of the training scans, along any axis; beyond it the scan is named."""
-_NAMED_AT_MOST = 3
+"""Largest ratio of a scan's spacing to the median of the training scans before it is reported."""
+_MAX_NAMED = 3
 
 
 class CohortFacts(TypedDict):
-    """What a model card says of the scans; see `TrainingVolumes.describe`."""
+    """The facts of the scans for a model card; see `TrainingVolumes.describe`."""
 
     train_scans: int
     train_patients: int
@@ -49,10 +49,10 @@ class TrainingVolumes:
 
     Attributes:
         train: Cut and augmented randomly.
-        validation: Always the same; empty if no scan is held out.
+        validation: The same in every epoch; empty if no scan is held out.
         manifest: The scans of both, and those of other splits; it names paths and is private.
-        notes: What a user should know: files and copies left out, doubtful patients and spacings.
-            They name paths.
+        notes: Notes for the user on files and copies left out, and on doubtful patients and
+            spacings. They name paths.
     """
 
     train: CTDataset
@@ -66,11 +66,11 @@ class TrainingVolumes:
         return all(bool(row.facts.get("synthetic")) for row in self.manifest.rows)
 
     def describe(self) -> CohortFacts:
-        """Sum the scans up without any identifier.
+        """Summarise the scans without any identifier.
 
         Returns:
-            Scans and patients on each side, the median spacing in mm (depth, height, width) of the
-            prepared training scans, the size in voxels and the window in HU.
+            Numbers of scans and patients in each split, the median spacing in mm (depth, height,
+            width) of the prepared training scans, the size in voxels and the window in HU.
         """
         config = self.train.config
         train, validation = self.manifest.split("train"), self.manifest.split("validation")
@@ -97,17 +97,17 @@ def load_volumes(
 ) -> TrainingVolumes:
     """Read, check and prepare the training and validation scans of a manifest once.
 
-    What is in the cache already is not read again, and several processes may prepare the same scans
-    at once. A scan that changes is prepared anew.
+    Scans that are in the cache are not read again, and several processes may prepare the same scans
+    at once. A scan that has changed is prepared again.
 
     Args:
-        manifest: Its scans; those for the test are left alone.
+        manifest: The manifest of the scans; those for the test are not read.
         config: How they are prepared, cut and augmented.
-        cache_dir: Where the prepared scans are kept.
+        cache_dir: Folder of prepared scans.
         workers: Scans prepared at the same time; each needs about three times its size in memory.
         seed: Seed of the augmentation, not negative.
-        notes: What a user should know of the scans so far.
-        show_progress: Whether to show a progress bar and the notes (in the main process only, say).
+        notes: Notes for the user so far.
+        show_progress: Whether to show a progress bar and the notes, e.g. in the main process only.
 
     Returns:
         The data sets.
@@ -156,7 +156,7 @@ def _spacings(files: Sequence[Path]) -> np.ndarray:
 
 
 def _spacing_note(files: Mapping[str, Path], train: CTDataset, config: CTDataConfig) -> str | None:
-    """Name the scans whose spacing is far from that which the pipeline will state."""
+    """Return a note on scans whose spacing is far from the one that the pipeline will state."""
     median = np.median(_spacings(train.files), axis=0)
     spacings = dict(zip(files, _spacings([*files.values()]), strict=True))
     far = [
@@ -166,15 +166,15 @@ def _spacing_note(files: Mapping[str, Path], train: CTDataset, config: CTDataCon
     ]
     if not far:
         return None
-    more = ", ..." if len(far) > _NAMED_AT_MOST else ""
+    more = ", ..." if len(far) > _MAX_NAMED else ""
     unify = (
-        "use data.fit=crop with data.spacing_mm, which brings all to one"
+        "use data.fit=crop with data.spacing_mm, which gives all the same spacing"
         if config.fit == "resize"
-        else "set data.spacing_mm to bring all to one"
+        else "set data.spacing_mm to give all the same spacing"
     )
     way_out = f"leave them out with data.exclude, or {unify}" if config.manifest is None else unify
     return (
         f"{len(far)} of {len(files)} scans have a spacing more than {MAX_SPACING_RATIO:g} times"
         f" above or below {in_mm(median)}, the training scans' median, which the pipeline states:"
-        f" {', '.join(far[:_NAMED_AT_MOST])}{more}; {way_out}."
+        f" {', '.join(far[:_MAX_NAMED])}{more}; {way_out}."
     )

@@ -53,7 +53,7 @@ def test_files_of_other_programs_are_read(tmp_path):
         ([row(), "[]"], "line 2: is not a JSON object"),
         ([{"image": "a.png", "split": "train"}], "line 1: lacks the key 'patient'"),
         ([row(patient=7)], "line 1: lacks the key 'patient'"),
-        ([row(patient="nan")], "line 1: the patient is 'nan', which stands for no value"),
+        ([row(patient="nan")], "line 1: the patient is 'nan', which means no value"),
         ([row(), row("b.png", sentences=["Fine.", "nan"])], "line 2: the sentence 'nan' says"),
         ([row(split="val")], "line 1: the split is 'val'; it must be one of train, validation"),
         ([row(sentence="x")], "line 1: has the unknown key 'sentence'"),

@@ -93,9 +93,9 @@ def test_fraction_outside_of_zero_to_one_is_refused(fraction):
 
 
 def test_fraction_of_nearly_one_must_leave_someone_to_train_on():
-    with pytest.raises(ValueError, match=r"leave nobody of 5 patients"):
+    with pytest.raises(ValueError, match=r"leave none of 5 patients"):
         hold_out(scans(5), 1 - 1e-12, seed=0)
-    with pytest.raises(ValueError, match=r"leave nobody of 4 patients"):
+    with pytest.raises(ValueError, match=r"leave none of 4 patients"):
         draw_splits(scans(4).values(), seed=0, validation=0.5, test=0.5)
 
 

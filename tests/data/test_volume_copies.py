@@ -241,7 +241,7 @@ def test_scans_without_anything_to_see_once_prepared_are_refused(tmp_path):
     with pytest.raises(ValueError, match="2 of 4 scans cannot be used") as caught:
         prepare(tmp_path, replace(PLAIN, window_hu=[-160, 240]))
     fat, ring = str(caught.value).split("\n- ")[1:]
-    assert "fat.nii: there is nothing to see" in fat and "window_hu=[-160, 240]" in fat
-    assert "ring.nii: there is nothing to see" in ring and "data.size=[8, 16, 16]" in ring
+    assert "fat.nii: shows nothing after" in fat and "window_hu=[-160, 240]" in fat
+    assert "ring.nii: shows nothing after" in ring and "data.size=[8, 16, 16]" in ring
     config = replace(PLAIN, window_hu=[-160, 240], exclude=["fat.nii"], random_crop=True)
     assert prepare(tmp_path, config).describe()["train_scans"] == 2  # some boxes hold the ring

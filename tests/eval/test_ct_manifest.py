@@ -144,7 +144,7 @@ def test_a_run_on_a_folder_keeps_a_manifest_and_one_of_before_is_read_alike(scan
 def test_settings_that_a_manifest_makes_idle_are_refused(data, scans, tmp_path):
     for word in (f"data.folder={scans}", "data.exclude=[x]", "data.patient_pattern=(.)"):
         said = refuse(tmp_path / "run", f"data.manifest={data}", word)
-        assert f"{word.split('=')[0]} is" in said and "a manifest knows its scans" in said
+        assert f"{word.split('=')[0]} is" in said and "leave it out with a manifest" in said
     (tmp_path / "empty").mkdir()
     assert "no such manifest" in refuse(tmp_path / "run", f"data.manifest={tmp_path / 'empty'}")
 
