@@ -1,1 +1,1 @@
-"""Measures on images with physical units."""
+"""Metrics of images and volumes."""

@@ -1,7 +1,7 @@
-"""Are CT volumes like real ones, by what can be measured in HU, mm and ml, without any network.
+"""The realism of CT volumes, measured in HU, mm and ml without any network.
 
-Each volume gives one small record, so that sets stream; sets are compared by their records, and
-real volumes not seen in training say how far apart two real sets are.
+Each volume is reduced to one small record, so that sets can be streamed. Sets are compared by their
+records; training volumes against held-out ones show how far apart two real sets are.
 """
 
 from collections.abc import Hashable, Sequence
@@ -34,7 +34,7 @@ _TISSUE = (
 
 @dataclass(frozen=True)
 class VolumeRecord:
-    """What one volume shows.
+    """The measurements of one volume.
 
     Attributes:
         histogram: Voxels at each whole HU, as `hu_histogram` returns it, (4096,).
@@ -57,12 +57,13 @@ class FigureComparison:
     """One figure in three sets of volumes.
 
     Attributes:
-        samples: Mean, interval and standard deviation over volumes; None if no volume shows it.
+        samples: Mean, interval and standard deviation over volumes; None if no volume
+            has the figure.
         held_out: The same of real volumes not seen in training.
         train: The same of real volumes seen in training; None if there are none.
         distance: Wasserstein-1 distance of the samples' values from the held-out ones, in the
-            figure's unit; None if one of them is.
-        yardstick: The same of the training volumes: what real sets differ by.
+            figure's unit; None if either set has no values.
+        yardstick: The same for the training volumes: how far apart two real sets are.
     """
 
     samples: Estimate | None
@@ -81,7 +82,7 @@ class RealismComparison:
         window_distance_hu: `wasserstein_per_window` of all samples' voxels from the held-out ones.
         window_yardstick_hu: The same of the training volumes' voxels; None if there are none.
         tissue: By the names of `tissue_figures`.
-        without_body: How many volumes of each set show no body; None for a set that is not there.
+        without_body: Number of volumes without a body in each set; None for a set not given.
     """
 
     figures: dict[str, FigureComparison]
@@ -99,11 +100,11 @@ def measure_volume(volume: np.ndarray, spacing_mm: Sequence[float]) -> VolumeRec
         spacing_mm: Voxel size (depth, height, width).
 
     Raises:
-        ValueError: The volume is not of three dimensions or holds NaN, or a spacing is not above 0.
+        ValueError: The volume does not have three axes or holds NaN, or a spacing is not above 0.
     """
     if volume.ndim != 3 or len(spacing_mm) != 3 or not min(spacing_mm) > 0:
         raise ValueError(
-            f"A volume of shape {volume.shape}, spacing_mm={tuple(spacing_mm)}; "
+            f"The volume has the shape {volume.shape} and spacing_mm={tuple(spacing_mm)}; "
             "give (depth, height, width) and three sizes above 0."
         )
     histogram = hu_histogram(volume)
@@ -154,16 +155,16 @@ def compare_realism(
 ) -> RealismComparison:
     """Compare samples with real volumes not seen in training, figure by figure.
 
-    The distance between small sets of equal distribution is above zero, and shrinks with the
-    number of volumes: it is near the yardstick, not near zero, for perfect samples, and only if
-    there are as many samples as training volumes. Histograms are pooled over a set's volumes,
-    large ones weighing more.
+    Even between sets of the same distribution the distance is above zero; it shrinks with the
+    number of volumes. Perfect samples therefore come near the yardstick, not near zero, and only if
+    there are as many samples as training volumes. Histograms are pooled over a set's volumes, so
+    large volumes weigh more.
 
     Args:
         samples: One record for each volume, of one spacing in all three sets.
         held_out: The same of real volumes not seen in training, of other patients.
-        train: The same of real volumes seen in training; None without a yardstick.
-        patients: For intervals, of each of the three sets the patient of each volume; None for
+        train: The same of real volumes seen in training; None for no yardstick.
+        patients: For each of the three sets the patient of each volume, for intervals; None for
             independent volumes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a CT volume is made of: its histogram of HU, and the volumes of its tissues in ml."""
+"""The composition of a CT volume: its histogram of HU and the volumes of its tissues in ml."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,10 @@ from diffct.metrics.hounsfield import BODY_ABOVE_HU, BONE_ABOVE_HU, body_mask
 
 HISTOGRAM_HU = (-1024, 3071)
 
-# From the first to before the second. Fat and muscle: Aubrey et al. 2014, "Measurement of skeletal
-# muscle radiation attenuation" (-190 to -30, -29 to 150), the latter here up to bone, as organs
-# with contrast medium are brighter. Lung from emphysema's limit of -950: Gevenois et al. 1996.
+# Each window includes its first value, but not its second. Fat and muscle: Aubrey et al. 2014,
+# "Measurement of skeletal muscle radiation attenuation" (-190 to -30, -29 to 150), the latter here
+# up to bone, as organs with contrast medium are brighter. Below -950 HU lung is emphysema: Gevenois
+# et al. 1996.
 TISSUE_WINDOWS_HU = {
     "whole": (-1024, 3072),
     "air": (-1024, -950),
@@ -25,8 +26,8 @@ def hu_histogram(volume: np.ndarray, *, mask: np.ndarray | None = None) -> np.nd
     """Count the voxels at each whole HU; add histograms to pool volumes.
 
     Args:
-        volume: HU, any shape; rounded, and what is beyond `HISTOGRAM_HU` counts at its end.
-        mask: Booleans of the same shape: the voxels that count; None for all.
+        volume: HU, any shape; rounded, and values beyond `HISTOGRAM_HU` count at its ends.
+        mask: Booleans of the same shape: the voxels to count; None for all.
 
     Returns:
         Counts, (4096,), from -1024 HU.
@@ -46,7 +47,7 @@ def window_shares(histogram: np.ndarray) -> dict[str, float]:
     """Return the share of the voxels in each of `TISSUE_WINDOWS_HU`, 0 to 1.
 
     Args:
-        histogram: Of `hu_histogram`, not empty.
+        histogram: As `hu_histogram` returns it, not empty.
     """
     return {
         name: (histogram[_bins(window)].sum() / histogram.sum()).item()
@@ -55,15 +56,15 @@ def window_shares(histogram: np.ndarray) -> dict[str, float]:
 
 
 def wasserstein_per_window(a: np.ndarray, b: np.ndarray) -> dict[str, float | None]:
-    """Return how many HU each voxel has to move by, on average, to turn one histogram into another.
+    """Return the mean number of HU by which voxels must move to turn one histogram into another.
 
     Args:
-        a: Of `hu_histogram`; the number of voxels does not matter.
+        a: As `hu_histogram` returns it; the number of voxels does not matter.
         b: The same of the other set.
 
     Returns:
-        The Wasserstein-1 distance in HU within each of `TISSUE_WINDOWS_HU`, each histogram's share
-        in it set to 1; None where one of them has no voxels.
+        The Wasserstein-1 distance in HU within each of `TISSUE_WINDOWS_HU`, each histogram
+        normalised within the window; None where one of them has no voxels.
     """
     distances: dict[str, float | None] = {}
     for name, window in TISSUE_WINDOWS_HU.items():
@@ -88,8 +89,8 @@ def tissue_volumes(
 
     Returns:
         In ml: "body", "fat", "soft_tissue" and "bone" by `TISSUE_WINDOWS_HU` (metal is bone),
-        and "gas": what lies in the body at or below `BODY_ABOVE_HU`, lungs included. Voxels between
-        gas and fat belong to neither.
+        and "gas": all in the body at or below `BODY_ABOVE_HU`, lungs included. Voxels between gas
+        and fat belong to neither.
     """
     body = body_mask(volume) if body is None else body
     inside = volume[body]

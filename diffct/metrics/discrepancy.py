@@ -1,9 +1,9 @@
-"""How far a set of images is from another by kernels of their features: KID and MMD.
+"""Kernel distances between two sets of images in feature space: KID and MMD.
 
-Both are the unbiased squared maximum mean discrepancy, over every pair of images. Drawing subsets,
-as is common, only adds chance and a number to choose; in blocks of rows, every pair fits in memory.
-Its expectation does not depend on N and is zero for equal distributions, so that it may come out
-below zero.
+Both are the unbiased squared maximum mean discrepancy over all pairs of images. Drawing subsets, as
+is common, only adds randomness and one more setting; in blocks of rows, all pairs fit in memory.
+The expectation does not depend on N and is zero for equal distributions, so an estimate may be
+negative.
 
 Source: Gretton et al. 2012, "A kernel two-sample test", eq. 3.
 """
@@ -43,7 +43,7 @@ def kernel_distance(
         both if a set has fewer than three patients.
 
     Raises:
-        ValueError: The features are unsound or differ in number, or there is not one group for
+        ValueError: The features are invalid or differ in number, or there is not one group for
             each image.
 
     Source: Binkowski et al. 2018, "Demystifying MMD GANs" (Kernel Inception Distance).
@@ -63,7 +63,7 @@ def mmd(
     """Return the squared maximum mean discrepancy with a Gaussian kernel, and the bandwidth.
 
     The kernel is exp(-‖x - y‖² / 2σ²). Its bandwidth σ is the median distance of two images of the
-    reference (Gretton's of both sets), so that all that is compared with it is measured alike.
+    reference (in Gretton et al., of both sets), so that all sets compared with it share one kernel.
 
     Args:
         a: Features, one row per image, (N, d).
@@ -72,8 +72,8 @@ def mmd(
         groups_reference: The same of the reference.
 
     Returns:
-        The discrepancy as `kernel_distance` returns it (the jackknife leaves the bandwidth as it
-        is), and the bandwidth in units of the features.
+        The discrepancy as `kernel_distance` returns it (the jackknife keeps the bandwidth
+        fixed), and the bandwidth in units of the features.
 
     Raises:
         ValueError: As `kernel_distance`; or the median distance is zero.
@@ -107,7 +107,7 @@ def _discrepancy(
     groups_a: Sequence[Hashable] | None,
     groups_b: Sequence[Hashable] | None,
 ) -> Estimate:
-    """Unbiased squared discrepancy, and what it is without each patient, from sums of rows."""
+    """Return the unbiased squared discrepancy, with a jackknife over patients from sums of rows."""
     owner_a, owner_b = number_groups(groups_a, len(a)), number_groups(groups_b, len(b))
     within_a, left_a = _within(kernel, a, owner_a)
     within_b, left_b = _within(kernel, b, owner_b)
@@ -125,10 +125,11 @@ def _discrepancy(
 def _within(
     kernel: _Kernel, rows: torch.Tensor, owner: np.ndarray
 ) -> tuple[float, np.ndarray | None]:
-    """Mean of the kernel over a set's pairs, and the same without each patient in turn.
+    """Return the mean of the kernel over a set's pairs, and the same without each patient in turn.
 
-    A patient's pairs with everyone go twice, once as row and once as column, and those among the
-    patient's own images come back once. With fewer than three patients there is no second part.
+    A patient's row sums are subtracted twice, as rows and as columns, and the pairs among the
+    patient's own images, then subtracted twice, are added back once. With fewer than three patients
+    the second part is None.
     """
     owners = torch.from_numpy(owner)
     sums, own_sums = [], []
@@ -149,7 +150,7 @@ def _within(
 
 
 def _across(kernel: _Kernel, a: torch.Tensor, b: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of the kernel between the sets: of each row, (N,), and of each column, (M,)."""
+    """Return sums of the kernel between the sets: of each row, (N,), and of each column, (M,)."""
     rows, columns = [], torch.zeros(len(b), dtype=torch.float64)
     for part in a.split(_ROWS_AT_ONCE):
         values = kernel(part, b)
@@ -164,7 +165,7 @@ def _median_distance(rows: torch.Tensor) -> float:
         block = torch.cdist(
             rows[start : start + _ROWS_AT_ONCE],
             rows[start:],
-            # By differences: copies are at zero, which a product of matrices only comes near to.
+            # By differences: a matrix product would not put copies at exactly zero.
             compute_mode="donot_use_mm_for_euclid_dist",
         )
         above = torch.ones_like(block, dtype=torch.bool).triu(diagonal=1)

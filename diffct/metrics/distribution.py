@@ -1,6 +1,6 @@
-"""How far a set of images is from another by the moments of their features: Fréchet distance.
+"""The Fréchet distance between two sets of images, from the moments of their features.
 
-Features are (N, d), of any extractor; figures of two extractors cannot be compared. Everything is
+Features are (N, d), from any extractor; figures of two extractors cannot be compared. Everything is
 computed in float64 on the CPU. Kernel distances are in `discrepancy`, neighbourhoods in `manifold`.
 """
 
@@ -17,14 +17,14 @@ _JACKKNIFE_PARTS = 10
 
 
 def as_features(features: Features, *, at_least: int = 2) -> torch.Tensor:
-    """Return features as float64 on the CPU, once they are known to be sound.
+    """Return features as float64 on the CPU, after checking them.
 
     Args:
         features: One row per image, (N, d).
-        at_least: The fewest images that will do.
+        at_least: Smallest number of images accepted.
 
     Raises:
-        ValueError: The features are not (N, d), hold NaN or infinity, or are of too few images.
+        ValueError: The features are not (N, d), hold NaN or infinity, or are too few.
     """
     found = torch.as_tensor(features).detach().to("cpu", torch.float64)
     if found.ndim != 2 or found.shape[1] == 0:
@@ -43,18 +43,18 @@ def check_same_width(a: int, b: int) -> None:
         ValueError: The numbers of features per image differ.
     """
     if a != b:
-        raise ValueError(f"{a} features per image here, {b} there; use one extractor for both.")
+        raise ValueError(f"{a} and {b} features per image; use one extractor for both sets.")
 
 
 class GaussianStatistics:
-    """Mean and covariance of features that arrive in parts, in float64.
+    """Mean and covariance of features, accumulated batch by batch in float64.
 
     Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing
     sample variances".
 
     Attributes:
-        count: Images so far.
-        mean: Of the features, (d,).
+        count: Number of images so far.
+        mean: Mean of the features, (d,).
         scatter: Sum of the outer products of the centred features, (d, d).
     """
 
@@ -64,13 +64,13 @@ class GaussianStatistics:
         self.scatter = torch.zeros(width, width, dtype=torch.float64)
 
     def update(self, features: Features) -> None:
-        """Take in images, one or more.
+        """Add one image or more.
 
         Args:
             features: One row per image, (N, d).
 
         Raises:
-            ValueError: The features are unsound or not d per image.
+            ValueError: The features are invalid or not d per image.
         """
         rows = as_features(features, at_least=1)
         part = GaussianStatistics(rows.shape[1])
@@ -80,10 +80,10 @@ class GaussianStatistics:
         self.merge(part)
 
     def merge(self, other: "GaussianStatistics") -> None:
-        """Take in what others have accumulated, as of another process.
+        """Add the statistics of other images, for example of another process.
 
         Raises:
-            ValueError: The others' features are not d per image.
+            ValueError: The other features are not d per image.
         """
         check_same_width(len(self.mean), len(other.mean))
         if other.count == 0:
@@ -111,10 +111,10 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
     """Return the squared Fréchet distance of two normal distributions; FID, for Inception features.
 
     ‖μ₁ - μ₂‖² + Tr(Σ₁ + Σ₂ - 2 (Σ₁^½ Σ₂ Σ₁^½)^½). With any roots Σ = Rᵀ R, the last trace is the
-    sum of the singular values of R₁ R₂ᵀ, which spares the square root of a product of matrices and
-    the half of the digits that rounding takes from it.
+    sum of the singular values of R₁ R₂ᵀ. This avoids the square root of a product of matrices,
+    which would lose half of the digits to rounding.
 
-    It is biased: the fewer the images, the larger it is. Compare only at equal N.
+    The distance is biased: the fewer the images, the larger it is. Compare only at equal N.
 
     Returns:
         The distance, at least 0, in squared units of the features.
@@ -138,11 +138,12 @@ def frechet_estimate(
 ) -> Estimate:
     """Estimate the Fréchet distance of two sets, with a delete-a-group jackknife.
 
-    Each set is cut by chance (a fixed one) into ten parts of about equal size, a patient's images
-    in one part; each part is left out in turn. The bootstrap would not do: images drawn twice make
-    a set look smaller, and the distance, which grows as N shrinks (about as 1/N), comes out too
-    large, as does its interval. Here all parts shift the distance alike, which leaves their spread
-    as it is. The interval says how the distance varies at this N; the bias at this N stays in it.
+    Each set is split randomly (with a fixed seed) into ten parts of about equal size, all images of
+    a patient in one part; each part is left out in turn. A bootstrap would be wrong: images drawn
+    twice make a set look smaller, and the distance, which grows as N shrinks (about as 1/N), comes
+    out too large, as does its interval. Leaving out any part shifts the distance by about the same,
+    so the spread is unaffected. The interval says how the distance varies at this N; it does not
+    remove the bias at this N.
 
     Args:
         features_a: One row per image, (N, d).
@@ -155,7 +156,7 @@ def frechet_estimate(
         set has fewer than three patients.
 
     Raises:
-        ValueError: The features are unsound or differ in number, or there is not one group for
+        ValueError: The features are invalid or differ in number, or there is not one group for
             each image.
 
     Source: Kott 2001, "The delete-a-group jackknife".
@@ -180,7 +181,7 @@ def frechet_estimate(
 def _frechet(
     mean_a: torch.Tensor, root_a: torch.Tensor, mean_b: torch.Tensor, root_b: torch.Tensor
 ) -> float:
-    """Roots are (any, d), with covariance = rootᵀ root."""
+    """Return the distance from means and roots (any, d), where covariance = rootᵀ root."""
     overlap = torch.linalg.svdvals(root_a @ root_b.T).sum()
     traces = root_a.square().sum() + root_b.square().sum()
     return max(((mean_a - mean_b).square().sum() + traces - 2 * overlap).item(), 0.0)
@@ -188,13 +189,13 @@ def _frechet(
 
 def _eigen_root(covariance: torch.Tensor) -> torch.Tensor:
     values, vectors = torch.linalg.eigh(covariance)
-    # Eigenvalues that are zero but for rounding would enter by their square roots: 1e-8 for 1e-16.
+    # Eigenvalues that are zero except for rounding would enter by square roots: 1e-8 for 1e-16.
     kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
     return (vectors[:, kept] * values[kept].sqrt()).T
 
 
 def _mean_and_root(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take the root from the features themselves, which is more exact than from a covariance."""
+    """Return the mean, and a root taken from the features: more exact than from a covariance."""
     mean = rows.mean(dim=0)
     centred = (rows - mean) / (len(rows) - 1) ** 0.5
     count, width = rows.shape
@@ -210,7 +211,7 @@ def _leave_one_out(
 
 
 def _parts(owners: np.ndarray) -> np.ndarray:
-    """Deal the groups out to parts, the largest group first, to the part with fewest images."""
+    """Assign groups to parts: the largest group first, each to the part with fewest images."""
     sizes = np.bincount(owners)
     shuffled = np.random.default_rng(0).permutation(len(sizes))
     filled = np.zeros(min(_JACKKNIFE_PARTS, len(sizes)), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""How alike the images of one set are to each other: their mean pairwise MS-SSIM.
+"""The diversity of a set of images: their mean pairwise MS-SSIM.
 
 For a pair, every scale needs local means, variances and one cross moment, all weighted by a
 Gaussian window:
@@ -7,8 +7,8 @@ Gaussian window:
     MS-SSIM = Π_s mean(cs_s)^w_s, with l · cs at the last scale
 
 Only σ_xy belongs to the pair; the rest is computed once per image, and every unordered pair once.
-σ_xy = E[xy] - μ_x μ_y is free of shifts, so each image's mean is taken off first: in float32 there
-is less to cancel.
+σ_xy = E[xy] - μ_x μ_y does not change if a constant is added to an image, so each image's mean is
+subtracted first: in float32 less is lost to cancellation.
 
 Source: Wang et al. 2003 (see `similarity`); the diversity of generated images by it: Odena et al.
 2017, "Conditional image synthesis with auxiliary classifier GANs", section 4.2.
@@ -31,10 +31,10 @@ from diffct.metrics.value_range import ValueRange
 
 _SIGMA = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
-# Products of images held at once, in voxels (8 MB), and the fewest images to multiply one with:
-# they are the channels of a depthwise convolution, which is slow with few.
+# Voxels of products held at once (8 MB), and the fewest images to multiply at once: they are the
+# channels of a depthwise convolution, which is slow with few.
 _VOXELS_AT_ONCE = 2**21
-_FEWEST_AT_ONCE = {2: 64, 3: 8}
+_MIN_AT_ONCE = {2: 64, 3: 8}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +42,9 @@ class Diversity(Estimate):
     """The mean similarity of the pairs of a set: the lower, the more diverse.
 
     Attributes:
-        images: How many were compared.
-        pairs: How many unordered pairs they make.
-        scales: Of MS-SSIM; figures compare only with figures of the same.
+        images: Number of images compared.
+        pairs: Number of unordered pairs of them.
+        scales: The scales of MS-SSIM; only figures with the same scales can be compared.
     """
 
     images: int
@@ -56,7 +56,7 @@ def ms_ssim_diversity(
     images: Tensor,
     *,
     groups: Sequence[Hashable] | None = None,
-    most: int | None = None,
+    max_images: int | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> Diversity:
@@ -65,18 +65,18 @@ def ms_ssim_diversity(
     Args:
         images: (N, 1, H, W) or (N, 1, D, H, W) in [0, 1].
         groups: The patient of each image; None for independent images.
-        most: Compare so many images at most, drawn without replacement; None for all.
+        max_images: Compare at most so many images, drawn without replacement; None for all.
         seed: Seed of the drawing.
         show_progress: Draw a progress bar.
 
     Returns:
-        The mean over pairs; for three patients or more with the jackknife's interval over patients.
+        The mean over pairs; for three patients or more with a jackknife interval over patients.
 
     Raises:
-        ValueError: As `pairwise_ms_ssim`, of the images drawn.
+        ValueError: As `pairwise_ms_ssim`, for the images drawn.
     """
-    if most is not None and most < len(images):
-        drawn = np.random.default_rng(seed).choice(len(images), most, replace=False)
+    if max_images is not None and max_images < len(images):
+        drawn = np.random.default_rng(seed).choice(len(images), max_images, replace=False)
         chosen = np.sort(drawn)
         images = images[torch.from_numpy(chosen).to(images.device)]
         groups = None if groups is None else [groups[index] for index in chosen]
@@ -92,10 +92,10 @@ def ms_ssim_diversity(
 def mean_of_pairs(similarity: np.ndarray, *, groups: Sequence[Hashable] | None = None) -> Estimate:
     """Average over unordered pairs, with a jackknife over patients.
 
-    Without a patient, the sum over pairs is short of that patient's: no pair is summed twice.
+    A patient's pairs are subtracted from the sum over all pairs, so nothing is summed again.
 
     Args:
-        similarity: Of every image with every other, symmetric, (N, N); the diagonal is not used.
+        similarity: Similarity of each two images, symmetric, (N, N); the diagonal is not used.
         groups: The patient of each image; None for independent images.
 
     Returns:
@@ -113,13 +113,13 @@ def mean_of_pairs(similarity: np.ndarray, *, groups: Sequence[Hashable] | None =
 
 
 def _between_groups(values: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Sum a table without its diagonal over the images of each two groups."""
+    """Sum a table, without its diagonal, over the images of each pair of groups."""
     members = np.eye(owner.max() + 1)[owner]
     return members.T @ (values - np.diag(np.diag(values))) @ members
 
 
 def _of_each_group(sums: np.ndarray) -> np.ndarray:
-    """Return the sums over pairs with one image of a group or two, each pair once."""
+    """Return the sum over the pairs that involve each group, each pair once."""
     return sums.sum(axis=1) - np.diag(sums) / 2
 
 
@@ -127,18 +127,18 @@ def _of_each_group(sums: np.ndarray) -> np.ndarray:
 def pairwise_ms_ssim(images: Tensor, *, show_progress: bool = False) -> Tensor:
     """Compare every image of a set with every other by MS-SSIM.
 
-    Equal to MONAI's MultiScaleSSIMMetric for every pair. Images are held twice, beside some arrays
-    of tens of rows (in volumes, planes across the longest side) of each.
+    Equal to MONAI's MultiScaleSSIMMetric for every pair. Memory holds the images twice, and some
+    arrays of tens of rows (of volumes: planes across the longest side) of each image.
 
     Args:
         images: (N, 1, H, W) or (N, 1, D, H, W) in [0, 1], on any device.
         show_progress: Draw a progress bar for each scale.
 
     Returns:
-        (N, N), float32, symmetric, 1 on the diagonal; scales and window as `multi_scale` says.
+        (N, N), float32, symmetric, 1 on the diagonal; scales and window as of `multi_scale`.
 
     Raises:
-        ValueError: There are fewer than two images, the shape is another, values are not finite or
+        ValueError: There are fewer than two images, the shape is wrong, values are not finite or
             not in [0, 1], or a side is too short.
     """
     if images.ndim not in (4, 5) or images.shape[1] != 1 or len(images) < 2:
@@ -151,7 +151,7 @@ def pairwise_ms_ssim(images: Tensor, *, show_progress: bool = False) -> Tensor:
     level = images[:, 0].float()
     brightness = level.flatten(1).mean(dim=1)
     level = level - brightness.view(-1, *[1] * (level.ndim - 1))
-    # The longest side first: it is cut into slabs, and all sides are alike to MS-SSIM.
+    # The longest side first: it is cut into slabs. To MS-SSIM all sides are equivalent.
     level = level.movedim(1 + int(np.argmax(level.shape[1:])), 1)
     product = level.new_ones(len(level) // 2, len(level))
     for scale, weight in enumerate(chosen.weights, start=1):
@@ -168,23 +168,23 @@ def _mean_similarities(
 ) -> Tensor:
     """Average cs, or l · cs, over the pixels of every pair at one scale.
 
-    Images stand in a circle; pairs of one distance along it are computed together, so that every
-    pair comes once and both sides of many pairs are slices.
+    Images are arranged in a circle; pairs at the same distance along it are computed together, so
+    that every pair is computed once and both sides of many pairs are slices.
 
     Args:
-        level: Images less their brightness, (N, *spatial).
-        brightness: (N,).
-        window: (kernel,).
-        luminance: Whether l counts.
-        label: Of a progress bar.
+        level: Images minus their brightness, (N, *spatial).
+        brightness: Mean of each image, (N,).
+        window: Weights of the Gaussian window, (kernel,).
+        luminance: Whether l is included.
+        label: Label of the progress bar; None for no bar.
 
     Returns:
-        (N // 2, N): row d - 1, column i is for images i and (i + d) mod N. Of pairs at distance
-        N / 2, which come twice, the second is left 0.
+        (N // 2, N): row d - 1, column i is for images i and (i + d) mod N. Pairs at distance N / 2
+        would occur twice; their second half is left at 0.
     """
     count, halo = len(level), len(window) - 1
     inner = [side - halo for side in level.shape[1:]]
-    at_once = max(_FEWEST_AT_ONCE[len(inner)], _VOXELS_AT_ONCE // level[0].numel())
+    at_once = max(_MIN_AT_ONCE[len(inner)], _VOXELS_AT_ONCE // level[0].numel())
     rows = _VOXELS_AT_ONCE // (min(at_once, count) * level[0, 0].numel())
     slabs = range(0, inner[0], max(rows, 2 * halo))
     once_and_a_half = torch.arange(count + count // 2, device=level.device) % count
@@ -205,7 +205,7 @@ def _mean_similarities(
 
 
 def _fill(circle: Tensor) -> Tensor:
-    """Make the symmetric matrix, (N, N), with 1 on its diagonal, of what is laid out in circles."""
+    """Return the symmetric matrix, (N, N), 1 on its diagonal, of what `_mean_similarities` gave."""
     half, count = circle.shape
     if count == 2 * half:
         circle[-1, half:] = circle[-1, :half]
@@ -218,28 +218,28 @@ def _fill(circle: Tensor) -> Tensor:
 
 
 class _Moments(NamedTuple):
-    """What one slab of images has for all pairs of them; images lie side by side."""
+    """Local moments of one slab of images, shared by all its pairs; the last axis is the image."""
 
-    image: Tensor  # less its brightness, (*spatial, n)
+    image: Tensor  # minus its brightness, (*spatial, n)
     mean: Tensor  # μ of it, (*inner, n)
     spread: Tensor  # (σ² + c₂ / 2) / 2, (*inner, n)
     brightness: Tensor  # (n,)
 
     @classmethod
     def of(cls, images: Tensor, brightness: Tensor, window: Tensor) -> "_Moments":
-        """Compute them of images (n, *spatial)."""
+        """Compute the moments of images (n, *spatial)."""
         image = images.movedim(0, -1).contiguous()
         mean = _blur(image, window)
         variance = _blur(image * image, window).addcmul_(mean, mean, value=-1)
         return cls(image, mean, variance.add_(_C2 / 2).div_(2), brightness)
 
     def select(self, start: int, stop: int) -> "_Moments":
-        """Return those of some images."""
+        """Return the moments of some of the images."""
         return _Moments(*(values[..., start:stop] for values in self))
 
 
 def _similarity(one: _Moments, other: _Moments, window: Tensor, *, luminance: bool) -> Tensor:
-    """Return cs, or l · cs, of images with as many others, (*inner, n)."""
+    """Return cs, or l · cs, of n pairs of images, (*inner, n)."""
     covariance = _blur(one.image * other.image, window).addcmul_(one.mean, other.mean, value=-1)
     similarity = covariance.add_(_C2 / 2).div_(one.spread + other.spread)
     if luminance:
@@ -251,8 +251,8 @@ def _similarity(one: _Moments, other: _Moments, window: Tensor, *, luminance: bo
 def _blur(images: Tensor, window: Tensor) -> Tensor:
     """Average images (*spatial, N) with a separable window; each side loses kernel - 1.
 
-    With images as channels of depthwise convolutions, neighbours in memory are one pixel of
-    different images, so that processors' vectors are full at any size.
+    Images are the channels of depthwise convolutions: neighbours in memory are the same pixel of
+    different images, which fills the processor's vector registers at any image size.
     """
     for axis in range(images.ndim - 1):
         before, side, after = images.shape[:axis], images.shape[axis], images.shape[axis + 1 : -1]
@@ -268,7 +268,7 @@ def _blur(images: Tensor, window: Tensor) -> Tensor:
 
 
 def _gaussian(kernel: int) -> Tensor:
-    """Return the window, (kernel,), sum 1."""
+    """Return the Gaussian window, (kernel,), of sum 1."""
     distance = torch.arange(kernel) - (kernel - 1) / 2
     window = torch.exp(-((distance / _SIGMA) ** 2) / 2)
     return window / window.sum()

@@ -1,6 +1,6 @@
-"""The feature networks: how each is built, what it is shown, and where its weights are published.
+"""The feature networks: how each is built, what it takes, and where its weights are published.
 
-Facts of the publishers are noted where they are used; nothing is downloaded.
+Nothing is downloaded here.
 """
 
 import warnings
@@ -26,14 +26,15 @@ class FeatureRecipe:
     """One published feature network.
 
     Attributes:
-        build: Returns the network, default-initialised, mapping what `prepare` returns to (N, d).
+        build: Returns the network with its default initialisation; it maps what `prepare` returns
+            to (N, d).
         prepare: Maps images in [0, 1], (N, 1, *), to what the network was trained on.
-        preprocessing: What `prepare` does, for a protocol.
+        preprocessing: What `prepare` does, in words for the protocol.
         spatial_dims: 2 for images, 3 for volumes.
         dimensions: Features per image, d.
         download: Address of the weights.
-        ignored: Beginnings of the names of published weights that the features do not need.
-        classes: The classes of the network, if it is published as a whole pickled network.
+        ignored: Prefixes of the names of published weights that the features do not need.
+        classes: Returns the classes to unpickle, if the network is published as a whole pickle.
     """
 
     build: Callable[[], nn.Module]
@@ -80,7 +81,7 @@ def prepare_film(images: Tensor) -> Tensor:
 
 
 def prepare_whole(images: Tensor) -> Tensor:
-    """Pad images to squares with black, keep their resolution where it is usual, map to [-1, 1]."""
+    """Pad images to squares with black, resize unusual sides, and map [0, 1] to [-1, 1]."""
     height, width = images.shape[-2:]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
@@ -94,9 +95,9 @@ def prepare_whole(images: Tensor) -> Tensor:
 def build_radimagenet() -> nn.Module:
     """Return RadImageNet's ResNet-50, as translated from Keras.
 
-    Keras' network is torchvision's but for biases in the convolutions, another epsilon, and the
-    stride in the first convolution of a block, not in the second. The last has no weights: they
-    fit torchvision's network too, with other features.
+    Keras' network differs from torchvision's: its convolutions have biases, its batch norms another
+    epsilon, and a block has its stride in the first convolution, not in the second. A stride has no
+    weights, so they would also fit a network with torchvision's strides, and give other features.
 
     Source: Warvito/radimagenet-models, `radimagenet_models/models/resnet.py` at f60d7c1.
     """
@@ -113,10 +114,10 @@ def build_radimagenet() -> nn.Module:
 
 
 def prepare_radimagenet(images: Tensor) -> Tensor:
-    """Repeat gray images to blue, green, red, and subtract the means.
+    """Repeat gray images as blue, green and red, and subtract the means.
 
     Source: Warvito/generative_brain_controlnet, `src/python/testing/compute_fid.py` at 57c6446; it
-    neither resizes nor divides by a deviation.
+    neither resizes nor divides by a standard deviation.
     """
     return images - images.new_tensor(_RADIMAGENET_MEAN)[:, None, None]
 
@@ -124,7 +125,7 @@ def prepare_radimagenet(images: Tensor) -> Tensor:
 def build_medicalnet(depth: Literal[10, 50]) -> nn.Module:
     """Return MedicalNet's 3D ResNet, averaged over space.
 
-    The weights fit MONAI's `resnet10` and `resnet50` too, but these halve the resolution in the
+    The weights also fit MONAI's `resnet10` and `resnet50`, but these halve the resolution in the
     last two stages, where MedicalNet dilates the convolutions.
 
     Source: Tencent/MedicalNet, `med3d/models/resnet.py` at 34b9bb2.
@@ -149,12 +150,12 @@ def build_medicalnet(depth: Literal[10, 50]) -> nn.Module:
 
 
 def prepare_medicalnet(volumes: Tensor) -> Tensor:
-    """Standardise each volume by the mean and deviation of all its voxels.
+    """Standardise each volume by the mean and standard deviation of all its voxels.
 
-    MedicalNet's data loader (`datasets/brains18.py`) takes the voxels above 0 alone, and puts
-    random noise in the others. That hangs on whether air is exactly 0: air raised to 0.001, which
-    nobody sees, moved the features (of random weights) of CT phantoms by 30 times the Fréchet
-    distance between two halves of them.
+    MedicalNet's data loader (`datasets/brains18.py`) uses only the voxels above 0, and puts
+    random noise in the others. The features then depend on whether air is exactly 0: raising it to
+    0.001, which is invisible, moved the features (of random weights) of CT phantoms by 30 times the
+    Fréchet distance between two halves of the set.
 
     Source: MONAI, `losses.perceptual.medicalnet_intensity_normalisation`, here volume by volume.
     """
@@ -219,7 +220,7 @@ FEATURE_RECIPES = {
         + "TencentMedicalNet/MedicalNet-Resnet50/resolve/main/resnet_50_23dataset.pth",
     ),
 }
-"""Published networks by the name that results carry."""
+"""Published networks by their names in results."""
 
 RANDOM_NETWORKS = {
     "random-densenet121": replace(
@@ -234,4 +235,4 @@ RANDOM_NETWORKS = {
     ),
     "random-resnet10-3d": FEATURE_RECIPES["medicalnet-resnet10"],
 }
-"""Stand-ins of random weights, each of a published network's architecture."""
+"""Stand-ins with random weights, each with the architecture of a published network."""

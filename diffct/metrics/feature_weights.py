@@ -1,4 +1,4 @@
-"""Weights of foreign feature networks, read without running what a file could smuggle in."""
+"""Weights of foreign feature networks, read without running any code in their files."""
 
 import hashlib
 import pickle
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.serialization import SourceChangeWarning, safe_globals
 
-# How a file of PyTorch before 1.6 begins.
+# The first bytes of a file written by PyTorch before 1.6.
 _LEGACY_START = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 _UNREADABLE = (
     pickle.UnpicklingError,
@@ -36,21 +36,21 @@ def file_sha256(path: str | Path) -> str:
 
 
 def read_weights(path: str | Path, *, classes: Sequence[type] = ()) -> dict[str, Tensor]:
-    """Read a state dict, from safetensors or a file of `torch.save`.
+    """Read a state dict from safetensors or from a file of `torch.save`.
 
-    It may lie under "state_dict", and its keys may begin with "module.", as a network wrapped for
-    several GPUs leaves them.
+    The state dict may lie under "state_dict", and its keys may begin with "module.",
+    as those of a network wrapped for several GPUs do.
 
     Args:
         path: The file.
-        classes: If the network's publisher pickled it whole, the classes that it is made of.
-            Nothing else is unpickled.
+        classes: For a network that was pickled as a whole, the classes that it is made of. Nothing
+            else is unpickled.
 
     Returns:
         Weights by name, on the CPU.
 
     Raises:
-        ValueError: The file is no such thing, or holds objects of other classes.
+        ValueError: The file holds no state dict, or objects of other classes.
     """
     path = Path(path)
     try:
@@ -65,19 +65,19 @@ def read_weights(path: str | Path, *, classes: Sequence[type] = ()) -> dict[str,
             raise ValueError("not all entries are tensors")
         return {name.removeprefix("module."): weight for name, weight in found.items()}
     except _UNREADABLE as error:
-        # PyTorch's own words would advise to unpickle whatever is in there.
-        raise ValueError(f"{path}: is refused, as it is no file of weights alone.") from error
+        # PyTorch's own message would advise to unpickle without a check.
+        raise ValueError(f"{path}: is refused, as it does not hold weights alone.") from error
 
 
 def fill_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put weights into a network, all and no others.
+    """Fill a network with weights, which must be exactly its own by name and shape.
 
     Args:
         network: The network.
         weights: Weights by name.
 
     Raises:
-        ValueError: Names or shapes differ; the message says how many and which first.
+        ValueError: Names or shapes differ; the message says how many, and names the first.
     """
     own = network.state_dict()
     differences = {
@@ -93,16 +93,16 @@ def fill_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     network.load_state_dict(weights)
 
 
-def _read_torch(path: Path, classes: Sequence[type]) -> Any:  # noqa: ANN401 - whatever is in it
+def _read_torch(path: Path, classes: Sequence[type]) -> Any:  # noqa: ANN401 - any pickled object
     with path.open("rb") as file:
         legacy = file.read(len(_LEGACY_START)) == _LEGACY_START
     if not (legacy and classes):
         with safe_globals(list(classes)):
             return torch.load(path, map_location="cpu", weights_only=True)
-    # PyTorch's weights_only knows no whole networks in the old format, so that the same rule, an
-    # allow-list, is put to Python's unpickler.
+    # PyTorch's weights_only cannot read whole networks in the old format, so Python's unpickler
+    # applies the same rule, an allow-list.
     with warnings.catch_warnings():
-        # The old format keeps the source of the classes; only the weights are taken.
+        # The old format stores the source code of the classes; only the weights are used.
         warnings.simplefilter("ignore", SourceChangeWarning)
         return torch.load(
             path, map_location="cpu", weights_only=False, pickle_module=_allow_only(classes)
@@ -110,7 +110,7 @@ def _read_torch(path: Path, classes: Sequence[type]) -> Any:  # noqa: ANN401 - w
 
 
 def _allow_only(classes: Sequence[type]) -> type:
-    """Return what `torch.load` takes for a pickle module, able to make these classes alone."""
+    """Return a pickle module for `torch.load` that can create only these classes."""
     makers: list[Any] = [
         *classes,
         torch._utils._rebuild_tensor_v2,
@@ -120,7 +120,7 @@ def _allow_only(classes: Sequence[type]) -> type:
     allowed: dict[tuple[str, str], object] = {
         (one.__module__, one.__qualname__): one for one in makers
     }
-    allowed["__builtin__", "set"] = set  # Python 2's name, as the format has it
+    allowed["__builtin__", "set"] = set  # Python 2's name, which the format uses
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> object:

@@ -1,7 +1,7 @@
-"""Feature networks: what distances between sets of images, as the Fréchet distance, are taken in.
+"""Feature networks: the spaces in which distances between sets of images are measured.
 
-A distance is a figure of its network: `result_name` writes the network into its name, and a network
-says whose weights it has and what it does to an image.
+A distance is specific to its network: `result_name` writes the network into the figure's name, and
+a network records its weights and its preprocessing.
 """
 
 import re
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from diffct.metrics.feature_recipes import FEATURE_RECIPES, RANDOM_NETWORKS, FeatureRecipe
 from diffct.metrics.feature_weights import file_sha256, fill_weights, read_weights
 
-# What resampling may add to [0, 1].
+# How far resampling may exceed [0, 1].
 _ROUNDING = 1e-4
 
 
@@ -24,8 +24,8 @@ class FeatureNetwork:
     """A fixed network that describes an image by d numbers.
 
     Args:
-        name: What results call it.
-        recipe: What it is.
+        name: Its name in results.
+        recipe: How it was built.
         module: The network.
         weights_sha256: SHA-256 of the file of its weights; None if they are random.
         device: Where it computes.
@@ -59,26 +59,26 @@ class FeatureNetwork:
             (N, d), float32, on the CPU.
 
         Raises:
-            ValueError: The shape or the range is another, or a value is not finite.
+            ValueError: The shape or the range is wrong, or a value is not finite.
         """
         self._check(images)
         with torch.inference_mode():
             prepared = self._prepare(images.to(self._device, torch.float32))
             features = self._module(prepared).float().cpu()
-        return features.clone()  # a tensor of the inference mode could not be changed in place
+        return features.clone()  # an inference-mode tensor could not be changed in place
 
     def extract(self, batches: Iterable[Tensor], *, show_progress: bool = False) -> Tensor:
         """Return the features of many images.
 
         Args:
-            batches: Batches as of `__call__`.
+            batches: Batches as `__call__` takes them.
             show_progress: Whether to show a progress bar.
 
         Returns:
             (N, d) of all batches, float32, on the CPU.
 
         Raises:
-            ValueError: As of `__call__`, or there are no images.
+            ValueError: As `__call__`, or there are no images.
         """
         bar = tqdm(batches, desc=self.name, unit="batch", disable=not show_progress)
         features = [self(batch) for batch in bar]
@@ -104,24 +104,24 @@ def load_feature_network(
 ) -> FeatureNetwork:
     """Load a feature network from a local file, or make a random one.
 
-    A random network ("random-densenet121-seed0") is initialised as its library does: He's weights
-    keep the scale from layer to layer, and the batch norms let values pass. Distances in it tell
-    images from blurred or noisy ones, though they weigh brightness most, and compare only with
-    distances in the same network.
+    A random network ("random-densenet121-seed0") is initialised by its library: He initialisation,
+    which keeps the scale from layer to layer, and batch norms that change nothing. Its distances
+    separate images from blurred or noisy ones, though brightness weighs most; compare them only
+    with distances in the same network.
 
     Args:
         name: One of `FEATURE_RECIPES`, or one of `RANDOM_NETWORKS` followed by "-seedN".
         weights: File of the published weights, or of a state dict of the same names, also as
             safetensors; None for a random network.
-        device: Where to compute; the CPU if None.
+        device: Where to compute; None for the CPU.
 
     Returns:
         The network.
 
     Raises:
         FileNotFoundError: There is no such file; the message says what to download.
-        ValueError: The name is unknown, a random network is given weights, or the file holds
-            something else than the weights of that network.
+        ValueError: The name is unknown, a random network is given weights, or the file does
+            not hold the weights of that network.
     """
     random = re.fullmatch(r"(.+)-seed(\d+)", name)
     stand_in = RANDOM_NETWORKS.get(random[1]) if random else None
@@ -133,7 +133,7 @@ def load_feature_network(
         _require_file(weights, recipe, name=name)
     elif weights is not None:
         raise ValueError(f"{name} is random and takes no weights, not weights={weights}.")
-    # The libraries initialise by the global generator.
+    # The libraries initialise weights with the global generator.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(random[2]) if random and stand_in else 0)
         module = recipe.build()
@@ -144,7 +144,7 @@ def load_feature_network(
 
 
 def result_name(metric: str, network: FeatureNetwork) -> str:
-    """Return the name of a figure, as "FD[xrv-densenet121-all]"."""
+    """Return the name of a figure, such as "FD[xrv-densenet121-all]"."""
     return f"{metric}[{network.name}]"
 
 

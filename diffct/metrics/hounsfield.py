@@ -1,4 +1,4 @@
-"""What a CT volume holds, in Hounsfield units: body, bone, air around it."""
+"""Body, bone and surrounding air of a CT volume, in Hounsfield units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def tissue_statistics(
     Args:
         volume: HU, (depth, height, width), upright ("SPL").
         spacing_mm: Voxel size (depth, height, width).
-        body: What `body_mask` returned for it; None to find it here.
+        body: As `body_mask` returns it; None to compute it here.
 
     Raises:
         ValueError: No voxel is denser than air.

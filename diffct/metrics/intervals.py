@@ -1,7 +1,7 @@
-"""How sure a figure is: standard errors and 95 % confidence intervals over patients or images.
+"""Uncertainty of figures: standard errors and 95 % confidence intervals over patients or images.
 
-Images of one patient are alike, so what is drawn again or left out is a whole patient (a "group")
-where patients are known.
+Images of one patient are alike, so whole patients ("groups") are resampled or left out where
+patients are known.
 
 Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 11 (jackknife) and
 13 (percentile intervals).
@@ -19,12 +19,12 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and how sure it is.
+    """A figure and its uncertainty.
 
     Attributes:
         value: The figure.
-        standard_error: Of the figure; None where it cannot be told.
-        interval: 95 % confidence interval (low, high); None where it cannot be told.
+        standard_error: Standard error of the figure; None where it cannot be estimated.
+        interval: 95 % confidence interval (low, high); None where it cannot be estimated.
         sd: Standard deviation over images, for figures that are means over images.
     """
 
@@ -37,11 +37,11 @@ class Estimate:
 def bootstrap_mean(
     values: np.ndarray, *, groups: Sequence[Hashable] | None = None, seed: int = 0
 ) -> Estimate:
-    """Average over images, with a percentile interval over groups drawn again.
+    """Average over images, with a percentile interval over resampled groups.
 
     Args:
         values: One figure per image, (N,).
-        groups: The patient of each image; None for images that are independent, as samples are.
+        groups: The patient of each image; None for independent images, as samples are.
         seed: Seed of the resampling.
 
     Returns:
@@ -53,7 +53,7 @@ def bootstrap_mean(
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-        raise ValueError("An average needs one finite number or more.")
+        raise ValueError("An average needs finite numbers, at least one.")
     owner = number_groups(groups, len(values))
     sd = values.std(ddof=1).item() if len(values) > 1 else None
     sums, counts = np.bincount(owner, weights=values), np.bincount(owner)
@@ -67,11 +67,11 @@ def bootstrap_mean(
 
 
 def number_groups(groups: Sequence[Hashable] | None, count: int) -> np.ndarray:
-    """Number the patients from 0, and say which one each image is of.
+    """Number the patients from 0 and return the number of each image's patient.
 
     Args:
         groups: The patient of each image; None for independent images, each its own patient.
-        count: Images there are.
+        count: Number of images.
 
     Returns:
         Whole numbers, (count,).
@@ -88,7 +88,7 @@ def number_groups(groups: Sequence[Hashable] | None, count: int) -> np.ndarray:
 
 
 def jackknife(value: float, *leave_one_out: np.ndarray) -> Estimate:
-    """Make an estimate of a figure from what it is without each of its units in turn.
+    """Estimate the uncertainty of a figure from its values without each unit in turn.
 
     Args:
         value: The figure of all units.
@@ -101,7 +101,7 @@ def jackknife(value: float, *leave_one_out: np.ndarray) -> Estimate:
     """
     if min(len(left) for left in leave_one_out) < 3:
         return Estimate(float(value))
-    # A set's share: (n - 1)/n times the sum of squares, that is (n - 1) times the plain variance.
+    # Each set adds (n - 1)/n times the sum of squares, that is (n - 1) times the plain variance.
     variance = sum((len(left) - 1) * np.var(left) for left in leave_one_out)
     error = float(np.sqrt(variance))
     degrees = min(len(left) for left in leave_one_out) - 1

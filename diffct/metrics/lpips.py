@@ -1,4 +1,4 @@
-"""LPIPS: how different two images look to a network that has learnt to see.
+"""LPIPS: the perceptual distance between two images, in the features of a trained network.
 
 Source: Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric".
 The package `lpips` brings the small linear heads; the backbone's ImageNet weights are a file that
@@ -21,10 +21,10 @@ BACKBONES = {
 
 
 def load_perceptual(network: str, *, backbone: str | Path | None) -> "PerceptualDistance | None":
-    """Load the network of the perceptual loss; arguments and errors as of `PerceptualDistance`.
+    """Load the network of the perceptual loss; arguments and errors as `PerceptualDistance`.
 
     Returns:
-        The network; None if it is called "none".
+        The network; None for "none".
     """
     return None if network == "none" else PerceptualDistance(network, backbone=backbone)
 
@@ -33,7 +33,7 @@ class PerceptualDistance(nn.Module):
     """LPIPS of single-channel images, in float32, without gradients for its own weights.
 
     Args:
-        network: "squeeze" (the source's), "alex" or "vgg".
+        network: "squeeze" (used by Pinaya 2023), "alex" or "vgg".
         backbone: File of torchvision's ImageNet weights of that network.
 
     Raises:
@@ -68,7 +68,7 @@ class PerceptualDistance(nn.Module):
             self.lpips = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
         try:
             weights = torch.load(backbone, map_location="cpu", weights_only=True)
-            # lpips files torchvision's layers in slices: "slice2.3.bias" is "features.3.bias".
+            # lpips groups torchvision's layers in slices: "slice2.3.bias" is "features.3.bias".
             own = {
                 name: weights[f"features.{name.partition('.')[2]}"]
                 for name in self.lpips.net.state_dict()
@@ -82,7 +82,7 @@ class PerceptualDistance(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Return the mean distance of a batch; arguments as of `per_image`.
+        """Return the mean distance of a batch; arguments as `per_image`.
 
         Returns:
             Scalar, float32.

@@ -1,6 +1,6 @@
-"""Are samples realistic, and do they cover the real images: neighbourhoods in feature space.
+"""Precision, recall, density and coverage of samples, from neighbourhoods in feature space.
 
-The figures depend on the numbers of images and on k; compare only at equal ones.
+The figures depend on the number of images and on k; compare only where both are equal.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ _ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class ManifoldFigures:
-    """What neighbourhoods tell; a neighbourhood is the ball that reaches the k-th neighbour.
+    """Realism and coverage; a neighbourhood is the ball around an image up to its k-th neighbour.
 
     Attributes:
         precision: Share of samples that lie in the neighbourhood of a real image, 0 to 1.
         recall: Share of real images that lie in the neighbourhood of a sample, 0 to 1.
-        density: Mean number of real neighbourhoods that a sample lies in, over k; from 0, about 1
-            for equal distributions, more where samples crowd in the middle of the real ones.
+        density: Mean number of real neighbourhoods that a sample lies in, divided by k; 0 or more,
+            about 1 for equal distributions, more if samples crowd in the middle of the real ones.
         coverage: Share of real images whose neighbourhood holds a sample, 0 to 1.
     """
 
@@ -33,19 +33,19 @@ class ManifoldFigures:
 def precision_recall_density_coverage(
     real: Features, fake: Features, *, neighbours: int = 5
 ) -> ManifoldFigures:
-    """Compare samples with real images by who lies in whose neighbourhood.
+    """Compare samples with real images by the neighbourhoods that they lie in.
 
-    Neighbourhoods include their edge (Naeem's code leaves it out), so that sets of copies of one
-    image are found equal and not disjoint.
+    Neighbourhoods include their edge (the code of Naeem et al. excludes it), so that two sets of
+    copies of one image count as equal and not as disjoint.
 
     Args:
         real: Features of real images, (N, d).
         fake: Features of samples, (M, d).
-        neighbours: k, which neighbour of its own set a neighbourhood reaches; an image is not its
-            own neighbour.
+        neighbours: k: a neighbourhood reaches the k-th neighbour in the image's own set; an image
+            is not its own neighbour.
 
     Raises:
-        ValueError: A set has k images or fewer, k is below 1, or the features are unsound or
+        ValueError: A set has k images or fewer, k is below 1, or the features are invalid or
             differ in number.
 
     Source: Kynkäänniemi et al. 2019, "Improved precision and recall metric" (precision, recall);
@@ -78,7 +78,7 @@ def precision_recall_density_coverage(
 
 
 def _radii(rows: torch.Tensor, neighbours: int) -> torch.Tensor:
-    # Each image is its own nearest, at distance zero: the k-th neighbour comes k + 1-th.
+    # Each image is its own nearest, at distance zero, so the k-th neighbour is the (k + 1)-th.
     return torch.cat(
         [
             _distances(part, rows).kthvalue(neighbours + 1, dim=1).values
@@ -88,6 +88,6 @@ def _radii(rows: torch.Tensor, neighbours: int) -> torch.Tensor:
 
 
 def _distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    # By differences, not by a product of matrices, for which copies of an image are not quite at
-    # distance zero, and a distance depends on the block that it is computed in.
+    # By differences: with a matrix product, copies of an image would not be at exactly zero, and a
+    # distance would depend on the block that it is computed in.
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")

@@ -1,8 +1,8 @@
-"""The noise of CT: its magnitude and how it is spread over spatial frequencies.
+"""The noise of CT: its magnitude and its distribution over spatial frequencies.
 
-Squares of even soft tissue are taken from axial slices, freed of their trend, and averaged as power
-spectra. In patients, what is left of the anatomy counts as noise: compare only with real volumes
-measured alike.
+Squares of even soft tissue are cut from axial slices, their trend is removed, and their power
+spectra are averaged. In patients, remaining anatomy counts as noise: compare only with real volumes
+measured in the same way.
 
 Source: AAPM report 233 (2019), "Performance evaluation of computed tomography systems" (squares,
 spectrum); IEC 62220-1-1 (2015; second-order polynomial as trend).
@@ -18,7 +18,7 @@ from diffct.metrics.hounsfield import body_mask
 
 # Muscle and organs, without fat and bone.
 _EVEN_TISSUE_HU = (-30.0, 200.0)
-# The smoothed image may not vary by more within a square: less than a border of fat and muscle.
+# Largest variation of the smoothed image in a square: less than across a border of fat and muscle.
 _EVEN_WITHIN_HU = 50.0
 _SQUARE_PX = (6, 32)
 _SQUARES_PER_SIDE = 12
@@ -29,7 +29,7 @@ class NoisePower:
     """The noise of one volume.
 
     Attributes:
-        squares: Squares that were averaged; they overlap by half.
+        squares: Number of squares averaged; they overlap by half.
         noise_hu: Standard deviation in the squares, without their trend; NaN if there is none.
         frequency_per_mm: Middle of each ring of frequencies, (F,), in 1/mm.
         power_hu2_mm2: Noise power spectrum of each ring, (F,), in HU² mm²; NaN if there is none.
@@ -51,10 +51,10 @@ def noise_power(
 ) -> NoisePower:
     """Measure the noise of a volume in its even soft tissue.
 
-    The spectrum is dx dy / N² ⟨|DFT|²⟩. Of white noise, the trend takes a known share at each
-    frequency, which is given back; frequencies of which it takes more than half are left out.
-    Squares have a twelfth of the slice's shorter side, 6 to 32 voxels, so that volumes of one size
-    share one grid of frequencies.
+    The spectrum is dx dy / N² ⟨|DFT|²⟩. Removing the trend takes a known share of white noise at
+    each frequency; the spectrum is corrected for it, and frequencies that lose more than half are
+    left out. A square's side is a twelfth of the slice's shorter side, 6 to 32 voxels, so that
+    volumes of one size share one grid of frequencies.
 
     Args:
         volume: HU, (depth, height, width), slices axial.
@@ -62,9 +62,9 @@ def noise_power(
         body: Booleans of the same shape; found by `body_mask` if not given.
 
     Returns:
-        The noise; its `reason` says so if no square of the volume is even soft tissue.
+        The noise; its `reason` is set if no square of the volume is even soft tissue.
 
-    Source: AAPM report 233, noise power spectrum. Giving back what the trend takes is ours.
+    Source: AAPM report 233, noise power spectrum. The correction for the trend is ours.
     """
     volume = np.asarray(volume, dtype=np.float64)
     body = body_mask(volume) if body is None else body
@@ -84,16 +84,16 @@ def noise_power(
     spectrum = raw * spacing_mm[1] * spacing_mm[2] / side**2
     kept = ring >= 0
     power = np.bincount(ring[kept], weights=spectrum[kept] / gain[kept]) / np.bincount(ring[kept])
-    # A ring weighs by its length, that is by its frequency.
+    # A ring is weighted by its length, which is proportional to its frequency.
     weight = power * frequency
     mean_frequency = float((weight * frequency).sum() / weight.sum()) if weight.any() else np.nan
     return NoisePower(len(squares), float(np.sqrt(variance)), frequency, power, mean_frequency)
 
 
 def _even_squares(volume: np.ndarray, body: np.ndarray, side: int) -> np.ndarray:
-    """Squares, (count, side, side), every half side, that lie in even soft tissue.
+    """Return squares, (count, side, side), at every half side, that lie in even soft tissue.
 
-    Tissue is judged by a smoothed image: judged by the voxels, the noisiest would be left out.
+    Evenness is judged on a smoothed image; on the voxels, the noisiest squares would be left out.
     """
     steps = (slice(None), slice(None, None, side // 2), slice(None, None, side // 2))
 
@@ -108,11 +108,11 @@ def _even_squares(volume: np.ndarray, body: np.ndarray, side: int) -> np.ndarray
 
 
 def _trend(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Orthonormal polynomials to order two, (side², 6), and what white noise keeps without them.
+    """Return the basis of the trend, and the share of white noise that removing it leaves.
 
     Returns:
-        The polynomials, and the share of white noise's power that is left, (side, side), by
-        frequency as `fft2` orders it.
+        Orthonormal polynomials up to order two, (side², 6), and the share of white noise's power
+        that is left without them, (side, side), by frequency as `fft2` orders it.
     """
     y, x = np.meshgrid(*[np.linspace(-1, 1, side)] * 2, indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(side**2, 6)
@@ -124,15 +124,15 @@ def _trend(side: int) -> tuple[np.ndarray, np.ndarray]:
 def _rings(
     side: int, spacing_mm: Sequence[float], gain: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Number the ring of each frequency, (side, side), -1 for none, and say the rings' middles.
+    """Return the ring of each frequency, (side, side), -1 for none, and the middle of each ring.
 
     Rings are as wide as the coarser axis' step and end at its highest frequency: beyond it they
-    are no full circles.
+    are not full circles.
     """
     y, x = (np.fft.fftfreq(side, step) for step in spacing_mm[1:])
     width = 1 / (side * max(spacing_mm[1:]))
     number = np.rint(np.hypot(y[:, None], x) / width).astype(int)
     usable = (gain > 0.5) & (number <= side // 2)
-    present = np.unique(number[usable])
-    ring = np.where(usable, np.searchsorted(present, number), -1)
-    return ring, present * width
+    used = np.unique(number[usable])
+    ring = np.where(usable, np.searchsorted(used, number), -1)
+    return ring, used * width

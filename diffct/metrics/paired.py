@@ -1,6 +1,6 @@
-"""How far images are from their references, pixel by pixel: MAE, RMSE, PSNR, SSIM, MS-SSIM, LPIPS.
+"""Errors of images against their references: MAE, RMSE, PSNR, SSIM, MS-SSIM and LPIPS.
 
-Every figure is per image, over all its pixels.
+Every figure is computed per image, over all its pixels.
 
 Source: Wang et al. 2004, "Image quality assessment: from error visibility to structural
 similarity" (SSIM, its Gaussian window); MS-SSIM see `similarity`.
@@ -17,14 +17,14 @@ from diffct.metrics.similarity import MultiScale, full_precision, ms_ssim, multi
 from diffct.metrics.value_range import ValueRange
 
 PSNR_CEILING_DB = 100.0
-"""PSNR of equal images. It would be infinite and so would every average with it: black slices are
-equal to their black references. 100 dB is an error of 1e-5 of the range, less than 16 bits tell."""
+"""PSNR of equal images. It would be infinite, and so would every average that includes it: black
+slices equal their black references. 100 dB is an error of 1e-5 of the range, finer than 16 bits."""
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 """Maps images and references (B, 1, *spatial) in [-1, 1] to distances (B,), as LPIPS does."""
 
 _NAMES = ("images", "references")
-_LARGEST_WINDOW = 11
+_MAX_WINDOW = 11
 
 
 def check_pair(
@@ -37,14 +37,14 @@ def check_pair(
     """Refuse images and references that cannot be compared.
 
     Args:
-        images: (B, 1, H, W) or (B, 1, D, H, W) in [0, data_range]; taken for a whole set.
+        images: (B, 1, H, W) or (B, 1, D, H, W) in [0, data_range]; checked as a whole set.
         references: Likewise.
         data_range: Upper end of the range.
-        names: What errors call both.
+        names: Names of both in errors.
 
     Raises:
-        ValueError: The shapes differ or are others, or the values of either are in another range
-            (see `ValueRange`).
+        ValueError: The shapes differ or are wrong, or the values of either have another range (see
+            `ValueRange`).
     """
     _check_shapes(images, references, names)
     for name, values in zip(names, (images, references), strict=True):
@@ -61,8 +61,8 @@ def paired_errors(
     """Compare images with their references.
 
     Args:
-        images: (B, 1, H, W) or (B, 1, D, H, W) in [0, data_range]; taken for a whole set (for
-            batches of a set, see `PairedAccumulator`).
+        images: (B, 1, H, W) or (B, 1, D, H, W) in [0, data_range]; checked as a whole set
+            (for batches of a set, see `PairedAccumulator`).
         references: Likewise.
         data_range: Upper end of the range.
         perceptual: Measures "lpips"; None to leave it out.
@@ -84,16 +84,16 @@ def hu_errors(
     """Compare CT volumes with their references inside a window.
 
     Args:
-        volumes: HU, (B, 1, D, H, W) or slices (B, 1, H, W); taken for a whole set.
+        volumes: HU, (B, 1, D, H, W) or slices (B, 1, H, W); checked as a whole set.
         references: Likewise.
         window_hu: (low, high); values beyond it are clipped, and its width is the range of PSNR
             and SSIM.
 
     Returns:
-        By name, (B,) each: "mae_hu", "rmse_hu", "psnr", "ssim", "ms_ssim" as of `paired_errors`.
+        By name, (B,) each: "mae_hu", "rmse_hu", "psnr", "ssim", "ms_ssim" as in `paired_errors`.
 
     Raises:
-        ValueError: The shapes differ or are others, the window is empty, or the values of either
+        ValueError: The shapes differ or are wrong, the window is empty, or the values of either
             are not finite or seem not to be HU (see `ValueRange`).
     """
     _check_shapes(volumes, references)
@@ -113,13 +113,13 @@ def root_mean_squared_error(images: Tensor, references: Tensor) -> Tensor:
 
 
 def psnr(images: Tensor, references: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio of each image of [0, 1], dB, (B,)."""
+    """Return the peak signal-to-noise ratio of each image in [0, 1], in dB, (B,)."""
     error = root_mean_squared_error(images, references)
     return (-20 * error.log10()).clamp(max=PSNR_CEILING_DB)
 
 
 def ssim(images: Tensor, references: Tensor) -> Tensor:
-    """Return SSIM of each image of [0, 1], (B,).
+    """Return the SSIM of each image in [0, 1], (B,).
 
     The Gaussian window has sigma 1.5 and 11 pixels, or the largest odd number that fits.
     """
@@ -129,7 +129,7 @@ def ssim(images: Tensor, references: Tensor) -> Tensor:
     metric = SSIMMetric(len(size), data_range=1.0, win_size=_ssim_window(size), reduction="none")
     with full_precision():
         found = metric(images, references)
-    assert isinstance(found, Tensor)  # a list of lists of images only
+    assert isinstance(found, Tensor)  # a list only for a list of images
     return found.flatten()
 
 
@@ -137,7 +137,7 @@ class PairedAccumulator:
     """Compares a set batch by batch and averages over images, with intervals over patients.
 
     Attributes:
-        missing: Why there is no "ms_ssim", if the images are too small for it.
+        missing: Why "ms_ssim" is missing, if the images are too small for it; otherwise None.
     """
 
     def __init__(
@@ -150,8 +150,8 @@ class PairedAccumulator:
         """Start with no images.
 
         Args:
-            data_range: Upper end of the images' range; not looked at with `window_hu`.
-            window_hu: For volumes in HU, which are compared as `hu_errors` does.
+            data_range: Upper end of the images' range; ignored with `window_hu`.
+            window_hu: For volumes in HU, to compare them as `hu_errors` does.
             perceptual: Measures "lpips"; None to leave it out.
         """
         low, high = window_hu or (0.0, data_range)
@@ -167,7 +167,7 @@ class PairedAccumulator:
     def update(
         self, images: Tensor, references: Tensor, *, groups: Sequence[Hashable] | None = None
     ) -> None:
-        """Compare a batch, as `paired_errors` or `hu_errors` does.
+        """Compare a batch as `paired_errors` or `hu_errors` does.
 
         Args:
             images: (B, 1, H, W) or (B, 1, D, H, W).
@@ -175,8 +175,8 @@ class PairedAccumulator:
             groups: The patient of each image; None for independent images.
 
         Raises:
-            ValueError: As of those functions; there is not one group for each image; or images of
-                this size have other windows or scales of SSIM than those before.
+            ValueError: As those functions; there is not one group for each image; or images of this
+                size need other windows or scales of SSIM than those before.
         """
         _check_shapes(images, references)
         groups = [object() for _ in images] if groups is None else groups
@@ -190,7 +190,7 @@ class PairedAccumulator:
         if self._windows not in (None, windows):
             raise ValueError(
                 f"Images of {list(images.shape[2:])} take MS-SSIM with {windows[1]}, those before"
-                f" {self._windows[1]}: such figures have no average."
+                f" {self._windows[1]}: such figures cannot be averaged."
             )
         for accepted, values in zip(self._ranges, (images, references), strict=True):
             accepted.add(values)
@@ -229,7 +229,7 @@ def _measure(
     perceptual: Perceptual | None = None,
     multi_scale: bool = True,
 ) -> dict[str, Tensor]:
-    """Measure checked images after [low, high] was brought to [0, 1]; errors in their units."""
+    """Measure checked images, mapped from [low, high] to [0, 1]; errors are in the images' unit."""
     pair = [((x.float() - low) / (high - low)).clamp(0, 1) for x in (images, references)]
     figures = {
         "mae": mean_absolute_error(*pair) * (high - low),
@@ -245,17 +245,17 @@ def _measure(
 
 
 def _in_hu(figures: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Name the figures that have a unit by it."""
+    """Add the unit to the names of the figures that have one."""
     return {f"{k}_hu" if k in ("mae", "rmse") else k: value for k, value in figures.items()}
 
 
 def _ssim_window(size: Sequence[int]) -> int:
     """Return the largest odd window, up to 11, that fits a size."""
-    return min(_LARGEST_WINDOW, min(size) - 1 + min(size) % 2)
+    return min(_MAX_WINDOW, min(size) - 1 + min(size) % 2)
 
 
 def _check_shapes(images: Tensor, references: Tensor, names: Sequence[str] = _NAMES) -> None:
-    """Refuse other shapes than (B, 1, *spatial), or two different ones."""
+    """Refuse shapes other than (B, 1, *spatial), and shapes that differ."""
     shape = tuple(images.shape)
     if shape != tuple(references.shape):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""How similar two images or volumes are.
+"""The similarity of two images or volumes: MS-SSIM.
 
 Source: Wang et al. 2003, "Multiscale structural similarity for image quality assessment"; computed
 by MONAI.
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, finest first (Wang et al.)
-_LARGEST_KERNEL = 11
-_SMALLEST_KERNEL = 3
+_MAX_KERNEL = 11
+_MIN_KERNEL = 3
 
 
 @dataclass(frozen=True)
 class MultiScale:
-    """The scales of MS-SSIM; figures compare only with figures of the same.
+    """The scales of MS-SSIM; only figures with the same scales can be compared.
 
     Attributes:
         kernel: Width of the Gaussian window, in pixels of each scale; its sigma is 1.5.
@@ -35,11 +35,11 @@ class MultiScale:
 def multi_scale(size: Sequence[int]) -> MultiScale:
     """Choose the scales of MS-SSIM for images of a size, by its smallest side alone.
 
-    The usual are five scales and a window of 11. The window must fit the smallest scale: MONAI asks
-    n scales for sides of (n - 1)² windows, and two for sides of two. So images take the widest
+    Five scales and a window of 11 are usual. The window must fit the smallest scale: for n scales,
+    MONAI asks for sides of (n - 1)² windows, for two scales of 2. Images therefore take the widest
     window that fits five scales: 11 from 176 pixels on, 3 from 48. Volumes are often thinner: below
     48 they take four scales (from 27 voxels), three (from 12) or two (from 6), with the weights of
-    the first scales brought to the sum 1, and again the widest window that fits.
+    the first scales normalised to sum 1, and again the widest window that fits.
 
     Args:
         size: Pixels (height, width) or voxels (depth, height, width).
@@ -52,11 +52,11 @@ def multi_scale(size: Sequence[int]) -> MultiScale:
         raise ValueError(f"MS-SSIM is for images and volumes, not for a size of {list(size)}.")
     for scales in (5,) if len(size) == 2 else (5, 4, 3, 2):
         widest = min(size) // max((scales - 1) ** 2, 2 ** (scales - 1))
-        if widest >= _SMALLEST_KERNEL:
+        if widest >= _MIN_KERNEL:
             weights = _WEIGHTS[:scales]
             if scales < len(_WEIGHTS):
                 weights = tuple(weight / sum(weights) for weight in weights)
-            return MultiScale(min(_LARGEST_KERNEL, widest - 1 + widest % 2), weights)
+            return MultiScale(min(_MAX_KERNEL, widest - 1 + widest % 2), weights)
     shortest = "48 pixels" if len(size) == 2 else "6 voxels"
     raise ValueError(f"MS-SSIM needs sides of {shortest} or more, not {list(size)}.")
 
@@ -81,7 +81,7 @@ def ms_ssim(images: Tensor, references: Tensor) -> Tensor:
         references: Likewise.
 
     Returns:
-        (B,): 1 for equal images; scales and window as `multi_scale` says.
+        (B,): 1 for equal images; scales and window as of `multi_scale`.
 
     Raises:
         ValueError: The shapes differ, or a side is too short.
@@ -100,7 +100,7 @@ def ms_ssim(images: Tensor, references: Tensor) -> Tensor:
     )
     with full_precision():
         found = metric(images, references)
-    assert isinstance(found, Tensor)  # a list of lists of images only
+    assert isinstance(found, Tensor)  # a list only for a list of images
     return found.flatten()
 
 

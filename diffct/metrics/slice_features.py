@@ -1,4 +1,4 @@
-"""Features of volumes by 2D networks: slices of three planes, a distance for each plane.
+"""Features of volumes from 2D networks: slices of three planes, one distance for each plane.
 
 Source: Guo et al. 2025, "MAISI: Medical AI for Synthetic Imaging", the 2.5D FID of its evaluation.
 """
@@ -18,11 +18,11 @@ _BATCH = 16
 
 
 class SliceFeatures(NamedTuple):
-    """Features of slices.
+    """Features of the slices of volumes.
 
     Attributes:
         planes: Features (n, d) of the slices of each plane, volume by volume.
-        owners: Which volume each slice is of, (n,), counted from 0; the same for all planes.
+        owners: The volume of each slice, (n,), counted from 0; the same for all planes.
     """
 
     planes: dict[Plane, Tensor]
@@ -40,21 +40,21 @@ def slice_features(
 ) -> SliceFeatures:
     """Describe volumes by the features of slices of all three planes.
 
-    Sets that are compared need volumes of one extent, one window, and one size of pixels.
+    Sets to be compared need volumes of the same extent, the same window and the same pixel size.
 
     Args:
         network: A 2D network.
         volumes: Each a volume in HU, (depth, height, width), upright ("SPL"), and its voxel size.
         window_hu: HU that become 0 and 1.
-        slices: Slices of each plane and volume.
+        slices: Number of slices of each plane and volume.
         central_fraction: Share of each axis that the slices are spread over.
-        pixel_mm: Size of the pixels that the network sees before its own resizing.
+        pixel_mm: Size of the pixels given to the network, before its own resizing.
 
     Returns:
         The features, on the CPU.
 
     Raises:
-        ValueError: The network is 3D, there are no volumes, or as of `slice_images`.
+        ValueError: The network is 3D, there are no volumes, or as `slice_images`.
     """
     if network.spatial_dims != 2:
         raise ValueError(f"{network.name} is no 2D network; give it whole volumes.")
@@ -93,17 +93,17 @@ def slice_images(
     Args:
         volume: HU, (depth, height, width), upright ("SPL").
         spacing_mm: Voxel size (depth, height, width).
-        plane: Which plane.
-        window_hu: HU that become 0 and 1; what lies outside is cut off.
-        slices: How many.
+        plane: The plane of the slices.
+        window_hu: HU that become 0 and 1; values outside are clipped.
+        slices: Number of slices.
         central_fraction: Share of the axis, around its middle, that they are spread over.
         pixel_mm: Size of the pixels.
 
     Returns:
-        (slices, 1, side, side) in [0, 1]: the slice in the middle, 0 around it.
+        (slices, 1, side, side) in [0, 1]: each slice in the middle, surrounded by 0.
 
     Raises:
-        ValueError: The volume is not 3D, a number makes no sense, or it has too few slices.
+        ValueError: The volume is not 3D or has too few slices, or a number is out of range.
     """
     low, high = window_hu
     if volume.ndim != 3 or len(spacing_mm) != 3 or not all(step > 0 for step in spacing_mm):
@@ -113,7 +113,7 @@ def slice_images(
     axis = PLANES.index(plane)
     length = volume.shape[axis]
     if not 1 <= slices <= central_fraction * length:
-        raise ValueError(f"{slices=} in {central_fraction:g} of the {length} {plane} ones.")
+        raise ValueError(f"{slices=} must fit in {central_fraction:g} of {length} {plane} slices.")
     middles = (np.arange(slices) + 0.5) / slices - 0.5
     cut = np.take(volume, ((middles * central_fraction + 0.5) * length).astype(int), axis=axis)
     images = torch.from_numpy(np.moveaxis(cut, axis, 0).astype(np.float32))[:, None]

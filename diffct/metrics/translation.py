@@ -1,4 +1,4 @@
-"""What a translation without learning reaches: the baselines of every learnt one.
+"""Baselines of image translation: translations without a network, fitted to training pairs.
 
 Images are (B, 1, H, W) in [0, 1], the range of the whole volume's intensities.
 """
@@ -19,8 +19,8 @@ def copy_input(conditions: Tensor, targets: Tensor) -> Translate:
     """Return the translation that changes nothing.
 
     Args:
-        conditions: Not looked at.
-        targets: Not looked at.
+        conditions: Ignored.
+        targets: Ignored.
     """
     return lambda images: images
 
@@ -37,7 +37,7 @@ def linear_regression(conditions: Tensor, targets: Tensor) -> Translate:
 
 
 def histogram_matching(conditions: Tensor, targets: Tensor) -> Translate:
-    """Map each quantile of the conditions to that of the targets, over training pairs.
+    """Fit a map from each quantile of the conditions to that of the targets, over training pairs.
 
     Args:
         conditions: (N, 1, H, W) in [0, 1].
@@ -48,7 +48,7 @@ def histogram_matching(conditions: Tensor, targets: Tensor) -> Translate:
     """
     shares = np.linspace(0, 1, _QUANTILES)
     known, wanted = (np.quantile(images.numpy(), shares) for images in (conditions, targets))
-    # Background is one value of many quantiles; the last of them is where tissue begins.
+    # Background is one value at many quantiles; tissue begins after the last of them.
     known, last = np.unique(known[::-1], return_index=True)
     wanted = wanted[::-1][last]
     return lambda images: torch.from_numpy(
@@ -61,4 +61,4 @@ BASELINES = {
     "linear regression": linear_regression,
     "histogram matching": histogram_matching,
 }
-"""By name: functions of training pairs that return a translation."""
+"""Baselines by name: functions of training pairs that return a translation."""

@@ -1,7 +1,6 @@
-"""Whether images have the range that a figure is defined for.
+"""The value range that a figure is defined for, and its check.
 
-Figures of images that were scaled wrongly look like figures, so ranges are checked before anything
-is measured.
+Figures of wrongly scaled images look plausible, so ranges are checked before anything is measured.
 """
 
 import math
@@ -15,13 +14,13 @@ _TOO_SMALL = 1e-2
 
 @dataclass
 class ValueRange:
-    """The range that a set of images should have, and what was met of it so far.
+    """The range that a set of images should have, and the extremes met so far.
 
     Attributes:
-        name: What errors call the images, in the plural.
+        name: Name of the images in errors, in the plural.
         low: Lower end of the range.
         high: Upper end of the range.
-        clipped: Whether values beyond the ends are cut off later, and so legal.
+        clipped: Whether values beyond the ends are clipped later, and so accepted.
     """
 
     name: str
@@ -41,7 +40,7 @@ class ValueRange:
         self.check_scale()
 
     def add(self, images: Tensor) -> None:
-        """Refuse images with values outside, more than a thousandth of the range, or not finite."""
+        """Refuse values that are not finite, or outside by more than a thousandth of the range."""
         lowest, highest = (float(extreme) for extreme in images.aminmax())
         slack = math.inf if self.clipped else _ROUNDING * (self.high - self.low)
         inside = self.low - slack <= lowest and highest <= self.high + slack
@@ -55,8 +54,8 @@ class ValueRange:
     def check_scale(self) -> None:
         """Refuse a set whose values differ, but are all within a hundredth of the range around 0.
 
-        Such a set was divided twice, or is not in HU. One black image among others is legal, and so
-        is a set of equal values.
+        Such a set was divided twice, or is not in HU. One black image among others is accepted, and
+        so is a set of equal values.
         """
         largest = max(-self.lowest, self.highest)
         if self.lowest < self.highest and largest < _TOO_SMALL * (self.high - self.low):

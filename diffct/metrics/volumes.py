@@ -1,4 +1,4 @@
-"""Figures of whole translated volumes: do slices fit their neighbours, is the uncertainty true."""
+"""Figures of whole translated volumes: continuity of slices, and truth of the uncertainty map."""
 
 import numpy as np
 from scipy import ndimage, stats
@@ -23,16 +23,16 @@ def slice_to_slice_difference(volume: np.ndarray, tissue: np.ndarray) -> float:
 def uncertainty_correlation(
     deviation: np.ndarray, error: np.ndarray, tissue: np.ndarray, *, blur_px: float = 0
 ) -> float:
-    """Say how well a map of standard deviations tells where the errors are.
+    """Return how well a map of standard deviations predicts where the errors are.
 
-    The error of one voxel is a single draw: even a perfect map correlates weakly with it. Averaged
-    over a neighbourhood, it comes near to what the map speaks of.
+    The error of one voxel is a single draw, so even a perfect map correlates weakly with it.
+    Averaged over a neighbourhood, it approaches the expected error, which the map estimates.
 
     Args:
         deviation: Voxel-wise standard deviation of samples, (slices, rows, columns).
         error: Absolute error of their mean, of the same shape.
         tissue: Booleans of the same shape: the voxels that count.
-        blur_px: Both are averaged in each slice by a Gaussian of this standard deviation.
+        blur_px: Standard deviation of the Gaussian that averages both in each slice.
 
     Returns:
         Spearman's rank correlation over voxels.
@@ -45,10 +45,10 @@ def uncertainty_correlation(
 
 
 def exact_map_correlation(deviation: np.ndarray, tissue: np.ndarray, *, seed: int = 0) -> float:
-    """Say what `uncertainty_correlation` would be if a map were exact, voxel by voxel.
+    """Return what `uncertainty_correlation` would be if a map were exact, voxel by voxel.
 
-    Errors are drawn from normal distributions of exactly these standard deviations: the flatter a
-    map, the less even the best one tells of a single voxel's error.
+    Errors are drawn from normal distributions of exactly these standard deviations. The flatter the
+    map, the less even an exact one can predict the error of a single voxel.
 
     Args:
         deviation: Voxel-wise standard deviation of samples, (slices, rows, columns).

@@ -1,4 +1,4 @@
-"""What is measured of CT volumes, against known answers in HU, mm and ml."""
+"""Measurements of CT volumes against known answers in HU, mm and ml."""
 
 import math
 
@@ -42,7 +42,7 @@ def _noisy_tissue(sigma, *, size=(6, 96, 80), seed=0):
 # Histograms
 
 
-def test_histogram_counts_rounded_values_and_what_is_beyond_its_ends():
+def test_histogram_counts_rounded_values_and_those_beyond_its_ends():
     histogram = hu_histogram(np.array([[-3000.0, -1024, 0.4, -0.4], [3071, 9000, 12.6, 7]]))
     assert histogram.shape == (4096,)
     found = {hu - 1024: count for hu, count in enumerate(histogram) if count}
@@ -76,7 +76,7 @@ def test_shifted_volume_is_caught_by_exactly_its_shift(phantoms):
     assert distances["air"] == 0
 
 
-def test_distance_within_a_window_is_that_of_scipy_whatever_the_numbers_of_voxels():
+def test_distance_within_a_window_is_that_of_scipy_for_any_numbers_of_voxels():
     rng = np.random.default_rng(0)
     a, b = (np.rint(rng.normal(40, sd, size=count)) for sd, count in ((20, 3000), (35, 500)))
     found = wasserstein_per_window(hu_histogram(a), hu_histogram(b))
@@ -143,7 +143,7 @@ def test_coloured_noise_has_the_spectrum_of_its_filter():
         assert power == pytest.approx(expected, rel=0.1)
 
 
-def test_trend_of_the_tissue_is_no_noise():
+def test_trend_of_the_tissue_does_not_count_as_noise():
     y, x = np.meshgrid(np.arange(96), np.arange(80), indexing="ij")
     slope = 0.004 * (y - 40.0) ** 2 + 0.5 * x
     volume, body = _noisy_tissue(5.0), np.ones((6, 96, 80), dtype=bool)
@@ -151,11 +151,11 @@ def test_trend_of_the_tissue_is_no_noise():
     assert sloped.noise_hu == pytest.approx(flat.noise_hu, rel=0.02)
 
 
-def test_noise_of_a_phantom_is_near_that_it_was_given():
+def test_noise_of_a_phantom_is_near_the_noise_added_to_it():
     volume = pelvis_phantom(1, size=(4, 192, 192), spacing_mm=(8, 2, 2)).volume.array
     found = noise_power(volume, (8, 2, 2))
     assert found.squares > 10
-    assert 5 < found.noise_hu < 20  # 10 to 15 HU, and the streaks
+    assert 5 < found.noise_hu < 20  # 10 to 15 HU and the streaks
 
 
 def test_blurring_lowers_noise_and_its_frequency_and_brings_slices_together(phantoms):
@@ -203,7 +203,7 @@ def test_volume_without_a_body_is_recorded_as_such():
         (np.full((4, 4, 4), np.nan), (1, 1, 1)),
     ],
 )
-def test_unsound_volumes_are_refused(volume, spacing_mm):
+def test_invalid_volumes_are_refused(volume, spacing_mm):
     with pytest.raises(ValueError, match=r"shape|NaN"):
         measure_volume(volume, spacing_mm)
 
@@ -243,7 +243,7 @@ def test_shifted_samples_are_caught_by_exactly_their_shift(phantoms):
     assert found.window_yardstick_hu["whole"] == 0
 
 
-def test_figures_that_no_sample_shows_are_none(phantoms):
+def test_figures_that_no_sample_has_are_none(phantoms):
     real = [measure_volume(phantoms[0], SPACING_MM)]
     air = [measure_volume(np.full((8, 64, 64), -1000.0), SPACING_MM)]
     found = compare_realism(air, real, real)

@@ -116,7 +116,7 @@ def test_jackknife_error_of_the_distance_is_its_spread_over_drawn_sets():
     assert errors == pytest.approx(spread, rel=0.3)
 
 
-def test_copies_of_a_patients_image_do_not_make_a_distance_surer():
+def test_copies_of_a_patients_image_do_not_narrow_the_interval_of_a_distance():
     a, b = _drawn(12, 3), _drawn(12, 3, seed=1, shift=1)
     patients = [f"patient {i}" for i in range(12)]
     copied = frechet_estimate(
@@ -140,7 +140,7 @@ def test_copies_of_a_patients_image_do_not_make_a_distance_surer():
         (np.zeros(4), "shape"),
     ],
 )
-def test_unsound_features_are_refused(features, message):
+def test_invalid_features_are_refused(features, message):
     sound = _drawn(9, 3)
     compared = (frechet_estimate, kernel_distance, mmd)
     for compare in compared:

@@ -73,7 +73,7 @@ def test_slabs_and_blocks_of_pairs_change_nothing(monkeypatch):
     images = make_set(5, 48, 70)
     whole = pairwise_ms_ssim(images)
     monkeypatch.setattr(diversity, "_VOXELS_AT_ONCE", 1)
-    monkeypatch.setattr(diversity, "_FEWEST_AT_ONCE", {2: 2})
+    monkeypatch.setattr(diversity, "_MIN_AT_ONCE", {2: 2})
     torch.testing.assert_close(pairwise_ms_ssim(images), whole, atol=1e-6, rtol=0)
 
 
@@ -143,12 +143,12 @@ def test_two_images_have_a_mean_and_no_interval():
 
 def test_a_part_of_the_set_is_drawn_by_seed():
     images = make_set(12, 48, 48)
-    first, again, other = (ms_ssim_diversity(images, most=5, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (ms_ssim_diversity(images, max_images=5, seed=seed) for seed in (1, 1, 2))
     assert first == again and first.images == 5 and first.pairs == 10
     assert first.value != other.value
-    assert ms_ssim_diversity(images[:5], most=9).images == 5
+    assert ms_ssim_diversity(images[:5], max_images=9).images == 5
     with pytest.raises(ValueError, match="two images or more"):
-        ms_ssim_diversity(images, most=1)
+        ms_ssim_diversity(images, max_images=1)
 
 
 def test_progress_is_shown_only_when_asked_for(capsys):

@@ -1,4 +1,4 @@
-"""Feature networks: files in the published formats, and what becomes of an image."""
+"""Feature networks: files in the published formats, and the preprocessing of images."""
 
 import os
 import pickle
@@ -38,7 +38,7 @@ def blobs(seed: int, count: int) -> torch.Tensor:
 
 
 def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Of two sets of equally many features; the last trace from the centred features' products."""
+    """Fréchet distance of two sets of equal size, by products of the centred features."""
     means = (a.mean(0) - b.mean(0)).square().sum()
     a, b = ((x - x.mean(0)).double() / (len(x) - 1) ** 0.5 for x in (a, b))
     traces = a.square().sum() + b.square().sum() - 2 * torch.linalg.matrix_norm(a @ b.T, "nuc")
@@ -254,11 +254,11 @@ def test_medicalnet_loads_its_published_format_and_dilates(tmp_path):
         if isinstance(layer, nn.Conv3d) and "downsample" not in name
     ]
     assert convolutions == [(1, 4), (1, 4)]
-    # Standardised volume by volume: neither scale nor neighbours count, nor air's last digit.
+    # Standardised volume by volume: scale, other volumes and the last digit of air do not matter.
     torch.testing.assert_close(network(volumes[1:] * 0.5), features[1:], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(network(volumes.clamp_min(1e-3)), features, rtol=0.02, atol=0.02)
 
-    # Whatever changes in the file changes its hash.
+    # Any change of the file changes its hash.
     wrapped["module.bn1.bias"][3] += 1e-3
     torch.save({"state_dict": wrapped}, tmp_path / "other.pth")
     other = load_feature_network(MEDICALNET, weights=tmp_path / "other.pth")
@@ -293,7 +293,7 @@ def test_random_features_of_films_are_seeded_and_do_not_collapse(random_films):
     assert (features[0] != features[1]).float().mean() > 0.8
 
 
-def test_random_volume_features_tell_other_volumes():
+def test_random_volume_features_distinguish_volumes():
     network = load_feature_network("random-resnet10-3d-seed0", weights=None)
     volumes = blobs(0, 16)
     blurred = torch.from_numpy(gaussian_filter(volumes.numpy(), (0, 0, 1, 1, 1)))

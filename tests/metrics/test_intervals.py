@@ -15,7 +15,7 @@ def test_bootstrap_error_of_independent_values_is_the_standard_error_of_the_mean
     assert estimate.interval[0] < values.mean() < estimate.interval[1]
 
 
-def test_copies_of_a_patients_image_do_not_make_a_figure_surer():
+def test_copies_of_a_patients_image_do_not_narrow_the_interval_of_a_figure():
     values = np.random.default_rng(0).normal(size=40)
     once = bootstrap_mean(values, groups=range(40))
     copied = bootstrap_mean(np.repeat(values, 10), groups=np.repeat(np.arange(40), 10).tolist())

@@ -115,7 +115,7 @@ def test_hu_are_clipped_to_the_window_and_errors_stay_in_hu():
     torch.testing.assert_close(found["rmse_hu"], unit["rmse"] * 3000, atol=1e-2, rtol=0)
     for name in ("psnr", "ssim", "ms_ssim"):
         torch.testing.assert_close(found[name], unit[name], atol=1e-4, rtol=0)
-    # Metal beyond the window and integers are as good.
+    # Metal beyond the window and integers give the same.
     volumes[0, 0, 0, 0, 0], truths[0, 0, 0, 0, 0] = 8000, 12000
     metal = hu_errors(volumes, truths, window_hu=WINDOW_HU)["mae_hu"]
     assert metal[0] <= unit["mae"][0] * 3000 + 1e-2
@@ -148,7 +148,7 @@ def test_shapes_that_are_no_batch_of_one_channel_are_refused():
             check_pair(torch.rand(shape), torch.rand(shape))
 
 
-def test_a_black_image_is_legal_and_so_is_rounding():
+def test_a_black_image_is_accepted_and_so_is_rounding():
     images, references = pairs(2, 64, 48)
     images[0] = references[0] = 0
     check_pair(images, references)
@@ -198,11 +198,11 @@ def test_an_accumulator_refuses_what_has_no_average():
     accumulator = PairedAccumulator()
     with pytest.raises(ValueError, match="1 groups for 2 images"):
         accumulator.update(images, references, groups=["a"])
-    # A nearly black batch is legal, a nearly black set is not.
+    # A nearly black batch is accepted, a nearly black set is not.
     accumulator.update(images / 255, references / 255)
     with pytest.raises(ValueError, match="divided twice"):
         accumulator.result()
     accumulator.update(images, references)
     assert accumulator.result()["mae"].value > 0
-    with pytest.raises(ValueError, match="no average"):
+    with pytest.raises(ValueError, match="cannot be averaged"):
         accumulator.update(*pairs(1, 192, 192))

@@ -72,7 +72,7 @@ def test_one_figure_per_image_falls_with_the_damage():
     assert values.shape == (3,)
     assert values[0] == pytest.approx(1, abs=1e-6)
     assert values[0] > values[1] > values[2] > 0
-    # As SSIM orders them.
+    # In the same order as by SSIM.
     ssim = [
         structural_similarity(a[0].numpy(), b[0].numpy(), data_range=1.0)
         for a, b in zip(clean + noise, clean, strict=True)

@@ -45,7 +45,7 @@ def test_slices_stand_upright_in_the_middle_of_air():
         volume, (1, 1, 1), plane="axial", slices=2, central_fraction=0.5, **options
     )
     assert axial.shape == (2, 1, 20, 20) and axial.sum() == 0  # slices 3 and 5
-    with pytest.raises(ValueError, match="slices=9 in 1 of the 8 axial ones"):
+    with pytest.raises(ValueError, match="slices=9 must fit in 1 of 8 axial slices"):
         slice_images(volume, (1, 1, 1), plane="axial", slices=9, **options)
     with pytest.raises(ValueError, match="window_hu"):
         slice_images(volume, (1, 1, 1), plane="axial", window_hu=(0, 0))

@@ -1,4 +1,4 @@
-"""The baselines of translations do what they say."""
+"""The baselines of translation, on pairs with a known relation."""
 
 import torch
 
