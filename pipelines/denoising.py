@@ -35,11 +35,11 @@ Callback = Callable[..., State]
 Modality = Literal["volume", "film", "image", "slice"]
 """What a pipeline makes: CT volumes, radiographs, other images, slices of another contrast."""
 Guide = Literal["prompt", "image"]
-"""What each sample of a pipeline needs to be told."""
+"""What guides each sample of a pipeline."""
 
 
 def guide_of(pipeline: DiffusionPipeline | None) -> Guide | None:
-    """Return what guides the samples of a pipeline; None also for none and for foreign ones."""
+    """Return what guides the samples of a pipeline; None without one, or for one of others."""
     return getattr(pipeline, "guided_by", None)
 
 

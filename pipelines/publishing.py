@@ -162,7 +162,7 @@ class PublishedPipeline(DiffusionPipeline):
         missing = sorted(name for name in needed if not any((folder / name).glob("*.json")))
         if folder.is_dir() and missing:
             raise FileNotFoundError(
-                f"{folder} is no complete {cls.__name__}: it lacks {', '.join(missing)}. Copy or"
+                f"{folder} is not a complete {cls.__name__}: it lacks {', '.join(missing)}. Copy or"
                 f" download the whole folder again, or give {_as_arguments(missing)}."
             )
         if options.get("dtype") is None and options.get("torch_dtype") is None:

@@ -1,4 +1,4 @@
-"""Values on command lines are read as people write them, or refused by name."""
+"""Values on command lines are read, or refused by name."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A file or folder is there as a whole or not at all."""
+"""A file or folder exists completely or not at all."""
 
 import errno
 import multiprocessing

@@ -57,7 +57,7 @@ def sample(pipeline: Path, out: Path, *words: str) -> list[np.ndarray]:
     return [diffct.read_volume(path).array for path in sorted(out.glob("*.nii.gz"))]
 
 
-def test_samples_are_numbered_by_seed_whatever_their_number(pipeline, tmp_path):
+def test_samples_have_consecutive_seeds_for_any_number_of_samples(pipeline, tmp_path):
     three = sample(
         pipeline, tmp_path / "three", "--number", "3", "--seed", "5", "--batch-size", "2"
     )
@@ -291,7 +291,7 @@ def test_a_scan_is_translated_onto_its_own_grid(tmp_path, capsys):
         sample(folder, tmp_path / "samples")
 
 
-def test_a_translation_overwrites_only_what_it_is_told_to(tmp_path):
+def test_a_translation_overwrites_files_only_on_request(tmp_path):
     folder = tmp_path / "translation"
     make_flair_pipeline().save_pretrained(folder)
     flair = write_head(tmp_path / "flair.nii.gz", head_affine("LPS"), (20, 14, 4))

@@ -1,4 +1,4 @@
-"""Configuration files, overrides, and what is said about mistakes."""
+"""Configuration files, overrides, and the messages about mistakes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -106,7 +106,7 @@ def test_a_text_is_taken_as_it_stands(tmp_path, text):
     assert config_differences(tmp_path / "saved.yaml", config) == []
 
 
-def test_what_is_no_text_is_read_by_its_type(tmp_path):
+def test_values_that_are_not_texts_are_read_by_their_type(tmp_path):
     overrides = [
         "data.pattern=null",
         "data.folder=",

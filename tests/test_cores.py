@@ -1,4 +1,4 @@
-"""Cores are counted as the system grants them, and a user's word on threads is kept."""
+"""Cores are counted as the system grants them, and a user's number of threads is kept."""
 
 import math
 import os

@@ -142,7 +142,7 @@ assert time.monotonic() - begun < 8  # a download's own tries take 23 s
 
 
 @pytest.mark.slow
-def test_the_hub_says_why_it_gives_nothing_and_is_not_needed_for_what_is_here(hub, tmp_path):
+def test_errors_of_the_hub_are_explained_and_cached_models_do_not_need_it(hub, tmp_path):
     hub.gated.add("group/gated")
     hub.run(SAVE.replace('"volumes.pt"', repr(str(tmp_path / "volumes.pt"))) + REFUSED)
     files = set(hub.repo_files("group/pelvis"))

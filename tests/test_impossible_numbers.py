@@ -1,4 +1,4 @@
-"""NaN and lengths that cannot be are refused wherever a user gives a number."""
+"""NaN and impossible lengths are refused wherever a user gives a number."""
 
 import re
 from dataclasses import dataclass, field
@@ -155,7 +155,7 @@ def test_weights_of_the_loss_are_positive():
         ({"callback_on_step_end": 5}, "is not callable"),
     ],
 )
-def test_a_pipeline_refuses_what_is_no_argument(options, message):
+def test_a_pipeline_refuses_impossible_arguments(options, message):
     unet = UNet3DModel(
         down_block_types=("DownBlock3D",),
         up_block_types=("UpBlock3D",),

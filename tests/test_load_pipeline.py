@@ -1,4 +1,4 @@
-"""Loading a pipeline: types of its parts, and names that are no pipelines."""
+"""Loading a pipeline: types of its components, and names that are not pipelines."""
 
 import json
 import time
@@ -66,7 +66,7 @@ def test_variants_device_maps_and_quantisation_reach_diffusers(films, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["outputs/run 1 [a]/pipelin", "output/run 1 [a]/pipeline"])
-def test_a_mistyped_folder_is_no_hub_id_and_its_neighbour_is_named(films, monkeypatch, name):
+def test_a_mistyped_folder_is_not_a_hub_id_and_a_similar_one_is_named(films, monkeypatch, name):
     monkeypatch.chdir(films.parents[2])
     begun = time.monotonic()
     with pytest.raises(FileNotFoundError, match=r"no such folder\. Did you mean .*1 \[a\]/pipel"):
@@ -77,7 +77,7 @@ def test_a_mistyped_folder_is_no_hub_id_and_its_neighbour_is_named(films, monkey
     assert time.monotonic() - begun < 1
 
 
-def test_names_that_are_no_pipeline_say_what_is_wrong(films, monkeypatch):
+def test_names_that_are_not_pipelines_are_refused_with_the_reason(films, monkeypatch):
     monkeypatch.chdir(films.parents[2])
     run, file = films.parent, films / "model_index.json"
     (run / "checkpoint-1").mkdir()

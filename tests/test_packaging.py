@@ -1,4 +1,4 @@
-"""The wheel holds diffct, all of it, and nothing generic."""
+"""The wheel contains all of diffct, and no generic top-level package."""
 
 import configparser
 import subprocess
@@ -28,7 +28,7 @@ def test_the_package_list_names_every_package_on_the_disk():
     assert listed == packages_on_disk()
 
 
-def test_no_python_file_lies_in_a_folder_that_is_no_package():
+def test_no_python_file_lies_in_a_folder_that_is_not_a_package():
     for folder in ("diffct", *FOLDERS):
         for path in (ROOT / folder).rglob("*.py"):
             assert (path.parent / "__init__.py").exists(), f"{path} would be left out of the wheel"

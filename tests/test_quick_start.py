@@ -1,4 +1,4 @@
-"""Help, the version and `diffct inspect` need neither torch nor what takes as long to import."""
+"""Help, the version and `diffct inspect` need neither torch nor other slow imports."""
 
 import subprocess
 import sys

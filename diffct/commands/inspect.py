@@ -66,7 +66,7 @@ def _inspect(options: argparse.Namespace) -> None:
             show_progress=True,
         )
     if options.json:
-        print(json.dumps(inspection.as_json(), indent=2))  # ASCII, whatever files are called
+        print(json.dumps(inspection.as_json(), indent=2))  # ASCII, also for other file names
     else:
         print(format_reports(inspection))
     if inspection.unusable:

@@ -150,7 +150,9 @@ def _pipeline_options(options: argparse.Namespace, pipeline: "DiffusionPipeline"
     if idle:
         raise ValueError(f"--{idle[0].replace('_', '-')} has no meaning for a {name}.")
     if options.prompt is None and pipeline.guided_by == "prompt":
-        raise ValueError('Say what the images show by --prompt "..."; --prompt "" for any.')
+        raise ValueError(
+            'Give --prompt "..." with what the images show; --prompt "" for any image.'
+        )
     if options.spacing is not None and not options.dicom:
         raise ValueError("--spacing is written into DICOM files only: add --dicom.")
     if options.size is None:

@@ -152,7 +152,7 @@ def read_values(frames: Sequence[PlacedFrame]) -> np.ndarray:
     """Decode slices and scale each by its own slope and intercept.
 
     Args:
-        frames: Slices of one size; those of one file are fastest one after the other.
+        frames: Slices of one size; reading is fastest if those of one file follow each other.
 
     Returns:
         HU, or intensities of magnetic resonance, float32 with shape (slices, rows, columns).

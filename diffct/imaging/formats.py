@@ -106,7 +106,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, WorldSpace]:
         slope, intercept = scaled.slope, scaled.inter
         unit_mm = _nifti_unit_mm(image.header)
         pixdim = _stored_pixdim(image)
-        image.header.get_qform(coded=True)  # raises for a quaternion that is no rotation
+        image.header.get_qform(coded=True)  # raises if the quaternion is not a rotation
     except _DAMAGE as error:
         raise _unreadable(path, error) from error
     affine, space = nifti_space(image.header, pixdim, path, unit_mm=unit_mm)

@@ -145,7 +145,7 @@ def inspect_manifest(path: str | Path, *, show_progress: bool = False) -> Inspec
 
     Raises:
         FileNotFoundError: There is no such manifest.
-        ValueError: A line is no row, or rows contradict each other.
+        ValueError: A line is not a row, or rows contradict each other.
     """
     manifest = read_manifest(path, check_files=False)
     file = Path(path) / MANIFEST_NAME if Path(path).is_dir() else Path(path)

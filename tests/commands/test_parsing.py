@@ -1,4 +1,4 @@
-"""A wrong word on the command line is answered with what it may mean."""
+"""A wrong word on the command line is answered with a suggestion."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`diffct train` runs a training script as `accelerate launch` does, and ends as it ends."""
+"""`diffct train` runs a training script as `accelerate launch` does, with its exit status."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def run(tmp_path) -> Launched:
 
 
 @pytest.mark.slow
-def test_a_run_is_stopped_by_ctrl_c_and_goes_on_by_the_command_that_it_names(run):
+def test_a_run_is_stopped_by_ctrl_c_and_continues_with_the_command_that_it_names(run):
     process = run._start("train.updates=60")
     run._wait_for((run.folder / "checkpoints/checkpoint-00000004").is_dir, process)
     os.killpg(process.pid, signal.SIGINT)
@@ -47,7 +47,7 @@ def test_a_run_is_stopped_by_ctrl_c_and_goes_on_by_the_command_that_it_names(run
 
 
 @pytest.mark.slow
-def test_a_run_whose_launcher_is_ended_saves_itself(run):
+def test_a_run_saves_a_checkpoint_when_its_launcher_is_ended(run):
     process = run._start("train.updates=5000")
     run._wait_for((run.folder / "checkpoints/checkpoint-00000004").is_dir, process)
     process.terminate()

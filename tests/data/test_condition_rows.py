@@ -25,7 +25,7 @@ def row(facts: dict) -> ManifestRow:
     return ManifestRow("images/a-T1w.png", "p", "train", facts=facts)
 
 
-def test_facts_come_back_from_the_manifest_as_they_are(tmp_path):
+def test_facts_are_read_back_unchanged_from_the_manifest(tmp_path):
     write_manifest([row(FACTS)], tmp_path / "manifest.jsonl")
     (read,) = read_manifest(tmp_path, check_files=False).rows
     found = BrainSlice.from_row(read)
@@ -39,7 +39,7 @@ def test_facts_come_back_from_the_manifest_as_they_are(tmp_path):
     assert found.labels == "images/a-labels.png" and not found.synthetic
 
 
-def test_labels_may_be_absent_and_phantoms_say_so():
+def test_labels_may_be_absent_and_phantoms_are_marked():
     facts = {key: value for key, value in FACTS.items() if key != "labels"} | {"synthetic": True}
     found = BrainSlice.from_row(row(facts))
     assert found.labels is None and found.synthetic

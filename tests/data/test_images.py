@@ -1,4 +1,4 @@
-"""Images of a manifest: read upright, cut around the centre, changed by repeatable chance."""
+"""Images of a manifest: read upright, cut around the centre, changed randomly but repeatably."""
 
 from pathlib import Path
 

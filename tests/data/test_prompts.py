@@ -1,4 +1,4 @@
-"""Prompts drawn from reports, and films encoded ahead."""
+"""Prompts drawn from reports, and cached latents of films."""
 
 from collections import Counter
 from pathlib import Path
@@ -108,7 +108,7 @@ def test_cached_latents_are_what_the_encoder_gives(tmp_path):
         assert torch.equal(item["latent_std"], std[0])
 
 
-def test_no_held_out_films_are_cached_as_none(tmp_path):
+def test_an_empty_set_of_held_out_films_can_be_cached(tmp_path):
     assert len(cache(tmp_path / "latents-none.npy", 0)) == 0
     assert len(cache(tmp_path / "latents-none.npy", 0)) == 0
 
@@ -132,7 +132,7 @@ def test_a_cache_is_written_once_and_never_half(tmp_path):
     assert len(calls) == encoded
 
 
-def test_a_fingerprint_tells_weights_files_and_texts_apart(tmp_path):
+def test_a_fingerprint_distinguishes_weights_files_and_texts(tmp_path):
     network = torch.nn.Linear(2, 2)
     film = tmp_path / "film.png"
     film.write_bytes(b"one")

@@ -1,4 +1,4 @@
-"""Whole patients, by seed, and the splits of earlier runs, which are checked when used again."""
+"""Splits by patient and seed, and those of earlier runs, which are checked when used again."""
 
 import json
 

@@ -113,7 +113,7 @@ def test_patients_who_share_a_scan_are_one_with_all_their_scans(tmp_path):
         assert any({"a1", "a2", "b2"} <= side for side in sides) and "b1" not in sides[0] | sides[1]
 
 
-def test_a_conversion_named_like_its_series_does_not_hide_whose_it_is(tmp_path):
+def test_a_conversion_named_like_its_series_does_not_hide_its_patient(tmp_path):
     for name, patient, seed in (("s0", "A", 0), ("s1", "A", 1), ("s2", "B", 2), ("s3", "C", 3)):
         write_dicom_series(tmp_path / "scans" / name, patient, seed)
         write_volume(scan(seed), tmp_path / "scans" / f"{name}.nii.gz")
@@ -164,7 +164,7 @@ def test_a_cohort_of_one_patient_says_why(tmp_path):
         prepare(tmp_path, replace(PLAIN, patient_pattern="(nii)"))
 
 
-def test_a_word_for_no_value_is_no_patient_id(tmp_path):
+def test_a_word_for_a_missing_value_is_not_a_patient_id(tmp_path):
     for seed in range(3):
         write_dicom_series(tmp_path / "scans" / f"s{seed}", "N/A", seed)
     assert len(set(patients(prepare(tmp_path)).values())) == 3

@@ -375,7 +375,7 @@ def test_split_with_a_patient_on_both_sides_is_refused(tmp_path):
         prepare(tmp_path, replace(config, patient_pattern=r"(patient\d)"))
 
 
-def test_description_counts_and_names_nobody(tmp_path):
+def test_description_counts_patients_and_names_none(tmp_path):
     description = prepare(tmp_path, replace(PLAIN, spacing_mm=[5, 2.5, 2.5])).describe()
     assert description == {
         "train_scans": 5,

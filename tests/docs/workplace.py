@@ -1,4 +1,4 @@
-"""A folder as a reader of the documentation has it after the demos, with tiny random models."""
+"""The folder of a reader of the documentation after the demos, with tiny random models."""
 
 from collections.abc import Callable
 from pathlib import Path

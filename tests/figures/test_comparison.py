@@ -1,4 +1,4 @@
-"""Comparisons are drawn of tensors on whatever device they are."""
+"""Comparisons are drawn from tensors on any device."""
 
 import pytest
 import torch

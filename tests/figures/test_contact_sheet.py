@@ -1,4 +1,4 @@
-"""Films side by side: each in its place, in its own gray."""
+"""Contact sheets: each image in its place, with its gray values."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ from PIL import Image
 from diffct.figures.contact_sheet import save_contact_sheet
 
 
-def test_films_appear_from_left_to_right_and_top_to_bottom(tmp_path):
-    films = [np.full((30, 20), gray, dtype=np.float32) for gray in (0.0, 0.5, 1.0, 0.25)]
-    save_contact_sheet(films, tmp_path / "sheet.png", columns=2)
+def test_images_appear_from_left_to_right_and_top_to_bottom(tmp_path):
+    images = [np.full((30, 20), gray, dtype=np.float32) for gray in (0.0, 0.5, 1.0, 0.25)]
+    save_contact_sheet(images, tmp_path / "sheet.png", columns=2)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("L"))
     height, width = sheet.shape
     assert height > width
@@ -17,10 +17,10 @@ def test_films_appear_from_left_to_right_and_top_to_bottom(tmp_path):
     assert np.allclose(middles, [0, 127, 255, 64], atol=2)
 
 
-def test_long_titles_are_wrapped_and_leave_the_films_as_they_are(tmp_path):
-    films = [np.ones((20, 20), dtype=np.float32)] * 2
-    save_contact_sheet(films, tmp_path / "plain.png")
-    save_contact_sheet(films, tmp_path / "titled.png", titles=["a word " * 30, ""])
+def test_long_titles_are_wrapped_and_do_not_change_the_images(tmp_path):
+    images = [np.ones((20, 20), dtype=np.float32)] * 2
+    save_contact_sheet(images, tmp_path / "plain.png")
+    save_contact_sheet(images, tmp_path / "titled.png", titles=["a word " * 30, ""])
     plain, titled = (Image.open(tmp_path / name) for name in ("plain.png", "titled.png"))
     assert titled.width == plain.width
     assert plain.height + 20 < titled.height < plain.height + 80

@@ -1,4 +1,4 @@
-"""The picture shows what is there: right side up, in the right window, true to scale."""
+"""Montages are upright, in the right window and true to scale."""
 
 import numpy as np
 import pytest

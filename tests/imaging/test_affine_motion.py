@@ -1,4 +1,4 @@
-"""Affine motions of images: orientation, and what lies beyond the borders."""
+"""Affine motions of images: orientation, and values beyond the borders."""
 
 import pytest
 import torch

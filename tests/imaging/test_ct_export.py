@@ -1,4 +1,4 @@
-"""Sampled volumes as DICOM CT: what a viewer, an archive and a reader of series find in them."""
+"""Sampled volumes as DICOM CT, as viewers, archives and readers of series see them."""
 
 import shutil
 
@@ -175,7 +175,7 @@ def test_a_series_replaces_a_series_and_nothing_else(volume, tmp_path):
     assert len(list((tmp_path / "a").iterdir())) == 4
 
 
-def test_what_is_not_in_hounsfield_units_is_no_ct(volume, tmp_path):
+def test_values_that_are_not_hounsfield_units_are_not_a_ct(volume, tmp_path):
     normalised = Volume(volume.array / 3000, volume.affine, "[0, 1]")
     with pytest.raises(ValueError, match=r"a: a DICOM CT holds HU.*unit is \[0, 1\]"):
         write_ct_series(normalised, tmp_path / "a")
@@ -190,7 +190,7 @@ def test_what_is_not_in_hounsfield_units_is_no_ct(volume, tmp_path):
         (lambda array, affine: (array, affine * np.nan), "no spacing"),
     ],
 )
-def test_what_is_no_volume_in_space_is_refused_and_nothing_written(
+def test_volumes_without_a_valid_position_are_refused_and_nothing_is_written(
     volume, spoil, message, tmp_path
 ):
     spoilt = Volume(*spoil(volume.array, volume.affine))

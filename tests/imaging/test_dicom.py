@@ -207,7 +207,7 @@ def test_positions_rounded_by_the_scanner_are_accepted(tmp_path):
     assert read_volume(folder).spacing_mm[0] == pytest.approx(0.625, abs=0.001)
 
 
-def test_patients_are_told_apart_by_a_hash(tmp_path):
+def test_patients_are_distinguished_by_a_hash(tmp_path):
     folders = [
         write_series(tmp_path / name, PatientID=identifier)
         for name, identifier in {"a": "ID-7", "b": "ID-7", "c": "ID-8", "d": None, "e": " "}.items()

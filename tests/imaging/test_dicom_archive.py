@@ -1,4 +1,4 @@
-"""What archives put around and into series: MR, frames, copies, reports, files without preamble."""
+"""Series as archives export them: MR, frames, copies, reports, files without preamble."""
 
 import shutil
 
@@ -52,7 +52,7 @@ def test_series_of_magnetic_resonance_reads_without_rescale(tmp_path):
         read_volume(tmp_path / "ct", modality="MR")
 
 
-def test_a_scale_of_magnetic_resonance_counts_if_it_is_there(tmp_path):
+def test_a_scale_of_mr_is_applied_if_the_file_has_one(tmp_path):
     scale = {"RescaleSlope": 2, "RescaleIntercept": 5, "RescaleType": "normalized"}
     volume = read_stored(write_series(tmp_path / "series", **MR | scale))
     assert volume.array.max() == stored_values().max() * 2 + 5
@@ -102,7 +102,7 @@ def test_frames_without_a_scale_are_magnetic_resonance_only(tmp_path):
         read_stored(tmp_path / "ct")
 
 
-def test_frames_that_do_not_say_their_modality_are_named(tmp_path):
+def test_frames_without_a_modality_are_named(tmp_path):
     file = tmp_path / "frames.dcm"
     write_frames(file, kind=EnhancedCTImageStorage, Modality=None)
     with pytest.raises(ValueError, match=r"frames\.dcm: has no Modality"):
@@ -110,7 +110,7 @@ def test_frames_that_do_not_say_their_modality_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [EnhancedCTImageStorage, CTImageStorage])
-def test_frames_that_do_not_say_where_they_lie_are_named_with_a_way_out(tmp_path, kind):
+def test_frames_without_a_position_are_named_with_a_way_out(tmp_path, kind):
     tags = {"PerFrameFunctionalGroupsSequence": None}
     write_frames(tmp_path / "x.dcm", kind=kind, **tags)
     with pytest.raises(ValueError, match=r"x\.dcm: is a multi-frame file .*dcm2niix"):
@@ -127,7 +127,7 @@ def test_several_whole_scans_in_a_folder_are_scans_each(tmp_path):
         read_volume(tmp_path)
 
 
-def test_one_slice_is_no_scan(tmp_path):
+def test_one_slice_is_not_a_scan(tmp_path):
     folder = write_series(tmp_path / "series")
     with pytest.raises(ValueError, match=r"is one slice of a series\. Give the folder"):
         read_volume(next(folder.iterdir()))
@@ -205,7 +205,7 @@ def test_echoes_and_time_points_are_named(tmp_path, tag, values):
         ((0, 2.5, 5, 8.5, 10, 12.5), "not evenly spaced"),
     ],
 )
-def test_two_spacings_are_told_from_missing_slices(tmp_path, heights, reason):
+def test_two_spacings_are_distinguished_from_missing_slices(tmp_path, heights, reason):
     write_series(tmp_path / "series", gap=1.0, heights=np.array(heights, dtype=float))
     with pytest.raises(ValueError, match=reason):
         read_volume(tmp_path / "series")
@@ -247,7 +247,7 @@ def test_pages_of_a_dose_report_that_say_they_are_ct_slices_are_left_out(tmp_pat
     assert (left_out.path.name, left_out.reason) == ("a.dcm", "DICOM CT: picture of a screen")
 
 
-def test_a_scout_of_several_frames_is_no_scan(tmp_path):
+def test_a_scout_of_several_frames_is_not_a_scan(tmp_path):
     scout = ["ORIGINAL", "PRIMARY", "LOCALIZER", "NONE"]
     write_series(tmp_path / "series")
     write_frames(
@@ -259,7 +259,7 @@ def test_a_scout_of_several_frames_is_no_scan(tmp_path):
     assert read_volume(tmp_path / "series").size[0] == 9
 
 
-def test_the_header_says_what_a_scan_is_of(tmp_path):
+def test_the_header_gives_modality_and_body_part_of_a_scan(tmp_path):
     folder = write_series(tmp_path / "series", BodyPartExamined="Chest ")
     assert read_scan_source(folder) == ("CT", "CHEST")
     (tmp_path / "scan.nii").write_bytes(b"x" * 400)

@@ -1,4 +1,4 @@
-"""Sampled films as DICOM: what a viewer, an archive and a reader of files find in them."""
+"""Sampled films as DICOM, as viewers, archives and readers of files see them."""
 
 import numpy as np
 import pydicom
@@ -119,7 +119,7 @@ def test_a_spacing_that_cannot_be_is_refused_and_nothing_written(film, wrong, tm
 @pytest.mark.parametrize(
     "wrong", [np.zeros((4, 4, 1)), np.full((4, 4), 1.5), np.full((4, 4), np.nan), np.zeros((0, 4))]
 )
-def test_what_is_no_film_is_refused_and_nothing_written(wrong, tmp_path):
+def test_arrays_that_are_not_films_are_refused_and_nothing_is_written(wrong, tmp_path):
     with pytest.raises(ValueError, match=r"film\.dcm: a film has"):
         write_dx(wrong, tmp_path / "film.dcm")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Formats beside NIfTI in one file: pairs, NRRD with units, MetaImage; and sizes that cannot be."""
+"""Formats other than NIfTI in one file: pairs, NRRD with units, MetaImage; impossible sizes."""
 
 import importlib.util
 
@@ -202,7 +202,7 @@ def test_segmentations_of_slicer_are_label_maps(tmp_path):
     assert is_label_volume(tmp_path / "liver.seg.nrrd")
 
 
-def test_data_of_a_header_are_no_files_of_their_own(tmp_path, stored):
+def test_data_files_of_a_header_are_not_images_of_their_own(tmp_path, stored):
     nrrd.write(str(tmp_path / "scan.nhdr"), stored, {"encoding": "gzip"})
     (tmp_path / "lost.raw").write_bytes(b"x")
     found = find_images(tmp_path)

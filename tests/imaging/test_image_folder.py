@@ -1,4 +1,4 @@
-"""Which files of a folder are images."""
+"""The search for the images of a folder."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def reasons(found) -> dict[str, str]:
     }
 
 
-def test_scans_are_told_from_masks_previews_and_foreign_formats(tmp_path, ct, film):
+def test_scans_are_distinguished_from_masks_previews_and_foreign_formats(tmp_path, ct, film):
     write_scan(tmp_path / "a b [1]/ct.nii.gz", ct)
     mask = np.zeros(ct.shape, np.int16)
     mask[4:8, 3:6, 5:] = 7
@@ -127,7 +127,7 @@ def test_a_folder_without_images_says_what_is_there(tmp_path, ct):
         find_images(tmp_path / "gone")
 
 
-def test_grey_values_are_no_labels(ct):
+def test_gray_values_are_not_labels(ct):
     rng = np.random.default_rng(0)
     assert not is_label_array(ct)
     assert not is_label_array(rng.integers(0, 255, (9, 9, 9)))
@@ -137,7 +137,7 @@ def test_grey_values_are_no_labels(ct):
     assert is_label_array(labels - 1)  # -1: nobody labelled it
 
 
-def test_smooth_pictures_of_8_bits_are_no_labels():
+def test_smooth_pictures_of_8_bits_are_not_labels():
     rows, columns = np.mgrid[:300, :300]
     smooth = np.rint(20 + (rows + columns) / 2.6).astype(np.uint8)  # most neighbours are equal
     assert not is_label_array(smooth)

@@ -1,4 +1,4 @@
-"""What a NIfTI header says of the place of its voxels, once, twice or against itself."""
+"""The position in a NIfTI header, stated once, twice or contradictorily."""
 
 import struct
 
@@ -124,7 +124,7 @@ def test_the_codes_and_both_worlds_survive_turning_and_writing(tmp_path, sform_c
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_a_quaternion_that_is_no_rotation_is_named_if_it_counts(tmp_path, code):
+def test_a_quaternion_that_is_not_a_rotation_is_named_if_it_is_used(tmp_path, code):
     path = write(tmp_path / "scan.nii", sform=(LPS, 1), qform=(LPS, code))
     raw = bytearray(path.read_bytes())
     raw[256:268] = struct.pack("<3f", 1, 1, 1)
@@ -138,7 +138,7 @@ def test_a_quaternion_that_is_no_rotation_is_named_if_it_counts(tmp_path, code):
 
 # Bytes 256 to 268 hold the quaternion, 268 to 280 the qform's offset, 280 the sform's first row.
 @pytest.mark.parametrize(("start", "name"), [(256, "qform"), (268, "qform"), (280, "sform")])
-def test_forms_that_are_no_numbers_are_named_with_their_file(tmp_path, start, name):
+def test_forms_that_are_not_numbers_are_named_with_their_file(tmp_path, start, name):
     path = write(tmp_path / "scan.nii", sform=(LPS, 4), qform=(LPS, 1))
     raw = bytearray(path.read_bytes())
     raw[start : start + 12] = struct.pack("<3f", *[np.nan] * 3)

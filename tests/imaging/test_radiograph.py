@@ -1,4 +1,4 @@
-"""Films keep their gray values, their sides and their direction, whatever file they come in."""
+"""Films keep their gray values, sides and direction in files of every format."""
 
 import importlib.util
 import pickle
@@ -77,7 +77,7 @@ def test_a_png_comes_back_to_half_a_gray_level(tmp_path):
         (np.zeros((1, 70, 70)), "shape"),
     ],
 )
-def test_what_is_no_film_is_not_written(tmp_path, film, message):
+def test_arrays_that_are_not_films_are_not_written(tmp_path, film, message):
     with pytest.raises(ValueError, match=message):
         write_png(film, tmp_path / "film.png")
     assert list(tmp_path.iterdir()) == []
@@ -334,7 +334,7 @@ def test_values_of_more_bits_than_stored_do_not_wrap_to_dark(tmp_path):
     assert reason_of(write_dicom(tmp_path / "film", stored)) == "bit depth"
 
 
-def test_overlays_and_signs_in_the_spare_bits_are_no_values(tmp_path):
+def test_overlays_and_signs_in_the_spare_bits_are_not_values(tmp_path):
     plain = stored_12_bit(ramp())
     expected = read_radiograph(write_dicom(tmp_path / "plain", plain, **FULL_WINDOW))
     path = write_dicom(tmp_path / "drawn", plain | (plain > 2000) * np.uint16(2**15), **FULL_WINDOW)
@@ -390,7 +390,7 @@ def test_without_a_window_the_film_fills_the_range_and_padding_is_black(tmp_path
 
 
 @pytest.mark.parametrize("told", ["L F", "R F", "L H", "R H", "F L", "F R", "H L", "HR RP"])
-def test_a_film_is_turned_upright_when_the_file_tells_its_direction(tmp_path, told):
+def test_a_film_is_turned_upright_if_the_file_states_its_direction(tmp_path, told):
     letters = {direction[0] for direction in told.split()}
     transposed = told[0] in "HF"
     film = ramp()[::-1] if "H" in letters else ramp()
@@ -421,7 +421,7 @@ def test_a_film_is_turned_upright_when_the_file_tells_its_direction(tmp_path, to
         ({"WindowCenter": 9000, "WindowWidth": 100}, "constant"),
     ],
 )
-def test_dicom_that_is_no_single_film_is_refused(tmp_path, tags, reason):
+def test_dicom_that_is_not_a_single_film_is_refused(tmp_path, tags, reason):
     assert reason_of(write_dicom(tmp_path / "film", stored_12_bit(ramp()), **tags)) == reason
 
 
@@ -450,7 +450,7 @@ def test_dicom_cut_off_anywhere_is_unreadable(tmp_path):
         ({"PixelSpacing": [0.3], "ImagerPixelSpacing": [0.2, 0.2]}, (0.2, 0.2)),
     ],
 )
-def test_spacing_is_told_only_when_it_is_known(tmp_path, tags, spacing):
+def test_spacing_is_returned_only_if_it_is_known(tmp_path, tags, spacing):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pydicom, about "nan" as a number
         path = write_dicom(tmp_path / "film", stored_12_bit(ramp()), **tags)
@@ -460,7 +460,7 @@ def test_spacing_is_told_only_when_it_is_known(tmp_path, tags, spacing):
 
 
 @pytest.mark.parametrize("words", [b"unknown\\no", b"0,20\\0,20"])
-def test_a_spacing_that_is_no_number_does_not_hide_that_of_the_detector(tmp_path, words):
+def test_a_spacing_that_is_not_a_number_does_not_hide_that_of_the_detector(tmp_path, words):
     spacings = {"PixelSpacing": [7.7777, 7.777], "ImagerPixelSpacing": [0.2, 0.2]}
     path = write_dicom(tmp_path / "film", stored_12_bit(ramp()), **spacings)
     content, written = path.read_bytes(), b"7.7777\\7.777"
@@ -482,14 +482,14 @@ def test_a_spacing_that_is_no_number_does_not_hide_that_of_the_detector(tmp_path
         ({"ViewPosition": "PA OBLIQUE"}, ["view PA OBLIQUE"]),
     ],
 )
-def test_what_the_header_says_against_a_chest_film_is_told(tmp_path, tags, remarks):
+def test_header_entries_against_a_chest_film_are_reported(tmp_path, tags, remarks):
     path = write_dicom(tmp_path / "film", stored_12_bit(ramp()), **tags)
     assert header_remarks(path) == remarks
     write_png(ramp(), tmp_path / "film.png")
     assert header_remarks(tmp_path / "film.png") == []
 
 
-def test_the_body_part_may_be_told_by_a_code(tmp_path):
+def test_the_body_part_may_be_given_by_a_code(tmp_path):
     for meaning, remarks in (("Chest", []), ("Lower leg", ["body part LOWER LEG"])):
         region = Dataset()
         region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "1", "SCT", meaning

@@ -1,4 +1,4 @@
-"""A slice that leaves its volume finds its way back, whatever the volume's position."""
+"""A slice can be put back into its volume, for volumes in every orientation."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Every change of a scan leaves what is in it at its place in the world."""
+"""Every transform of a scan keeps its anatomy at the same position in the world."""
 
 import numpy as np
 import pytest

@@ -373,7 +373,7 @@ def test_writing_undoes_reading(tmp_path, codes):
     np.testing.assert_array_equal(*(image.affine for image in by_nibabel))
 
 
-def test_a_volume_says_what_it_holds(tmp_path):
+def test_a_volume_states_its_unit(tmp_path):
     path = write_ras(tmp_path / "scan.nii", body())
     assert Volume(body(), RAS_AFFINE).unit == read_volume(path).unit == "HU"
     assert read_stored(path).unit == read_volume(path, modality="MR").unit == "a.u."

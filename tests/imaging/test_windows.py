@@ -1,4 +1,4 @@
-"""Pictures show what a volume holds."""
+"""The window of a picture fits the volume."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_a_window_is_asked_for_by_name_or_by_level_and_width(words, window):
 @pytest.mark.parametrize(
     "words", [["liver"], [], ["40"], ["soft", "lung"], ["1", "2", "3"], ["40", "wide"]]
 )
-def test_what_is_no_window_is_refused_with_the_names(words):
+def test_an_unknown_window_is_refused_with_the_known_names(words):
     with pytest.raises(ValueError, match=r"There is no window .*soft, lung, bone, brain"):
         parse_window(words)
 

@@ -1,4 +1,4 @@
-"""Inspection says what is in every image and what is wrong with it, and stops at none."""
+"""Inspection reports the properties and problems of every image, and stops at none."""
 
 import importlib.util
 import json

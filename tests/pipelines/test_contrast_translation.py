@@ -1,4 +1,4 @@
-"""ContrastTranslationPipeline: the translator of FlairToT1Pipeline for any contrasts."""
+"""ContrastTranslationPipeline: the translation of FlairToT1Pipeline for any contrasts."""
 
 import json
 
@@ -83,7 +83,7 @@ def test_a_scan_is_translated_in_the_plane_and_by_the_names_of_its_conditions(tm
         pipeline.translate_volume({"FLAIR": first})
 
 
-def test_labels_are_no_condition():
+def test_labels_are_not_a_condition():
     labels = Volume(np.ones((4, 14, 20), np.uint8), np.eye(4), "labels")
     with pytest.raises(ValueError, match="PDw holds labels; give the scan itself"):
         make_knees().translate_volume({"PDw": labels})

@@ -1,4 +1,4 @@
-"""What diffusers' own tests ask of every pipeline, asked of CT3DPipeline."""
+"""The requirements of diffusers' own tests on every pipeline, for CT3DPipeline."""
 
 import inspect
 import math
@@ -183,7 +183,7 @@ def test_timesteps_sigmas_and_eta_reach_the_scheduler():
     assert np.isfinite(sample(pipeline, sigmas=sigmas)).all() and pipeline.num_timesteps == 3
 
 
-def test_the_callers_scheduler_stays_as_it_is():
+def test_the_callers_scheduler_is_not_changed():
     scheduler = diffusers.DDPMScheduler()
     config = dict(scheduler.config)
     for vae in (None, TinyDecoder()):

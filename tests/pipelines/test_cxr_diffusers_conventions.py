@@ -1,4 +1,4 @@
-"""What diffusers' own tests ask of every text-to-image pipeline, asked of diffct's."""
+"""The requirements of diffusers' own tests on every text-to-image pipeline, for diffct's."""
 
 import inspect
 
@@ -64,7 +64,7 @@ def test_every_scheduler_of_diffusers_enumeration_samples_or_is_named(make_cxr_p
     assert np.isfinite(films).all() and films.std() > 1e-3
 
 
-def test_prompts_can_be_embedded_by_a_pipeline_of_nothing_else(make_cxr_pipeline):
+def test_a_pipeline_of_text_encoder_and_tokenizer_can_embed_prompts(make_cxr_pipeline):
     whole = make_cxr_pipeline()
     parts = whole.components
     text = {name: parts[name] for name in ("text_encoder", "tokenizer")}

@@ -95,7 +95,7 @@ def test_a_bert_reads_its_mask_here_and_in_the_stock_pipeline(make_cxr_pipeline,
     assert np.abs(sample(stock(loaded), guidance_scale=7.0) - films).max() < 1e-4
 
 
-def test_output_types_are_one_film_in_different_clothes(make_cxr_pipeline):
+def test_output_types_are_the_same_film_in_different_forms(make_cxr_pipeline):
     pipeline = make_cxr_pipeline()
     films = {
         kind: sample(pipeline, [PROMPT, ""], output_type=kind)
@@ -287,7 +287,7 @@ def test_wrong_arguments_are_named(make_cxr_pipeline, options, message):
         pipeline(**{"prompt": PROMPT, "num_inference_steps": 1} | options)
 
 
-def test_components_that_do_not_fit_are_refused_when_put_together(make_cxr_pipeline):
+def test_components_that_do_not_fit_are_refused_by_the_constructor(make_cxr_pipeline):
     with pytest.raises(ValueError, match=r"16 wide.*cross_attention_dim is 24"):
         make_cxr_pipeline(unet_options={"cross_attention_dim": 24})
     with pytest.raises(ValueError, match=r"4 channels \(latent_channels\).*3 \(in_channels\)"):
@@ -296,7 +296,7 @@ def test_components_that_do_not_fit_are_refused_when_put_together(make_cxr_pipel
         make_cxr_pipeline(scheduler=diffusers.FlowMatchEulerDiscreteScheduler())
 
 
-def test_what_cannot_sample_says_why(make_cxr_pipeline):
+def test_a_pipeline_that_cannot_sample_says_why(make_cxr_pipeline):
     pipeline = make_cxr_pipeline()
     pipeline.scheduler = diffusers.DDIMScheduler()
     with pytest.raises(ValueError, match=r"'v_prediction'.*DDIMScheduler.*from_config"):
@@ -319,8 +319,8 @@ def test_another_scheduler_and_its_eta_are_heard(make_cxr_pipeline):
     assert pipeline.num_timesteps == 5
 
 
-def test_latents_are_not_clipped_whatever_the_schedulers_defaults(make_cxr_pipeline):
-    # By default, DDIM and DDPM clip what they take for pixels; the stock pipeline mends it, too.
+def test_latents_are_not_clipped_by_any_scheduler(make_cxr_pipeline):
+    # By default, DDIM and DDPM clip latents as if they were pixels; the stock pipeline prevents it.
     options = {"beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
     for name in ("DDIMScheduler", "DDPMScheduler"):
         pipeline = make_cxr_pipeline(scheduler=getattr(diffusers, name)(**options))
@@ -412,7 +412,7 @@ def test_half_precision_samples_and_its_variant_loads(make_cxr_pipeline, tmp_pat
     assert films.dtype == np.float32 and np.isfinite(films).all()
 
 
-def test_the_model_card_says_what_it_makes_and_what_it_saw(make_cxr_pipeline, tmp_path):
+def test_the_model_card_says_what_the_model_makes_and_was_trained_on(make_cxr_pipeline, tmp_path):
     facts = {"data": "phantom films", "synthetic": True, "license": "apache-2.0", "updates": 900}
     pipeline = make_cxr_pipeline(training=facts)
     pipeline.save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""What diffusers' own tests ask of every ControlNet pipeline, asked of FlairToT1Pipeline."""
+"""The requirements of diffusers' own tests on every ControlNet pipeline, for FlairToT1Pipeline."""
 
 import inspect
 
@@ -62,7 +62,7 @@ def test_every_scheduler_of_diffusers_enumeration_translates_or_is_named(schedul
     assert np.isfinite(images).all() and images.std() > 1e-3
 
 
-def test_prompts_can_be_embedded_by_a_pipeline_of_nothing_else():
+def test_a_pipeline_of_text_encoder_and_tokenizer_can_embed_prompts():
     whole = make_flair_pipeline()
     parts = whole.components
     text = {name: parts[name] for name in ("text_encoder", "tokenizer")}

@@ -234,7 +234,7 @@ def test_a_batch_is_its_parts_and_one_prompt_serves_all():
     assert np.abs(many[1] - batch[0]).max() > 1e-3
 
 
-def test_samples_are_averaged_and_their_spread_is_told():
+def test_samples_are_averaged_and_their_standard_deviation_is_returned():
     pipeline = make_flair_pipeline()
     slices = make_slices(2)
     seeds = (1, 2, 3, 4, 5, 6)
@@ -282,7 +282,7 @@ def test_any_scheduler_samples(name):
     assert np.isfinite(images).all() and images.std() > 1e-3
 
 
-def test_callbacks_see_and_change_what_goes_on():
+def test_callbacks_see_and_change_the_tensors_of_a_call():
     pipeline = make_flair_pipeline()
     seen = []
 

@@ -1,4 +1,4 @@
-"""Every scheduler of diffusers brings a perfect network's image back, or is refused by name."""
+"""Every scheduler of diffusers recovers a perfect network's image, or is refused by name."""
 
 import inspect
 

@@ -152,7 +152,7 @@ def test_numbers_of_steps_and_images_are_checked(make_cxr_pipeline: Make):
                 pipeline(PROMPT, **{name: count})
 
 
-def test_the_callers_scheduler_stays_as_it_is_and_the_copy_hands_its_settings_on(
+def test_the_callers_scheduler_is_not_changed_and_the_copy_passes_its_settings_on(
     make_cxr_pipeline: Make,
 ):
     scheduler = diffusers.DDIMScheduler(prediction_type="v_prediction")

@@ -49,9 +49,7 @@ def test_its_card_says_what_the_images_show(make_cxr_pipeline):
     assert "model of gray images, 32×32 pixels" in card
 
 
-def test_a_prompt_that_all_images_were_learnt_with_need_not_be_told_again(
-    make_cxr_pipeline, tmp_path
-):
+def test_the_constant_prompt_of_the_training_need_not_be_given_again(make_cxr_pipeline, tmp_path):
     parts = make_cxr_pipeline().components
     learnt = TextToImagePipeline(**parts, prompt="Left effusion.")
     learnt.save_pretrained(tmp_path)

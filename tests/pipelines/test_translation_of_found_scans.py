@@ -1,4 +1,4 @@
-"""Scans as users have them: in a template's space, skull-stripped, as DICOM, or not of a head."""
+"""Translations of users' scans: in a template's space, skull-stripped, as DICOM, or no heads."""
 
 import logging
 
@@ -63,7 +63,7 @@ def test_what_was_set_to_0_around_the_tissue_stays_0(pipeline, tmp_path):
     assert pipeline.translate_volume(path, **FAST).mean.array[outside].any()
 
 
-def test_maps_of_uncertainty_are_no_scans(pipeline, tmp_path):
+def test_maps_of_uncertainty_are_not_scans(pipeline, tmp_path):
     path = write_head(tmp_path / "flair.nii.gz", head_affine("RAS"), (20, 14, 9))
     pipeline.translate_volume(path, out=tmp_path / "t1.nii.gz", num_samples=2, **FAST)
     (tmp_path / "t1_std.nii.gz").rename(tmp_path / "spread.nii.gz")
@@ -107,7 +107,7 @@ def test_a_ct_and_another_part_of_the_body_are_translated_with_one_warning(
 
 
 @pytest.mark.parametrize("part", ["HEART", "CARDIAC", "FOREARM", "SACROILIAC", "WHOLEBODY"])
-def test_parts_of_the_body_with_an_ear_in_their_name_are_no_heads(tmp_path, caplog, part):
+def test_body_parts_with_an_ear_in_their_name_are_not_heads(tmp_path, caplog, part):
     series = write_series(tmp_path / "series", BodyPartExamined=part, **MR)
     with caplog.at_level(logging.WARNING, "diffct"):
         read_scan(series, "FLAIR")

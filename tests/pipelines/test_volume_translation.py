@@ -1,4 +1,4 @@
-"""A translated scan lies where the scan lies, and its slices fit together."""
+"""A translated scan has the position of the scan, and its slices fit together."""
 
 import math
 from dataclasses import replace
