@@ -20,7 +20,7 @@ from diffct.eval.protocol import describe_network, protocol_card
 from diffct.eval.section import PRIVACY, Picture, Section, Verdict
 from diffct.pipelines.denoising import guide_of
 from diffct.privacy.alignment import align
-from diffct.privacy.auditing import NO_YARDSTICK, ONE_TRANSLATED, yardstick
+from diffct.privacy.auditing import NO_YARDSTICK, ONE_TRANSLATED, choose_yardstick
 from diffct.privacy.neighbours import COMPARISONS
 from diffct.privacy.thresholds import FALSE_ALARMS, MAX_REAL_IMAGES
 from diffct.privacy.words import PatientNaming
@@ -115,7 +115,7 @@ def foresee(inputs: Inputs) -> list[str]:
         return [f"Privacy: {_NO_TRAINING}"]
     if translated and len(set(cohort.held_out.patients)) < 2:
         return [f"Privacy: {ONE_TRANSLATED}"]
-    known = yardstick(cohort.train.patients, cohort.held_out.patients)
+    known = choose_yardstick(cohort.train.patients, cohort.held_out.patients)
     return [] if known else [f"Privacy: {NO_YARDSTICK}"]
 
 

@@ -1,4 +1,4 @@
-"""Mirrors, zooms and shifts of images, many at once, and the search of the best by gradients."""
+"""Mirrors, zooms and shifts of images, in batches, and the search for the best by gradients."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -11,24 +11,24 @@ from diffct.imaging.affine_motion import move_images
 
 
 class Transform(NamedTuple):
-    """Transforms of n images: where output pixels are taken from, in units of half a side.
+    """Transforms of n images: the places that output pixels are sampled from, in half sides.
 
     Attributes:
         mirror: 1 or -1 for each axis, (n, axes).
-        log_zoom: Logarithm of the step between taken pixels, (n,).
-        shift: Of the centre, (n, axes).
+        log_zoom: Logarithm of the step between sampled pixels, (n,).
+        shift: Shift of the centre, (n, axes).
     """
 
     mirror: Tensor
     log_zoom: Tensor
     shift: Tensor
 
-    def of(self, index: Tensor) -> "Transform":
-        """Return some of them."""
+    def select(self, index: Tensor) -> "Transform":
+        """Return some of the transforms."""
         return Transform(*(part[index] for part in self))
 
     def to(self, device: torch.device | str) -> "Transform":
-        """Return them on another device."""
+        """Return the transforms on another device."""
         return Transform(*(part.to(device) for part in self))
 
     def inverse(self) -> "Transform":
@@ -38,7 +38,7 @@ class Transform(NamedTuple):
         )
 
     def replaced(self, others: "Transform", where: Tensor) -> "Transform":
-        """Return these with others in some places, booleans (n,)."""
+        """Return the transforms, replaced by others where a mask (n,) is true."""
         return Transform(
             *(
                 torch.where(where.view(-1, *[1] * (mine.ndim - 1)), other.detach(), mine)
@@ -48,9 +48,9 @@ class Transform(NamedTuple):
 
 
 def list_mirrors(axes: int) -> list[tuple[float, ...]]:
-    """List mirrors: 1 or -1 for each axis."""
+    """List mirrors, each 1 or -1 for each axis."""
     mirrors = list(itertools.product((1.0, -1.0), repeat=axes))
-    # Volumes one axis at a time: two mirrors turn a patient round, which nobody trains with.
+    # Volumes one axis at a time: two mirrors are a rotation by 180°, which nobody trains with.
     return mirrors if axes == 2 else [mirror for mirror in mirrors if sum(mirror) >= 1]
 
 
@@ -72,11 +72,11 @@ def every_transform(
 def move(image: Tensor, transform: Transform, size: Sequence[int]) -> Tensor:
     """Apply n transforms to one image (1, 1, *) or to n images, giving (n, 1, *size)."""
     mirror, log_zoom, shift = transform
-    number = len(mirror)
-    # affine_grid wants the last axis first.
+    count = len(mirror)
+    # affine_grid takes the last axis first.
     diagonal = (mirror * log_zoom.exp()[:, None]).flip(1)
     theta = torch.cat([torch.diag_embed(diagonal), shift.flip(1)[:, :, None]], dim=2)
-    repeated = image.expand(number, *image.shape[1:])
+    repeated = image.expand(count, *image.shape[1:])
     return move_images(repeated, theta, padding="border", size=size)
 
 
@@ -88,18 +88,18 @@ def align(image: Tensor, transform: Transform) -> Tensor:
 def climb(
     similarity: Callable[[Transform], Tensor], start: Transform, *, steps: int, rate: float
 ) -> tuple[Transform, Tensor]:
-    """Raise similarities by small changes of zoom and shift.
+    """Raise similarities by gradient ascent on zoom and shift.
 
-    The best of all steps counts, for each: an ascent may leave a narrow peak.
+    For each transform the best of all steps counts, because an ascent may leave a narrow peak.
 
     Args:
-        similarity: Of n transforms, (n,).
+        similarity: Returns the similarity of each of n transforms, (n,).
         start: Where to begin.
-        steps: How many.
-        rate: How far the first step goes, in half a side.
+        steps: Number of steps.
+        rate: Length of the first step, in half sides.
 
     Returns:
-        The best transforms, and what they reach.
+        The best transforms, and their similarities.
     """
     best, reached = start, torch.full_like(start.log_zoom, -torch.inf)
     with torch.enable_grad():

@@ -1,11 +1,11 @@
-"""The privacy audit: are samples copies of training images, and do losses betray them?
+"""The privacy audit: are samples copies of training images, and do losses reveal membership?
 
 Four questions, each with real images as the yardstick:
 
-1. Is a sample nearer to a training image than images of other patients are, under whatever mirror,
-   zoom or shift, by anatomy or by detail (`diffct.privacy.neighbours`, `memorisation`)?
-2. The same in the features of a network.
-3. Do samples as a set lie nearer to training patients than chance allows (`training_share`)?
+1. Is a sample nearer to a training image than images of other patients are, under any mirror, zoom
+   or shift, by anatomy or by detail (`diffct.privacy.neighbours`, `memorisation`)?
+2. Is it nearer in the features of a network?
+3. Do samples as a set lie nearer to training patients than chance explains (`training_share`)?
 4. Does the model denoise training images better than held-out ones (`membership`)?
 """
 
@@ -53,34 +53,34 @@ def audit(
 ) -> PrivacyReport:
     """Audit the samples of any generator for copies of its training images.
 
-    All images have one size, one spacing and one range of values, as the generator saw them: what
-    is resampled or stored otherwise in one set only looks like other patients.
+    All images have one size, one spacing and one range of values, as the generator saw them: images
+    that were resampled or stored differently in one set look like those of other patients.
 
     Args:
         samples: Generated images, (N, H, W), or volumes, (N, D, H, W), of one channel.
         train: All images that the generator was trained on.
-        held_out: Images of other patients, which it has never seen.
-        value_range: The values that are black and white, as (0, 1), (0, 255) or a window of HU to
-            which everything is clipped.
-        sample_patients: For translations, whose image each was made of: they are not compared with
-            that patient's images. None where samples are of nobody.
-        train_patients: Whose image each is; None for a patient of its own each. Images of a patient
-            are alike, so that patients count and not images.
-        held_out_patients: The same of held-out images.
-        features: Further comparisons, by name: networks that describe images.
+        held_out: Images of other patients, which the generator has never seen.
+        value_range: The values of black and white: (0, 1), (0, 255), or the window of HU to which
+            all images are clipped.
+        sample_patients: For translations, the patient whose image each was made from: they are not
+            compared with that patient's images. None if samples belong to no patient.
+        train_patients: The patient of each image; None if each image is of another patient. Images
+            of one patient are alike, so patients are counted, not images.
+        held_out_patients: The same for held-out images.
+        features: Further comparisons by name: networks that describe images.
         losses: Denoising losses, for the membership attack.
-        max_real: How many real images of each set tell the thresholds; each takes as long as a
-            sample.
-        seed: Of the permutation test.
+        max_real: Number of real images of each set that determine the thresholds; each takes as
+            long as a sample.
+        seed: Seed of the permutation test.
         device: Where neighbours are searched: "cpu", "cuda".
         progress: Whether to show progress bars.
 
     Returns:
-        What was found, in figures and in words.
+        The findings, in figures and in words.
 
     Raises:
-        ValueError: Images differ in size, are not finite or reach beyond the range, a patient is in
-            both real sets, or real images are of fewer than 3 patients.
+        ValueError: Images differ in size, are not finite or exceed the range, a patient is in both
+            real sets, or the real images are of fewer than 3 patients.
 
     Examples:
         >>> import numpy as np
@@ -100,18 +100,19 @@ def audit(
     )
     _check(made, seen, unseen)
     real = [
-        (seen, unseen)[place].pick(max_real) for place in yardstick(seen.patients, unseen.patients)
+        (seen, unseen)[place].pick(max_real)
+        for place in choose_yardstick(seen.patients, unseen.patients)
     ]
     if not real:
         raise ValueError(NO_YARDSTICK)
-    # What costs little first: mistakes in the losses are said before the search.
+    # The quick part first, so that wrong losses are reported before the long search.
     attack = None if losses is None else _attack(losses, seen, unseen)
     search = CohortSearch(seen, unseen, device=device, progress=progress)
-    nearest = search.of_stack(made)
-    found = compare(nearest, [pair for part in real for pair in search.of_stack(part)], real)
+    nearest = search.nearest_of(made)
+    found = compare(nearest, [pair for part in real for pair in search.nearest_of(part)], real)
     for name, describe in (features or {}).items():
         found[name] = compare_features(describe, made, (seen, unseen), real)
-    lean = training_share(
+    share = training_share(
         [_nearest_patient(pair, seen, unseen) for pair in nearest],
         train=seen.patients,
         held_out=unseen.patients,
@@ -126,7 +127,7 @@ def audit(
     return PrivacyReport(
         copies=_weigh(nearest, found, seen, unseen, identical=len(identical)),
         comparisons=found,
-        training_share=lean,
+        training_share=share,
         membership=attack,
         nearest=nearest,
         identical=identical,
@@ -136,10 +137,10 @@ def audit(
     )
 
 
-def yardstick(train: Sequence[Hashable], held_out: Sequence[Hashable]) -> list[int]:
-    """Say which sets of real images can be compared with other patients of their own set.
+def choose_yardstick(train: Sequence[Hashable], held_out: Sequence[Hashable]) -> list[int]:
+    """Choose the sets of real images that can be compared with other patients of their own set.
 
-    Together they are of three patients or more; fewer tell no threshold, and none is returned.
+    Together they need three patients or more; fewer determine no threshold, and none is returned.
 
     Args:
         train: The patient of each training image.
@@ -187,7 +188,7 @@ def _weigh(
     *,
     identical: int,
 ) -> Copies:
-    """Count near pairs, and the training patients whom they are near to."""
+    """Count near pairs and the training patients that they are near to."""
     sources = {
         train.patients[getattr(nearest[sample].train, by).index]
         for by in COMPARISONS
@@ -202,7 +203,7 @@ def _weigh(
 
 
 def _attack(losses: MembershipLosses, train: ImageStack, held_out: ImageStack) -> MembershipAttack:
-    """Ask how well losses tell training images."""
+    """Measure how well losses reveal training images."""
     groups = []
     for values, patients, stack in (
         (losses.train, losses.train_patients, train),

@@ -15,13 +15,13 @@ from diffct.privacy.search_settings import MIN_FEATURE_DISTANCE
 from diffct.privacy.thresholds import MAX_REFERENCES
 
 Features: TypeAlias = Callable[[Tensor], Tensor]
-"""Takes a batch of images in [0, 1], (n, 1, *size), to a row of numbers for each, (n, d)."""
+"""Maps a batch of images in [0, 1], (n, 1, *size), to a row of numbers for each, (n, d)."""
 
 _BATCH = 32
 
 
 class CohortSearch:
-    """Neighbours of images among training and held-out images of other patients.
+    """Search for the nearest training and held-out images of other patients.
 
     Args:
         train: All training images.
@@ -47,12 +47,12 @@ class CohortSearch:
         self.galleries = [self._gallery(stack) for stack in self.stacks]
 
     def _gallery(self, stack: ImageStack) -> Gallery:
-        """Prepare a whole set to be searched, batch by batch."""
+        """Prepare a whole set for the search, batch by batch."""
         parts = [self.search.gallery(batch) for batch in stack.batches(_BATCH)]
         return Gallery(*(torch.cat(grids) for grids in zip(*parts, strict=True)))
 
-    def of_stack(self, queries: ImageStack) -> list[Nearest]:
-        """Find the nearest images of other patients, of each query."""
+    def nearest_of(self, queries: ImageStack) -> list[Nearest]:
+        """Find the nearest images of other patients for each query."""
         bar = tqdm(
             queries.unit_images(),
             f"neighbours of {queries.name}",
@@ -71,7 +71,7 @@ class CohortSearch:
 
 
 def _images_of(patient: Hashable, stack: ImageStack) -> Tensor:
-    """Say which images are of a patient."""
+    """Return a mask of the images of a patient."""
     return torch.tensor([owner == patient for owner in stack.patients])
 
 
@@ -111,7 +111,7 @@ def compare_features(
         for stack, gallery in zip(cohort, galleries, strict=True):
             same = torch.stack([_images_of(patient, stack) for patient in patients])
             table = torch.cdist(rows, gallery).masked_fill(same, torch.inf)
-            # Equal features have a distance, too, so that ratios exist.
+            # Equal features also get a distance above 0, so that ratios exist.
             nearest.append(table.min(dim=1).values.clamp_min(MIN_FEATURE_DISTANCE).numpy())
         return NearestDistances(*nearest)
 

@@ -1,4 +1,4 @@
-"""Copies among samples: what the comparisons found, weighed together."""
+"""Copies among samples: the findings of the comparisons, weighed together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +11,18 @@ from diffct.privacy.thresholds import ALPHA, MIN_HELD_OUT_PATIENTS
 
 @dataclass(frozen=True)
 class Copies:
-    """How many samples are near to training images, and whether that tells copies.
+    """How many samples are near to training images, and whether they are copies.
 
     Attributes:
-        samples: All samples.
-        suspicious: Samples below a threshold, by anatomy or by detail.
-        nearer_than_real: Samples nearer to a training image, by either, than every real image of
-            another patient is.
-        held_out_patients: The patients who tell a copy from a relative.
-        chance: Probability of so many suspicious samples if none were a copy, both comparisons
-            together; with few held-out patients at least what they cannot exclude.
-        identical: Samples that are training images, mirrored at most: no yardstick is needed.
+        samples: Number of all samples.
+        suspicious: Number of samples below a threshold, by anatomy or by detail.
+        nearer_than_real: Number of samples that are nearer to a training image, by either
+            comparison, than every real image of another patient is.
+        held_out_patients: Number of held-out patients, who tell a copy from a relative.
+        chance: Probability of so many suspicious samples if none were a copy, for both comparisons
+            together; with few held-out patients, at least what they cannot exclude.
+        identical: Number of samples that are training images, possibly mirrored; they need no
+            yardstick.
     """
 
     samples: int
@@ -33,22 +34,22 @@ class Copies:
 
     @property
     def found(self) -> bool:
-        """Whether there are copies, beyond what chance or a relative explains."""
+        """Whether there are copies that neither chance nor a relative explains."""
         return self.identical > 0 or self.significant
 
     @property
     def significant(self) -> bool:
-        """Whether so many samples are suspicious that they are copies."""
+        """Whether there are more suspicious samples than chance explains."""
         return self.suspicious > 0 and self.chance < ALPHA
 
     @property
     def enough_patients(self) -> bool:
-        """Whether held-out patients tell a copy from a relative, one by one."""
+        """Whether there are enough held-out patients to tell a single copy from a relative."""
         return self.held_out_patients >= MIN_HELD_OUT_PATIENTS
 
     @property
     def near(self) -> int:
-        """Samples that somebody should look at; few patients tell no threshold worth the name."""
+        """Number of samples to look at; with few patients, the threshold alone is unreliable."""
         if self.enough_patients:
             return self.suspicious
         return max(self.suspicious, self.nearer_than_real)
@@ -57,13 +58,13 @@ class Copies:
 def weigh(
     results: Sequence[Memorisation], *, sources: int, held_out_patients: int, identical: int = 0
 ) -> Copies:
-    """Put the comparisons of the same samples together.
+    """Combine the comparisons of the same samples.
 
     Args:
-        results: By anatomy and by detail.
-        sources: Training patients whose images suspicious samples are near to.
-        held_out_patients: How many there are.
-        identical: Samples that are training images.
+        results: The comparisons by anatomy and by detail.
+        sources: Number of training patients whose images suspicious samples are near to.
+        held_out_patients: Number of held-out patients.
+        identical: Number of samples that are training images.
     """
     samples = len(results[0].scores)
     chance = min(result.chance for result in results)
@@ -74,6 +75,6 @@ def weigh(
         int(np.any([getattr(result, name) for result in results], axis=0).sum())
         for name in ("suspicious", "nearer_than_real")
     )
-    # Two comparisons, two chances of a false alarm (Bonferroni).
+    # Two comparisons have two chances of a false alarm (Bonferroni).
     chance = min(1.0, len(results) * chance)
     return Copies(samples, suspicious, nearer, held_out_patients, chance, identical)

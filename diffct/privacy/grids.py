@@ -13,17 +13,17 @@ from diffct.privacy.search_settings import DETAIL_PX, MARGIN, MEAN_MOTION, MIN_N
 
 
 class _Grid:
-    """A grid of fewer pixels than the images have, and what of it is compared.
+    """A grid with fewer pixels than the images, and the part of it that is compared.
 
     Args:
-        size: Of the images.
+        size: Size of the images.
         longest: Pixels of the grid's longest side.
     """
 
     def __init__(self, size: Sequence[int], longest: int) -> None:
         scale = min(1.0, longest / max(size))
         self.size = tuple(max(1, round(length * scale)) for length in size)
-        # An axis of a few pixels has none to spare.
+        # An axis of a few pixels has no margin.
         edges = [int(MARGIN * n + 0.5) for n in self.size]
         self.inside = [slice(e, n - e) for e, n in zip(edges, self.size, strict=True)]
 
@@ -41,12 +41,12 @@ class AnatomyGrid(_Grid):
     """A grid on which an image is moved onto others and compared with them.
 
     Args:
-        size: Of the images.
+        size: Size of the images.
         longest: Pixels of the grid's longest side.
         references: Images (N, 1, *size) whose mean is what images have in common.
-        roughly_aligned: Whether images will lie beside others by a fraction of the grid's pixels.
-            What this does to the mean image is then taken for common, too; otherwise it hides what
-            is an image's own.
+        roughly_aligned: Whether images may be misaligned by a fraction of the grid's pixels. The
+            effect of this on the mean image then counts as common, too; otherwise it would hide
+            the residuals.
     """
 
     def __init__(
@@ -59,27 +59,27 @@ class AnatomyGrid(_Grid):
             common.append(_motions(mean, self.size))
         self.common, _ = torch.linalg.qr(self.rows(torch.cat(common)).T)
 
-    def own(self, images: Tensor) -> Tensor:
-        """Return what is their own of images on the grid, (N, pixels) of length 1.
+    def residuals(self, images: Tensor) -> Tensor:
+        """Return the residuals of images on the grid, (N, pixels) of length 1.
 
-        An image that holds nothing but what is common becomes zeros, similar to none.
+        An image with no residual becomes zeros, which are similar to no image.
         """
         rows = self.rows(images)
         return _unit(rows - (rows @ self.common) @ self.common.T, of=rows)
 
-    def similarity(self, image: Tensor, own: Tensor, transforms: Transform) -> Tensor:
-        """Correlate an image on the grid, moved by n transforms, with what n others own, (n,)."""
-        return (self.own(move(image, transforms, self.size)) * own).sum(dim=1)
+    def similarity(self, image: Tensor, others: Tensor, transforms: Transform) -> Tensor:
+        """Correlate an image on the grid, moved by n transforms, with n others' residuals, (n,)."""
+        return (self.residuals(move(image, transforms, self.size)) * others).sum(dim=1)
 
 
 class DetailGrid(_Grid):
     """A grid on which others are moved onto an image and compared by their detail.
 
-    Moving blurs. A copy was moved once, so its original is moved once, too, and is blurred as the
-    copy is. Moving the copy back would blur it twice, which hides copies of coarse volumes.
+    Moving blurs. A copy was moved once, so its original is moved once, too, and is blurred in the
+    same way. Moving the copy back would blur it twice, which hides copies of coarse volumes.
 
     Args:
-        size: Of the images.
+        size: Size of the images.
         longest: Pixels of the grid's longest side.
         references: Images (N, 1, *size) whose mean is what images have in common.
     """
@@ -103,7 +103,7 @@ class DetailGrid(_Grid):
             moved = self._detail(move(others, transforms, self.size))
             return cosine_similarity(self.rows(mine), self.rows(moved))
 
-        # What is common hardly changes where the best lies.
+        # The common part hardly changes the best transform.
         best, _ = climb(similarity, start, steps=steps, rate=rate)
         moved = self._detail(move(others, best, self.size))
         return best, self._correlate(mine, moved, move(common, best, self.size))
@@ -116,7 +116,7 @@ class DetailGrid(_Grid):
         return fine - coarse
 
     def _correlate(self, mine: Tensor, theirs: Tensor, common: Tensor) -> Tensor:
-        """Correlate details without what they have in common."""
+        """Correlate details after removing what they have in common."""
         mine, theirs, common = (
             rows - rows.mean(dim=1, keepdim=True) for rows in map(self.rows, (mine, theirs, common))
         )
@@ -129,23 +129,23 @@ class DetailGrid(_Grid):
 
 
 def _motions(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Return how an image (1, 1, *size) changes if zoomed or shifted along each axis a little."""
+    """Return how an image (1, 1, *size) changes by a small zoom and by a small shift per axis."""
     axes = len(size)
-    little = MEAN_MOTION * torch.eye(1 + axes).to(image)
+    small = MEAN_MOTION * torch.eye(1 + axes).to(image)
     there, back = (
-        move(image, Transform(little.new_ones(1 + axes, axes), by[:, 0], by[:, 1:]), size)
-        for by in (little, -little)
+        move(image, Transform(small.new_ones(1 + axes, axes), by[:, 0], by[:, 1:]), size)
+        for by in (small, -small)
     )
     return there - back
 
 
 def _blur_matrix(length: int, px: float) -> Tensor:
-    """Return a Gaussian filter along an axis as a symmetric matrix: a product is much faster."""
+    """Return a Gaussian filter along an axis as a symmetric matrix: products are much faster."""
     return GaussianFilter(1, px)(torch.eye(length)[:, None])[:, 0]
 
 
 def _unit(rest: Tensor, *, of: Tensor) -> Tensor:
-    """Bring what is left of rows to length 1, or to zeros if it is but rounding."""
+    """Scale what is left of rows to length 1, or to zeros if only rounding errors are left."""
     floor = ROUNDING * of.norm(dim=1, keepdim=True).clamp_min(1)
     norm = rest.norm(dim=1, keepdim=True)
     return torch.where(norm > floor, rest / norm.clamp_min(MIN_NORM), 0)

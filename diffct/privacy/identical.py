@@ -1,4 +1,4 @@
-"""Images of one set that stand in another."""
+"""Images of one set that also occur in another."""
 
 import numpy as np
 
@@ -6,22 +6,22 @@ from diffct.imaging.copies import find_copies, find_film_copies, hash_voxels, th
 from diffct.imaging.volume import Volume
 from diffct.privacy.image_stack import ImageStack
 
-_LEVELS = 255  # of a range that is narrower than so many whole numbers
+_LEVELS = 255  # gray levels of a range that spans fewer whole numbers than this
 
 
 def find_identical(images: ImageStack, known: ImageStack) -> dict[int, int]:
-    """Find the images that are also in another set.
+    """Find the images that also occur in another set.
 
-    Volumes are the same when all their voxels are, rounded to whole numbers (HU) and mirrored or
-    not; of a range as [0, 1], when they agree in 8 bits. Images are the same when they agree up to
-    brightness, contrast and rounding.
+    Volumes are the same if all their voxels are, rounded to whole numbers (HU), mirrored or not;
+    in a narrow range such as [0, 1], if they agree in 8 bits. Images are the same if they agree up
+    to brightness, contrast and rounding.
 
     Args:
-        images: The images that are looked at.
-        known: The set in which they are looked for; of the same range.
+        images: The images to look up.
+        known: The set to search, of the same range.
 
     Returns:
-        For each image that is, by its place, the place of the first such image of `known`.
+        For the place of each image found, the place of the first such image in `known`.
     """
     start = len(known)
 

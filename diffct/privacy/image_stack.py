@@ -1,4 +1,4 @@
-"""Images of one set for the audit: arrays of anybody's, brought to [0, 1] when asked for."""
+"""Images of one set for the audit: arrays of any kind, mapped to [0, 1] on request."""
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,22 +22,22 @@ class IndexedImages(Protocol):
 
 
 Images: TypeAlias = IndexedImages | Iterable[ArrayLike | Tensor]
-"""(N, H, W) or (N, D, H, W), or arrays of (H, W) or (D, H, W). What has a length and is indexed by
-whole numbers is read one image at a time, and so may be larger than memory."""
+"""(N, H, W) or (N, D, H, W), or arrays of (H, W) or (D, H, W). An object with a length and an index
+is read one image at a time, and so may be larger than memory."""
 
-_RANGE_TOLERANCE = 1e-3  # of the range: what rounding may add
+_RANGE_TOLERANCE = 1e-3  # how far rounding may exceed the range, as a share of it
 
 
 @dataclass(frozen=True)
 class ImageStack:
-    """Images of one set, and whose they are.
+    """Images of one set and their patients.
 
     Attributes:
-        name: What errors call the set: an argument of `audit`.
+        name: Name of the set in errors: an argument of `audit`.
         images: All images of the caller.
-        patients: Whose each is.
-        value_range: What becomes 0 and 1.
-        places: Which images are in the stack.
+        patients: The patient of each image.
+        value_range: The values that become 0 and 1.
+        places: The places of the images that are in the stack.
     """
 
     name: str
@@ -49,7 +49,7 @@ class ImageStack:
     def __len__(self) -> int:
         return len(self.places)
 
-    def of(self, places: Sequence[int]) -> "ImageStack":
+    def select(self, places: Sequence[int]) -> "ImageStack":
         """Return some of the images, by their places in this stack."""
         return replace(
             self,
@@ -58,10 +58,10 @@ class ImageStack:
         )
 
     def pick(self, number: int) -> "ImageStack":
-        """Return an even pick of at most so many images."""
+        """Return at most so many images, evenly spaced."""
         if number >= len(self):
             return self
-        return self.of(np.linspace(0, len(self) - 1, number).round().astype(int).tolist())
+        return self.select(np.linspace(0, len(self) - 1, number).round().astype(int).tolist())
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -69,15 +69,15 @@ class ImageStack:
         return self.array(0).shape
 
     def array(self, place: int) -> np.ndarray:
-        """Return an image as it is, float32.
+        """Return an image with its own values, float32.
 
         Raises:
-            ValueError: It is not finite, or reaches beyond the range.
+            ValueError: It is not finite, or exceeds the range.
         """
         image = self.images[self.places[place]]
         if isinstance(image, Tensor):
             image = image.detach().float().cpu().numpy()
-        array = np.array(image, dtype=np.float32)  # a copy, since torch takes no read-only ones
+        array = np.array(image, dtype=np.float32)  # a copy, since torch refuses read-only arrays
         number = self.places[place] + 1
         if not np.isfinite(array).all():
             raise ValueError(f"Image {number} of {self.name} holds NaN or infinity.")
@@ -135,17 +135,17 @@ def stack_images(
     patients: Sequence[Hashable] | None,
     value_range: Sequence[float],
 ) -> ImageStack:
-    """Take a caller's images.
+    """Make a stack of a caller's images.
 
     Args:
-        images: Of one size.
-        name: What errors call them.
-        patients: Whose each is; None for a patient of its own each.
+        images: Images of one size.
+        name: Their name in errors.
+        patients: The patient of each image; None if each image is of another patient.
         value_range: The values that become 0 and 1.
 
     Raises:
-        ValueError: There are none, they are neither images nor volumes of one channel, the patients
-            are of another number, or the range is none.
+        ValueError: There are no images, they are neither images nor volumes of one channel, there
+            is not one patient for each, or the range is not low before high.
     """
     if not isinstance(images, IndexedImages):
         images = list(images)

@@ -1,7 +1,7 @@
-"""What losses give away: a model denoises images that it was trained on better than others.
+"""The membership attack: a model denoises images that it was trained on better than others.
 
-Whoever holds the weights can ask whether a patient's image was among the training images. How well
-a threshold on the loss answers is the area under the ROC curve.
+Whoever has the weights can test whether a patient's image was among the training images. The area
+under the ROC curve says how well a threshold on the loss answers.
 
 Source: Yeom et al. 2018, "Privacy Risk in Machine Learning: Analyzing the Connection to
 Overfitting"; Carlini et al. 2023, "Extracting Training Data from Diffusion Models".
@@ -22,11 +22,11 @@ class MembershipLosses:
     """Denoising losses of training and held-out images.
 
     Attributes:
-        train: Of each training image, or of some, (N,).
-        held_out: Of each held-out image, or of some, (M,).
-        train_patients: Whose image each loss of `train` is of; None if there is one for each
+        train: Losses of all training images, or of some, (N,).
+        held_out: Losses of all held-out images, or of some, (M,).
+        train_patients: The patient of each loss in `train`; None if there is one loss for each
             training image, in their order.
-        held_out_patients: The same of `held_out`.
+        held_out_patients: The same for `held_out`.
     """
 
     train: Sequence[float] | np.ndarray
@@ -37,13 +37,13 @@ class MembershipLosses:
 
 @dataclass(frozen=True)
 class MembershipAttack:
-    """How well a low loss gives away that an image was trained on.
+    """How well a low loss reveals that an image was trained on.
 
     Attributes:
         auc: Area under the ROC curve: the probability that a training image has a lower loss than a
-            held-out one. 0.5 gives nothing away, 1 everything. The interval leaves out each patient
-            in turn.
-        chance: Probability of patients' mean losses as low as the training patients', or lower, if
+            held-out one. 0.5 reveals nothing, 1 everything. The interval is a jackknife over
+            patients.
+        chance: Probability that training patients have mean losses as low as these, or lower, if
             training made no difference (one-sided rank test).
     """
 
@@ -57,7 +57,7 @@ class MembershipAttack:
 
     @property
     def weak(self) -> bool:
-        """Whether an attacker surely learns little: the whole interval is near to guessing."""
+        """Whether an attacker certainly learns little: the whole interval is close to guessing."""
         return self.auc.interval is not None and self.auc.interval[1] < WEAK_AUC
 
 
@@ -68,16 +68,16 @@ def membership_attack(
     train_groups: Sequence[Hashable] | None = None,
     held_out_groups: Sequence[Hashable] | None = None,
 ) -> MembershipAttack:
-    """Tell how well a low loss gives away that an image was trained on.
+    """Measure how well a low loss reveals that an image was trained on.
 
     Args:
         train_losses: Loss of each training image, (N,).
         held_out_losses: Loss of each held-out image, (M,).
-        train_groups: The patient of each training image; None for one image each.
+        train_groups: The patient of each training image; None if each is of another patient.
         held_out_groups: The patient of each held-out image.
 
     Returns:
-        What the attack reaches.
+        The success of the attack.
 
     Raises:
         ValueError: A set is empty, or a loss is not finite.

@@ -1,24 +1,25 @@
-"""Samples that are nearer to training images than strangers are, told by real images.
+"""Samples that are nearer to training images than real images of other patients are.
 
 A sample that is a copy is much nearer to a training image than to any held-out one:
 
     score = distance to the nearest training image / distance to the nearest held-out image
 
-Among few held-out images the distance to the nearest is a matter of luck, and a copy is missed that
-happens to lie near one. The held-out distance is therefore shrunk towards the geometric mean of all
-samples', as far as regression among real images tells: with many held-out images hardly at all.
+Among few held-out images the distance to the nearest varies randomly, so a copy that happens to lie
+near one would be missed. The held-out distance is therefore shrunk towards the geometric mean over
+all samples, by a weight from a regression among real images; with many held-out images it hardly
+changes.
 
-What a score means is told by real images, each compared with all others of other patients: they are
-no copies, and the sizes of both sets are the same. A sample is suspicious below the score that one
-real image in 1000 would have, if the logarithms of their scores are normal. Images of one patient
-are alike, so patients count, however many images there are of each.
+The scale of scores comes from real images, each compared with all images of other patients: they
+are no copies, and the sizes of both sets are the same. A sample is suspicious below the score that
+one real image in 1000 would have, if the logarithms of their scores are normal. Images of one
+patient are alike, so every patient counts once, whatever the number of images.
 
-That one in 1000 is extrapolated. By their number alone n held-out patients support no smaller rate
-than 1 / (n + 1), with which a stranger is nearer to the training images than all of them are. Below
-19 of them (5 %) only so many near pairs are a finding as this rate does not explain.
+This rate of 1 in 1000 is extrapolated. By their number alone, n held-out patients support no rate
+below 1 / (n + 1), the probability that a stranger is nearer to the training images than all of them
+are. With fewer than 19 (5 %), only more near pairs than this rate explains are a finding.
 
-`docs/privacy.md` derives it. Source: the ratio after Meehan et al. 2020, "A Non-Parametric Test to
-Detect Data-Copying in Generative Models".
+`docs/privacy.md` derives this. Source: the ratio after Meehan et al. 2020, "A Non-Parametric Test
+to Detect Data-Copying in Generative Models".
 """
 
 from collections.abc import Hashable, Sequence
@@ -61,9 +62,9 @@ class NearestDistances:
         """Return the ratio of both, (N,): well below 1 for copies of training images.
 
         Args:
-            own_weight: How far the held-out distance is an image's own, and not the geometric mean
-                of all, 0 to 1.
-            counts: What each image counts for in that mean, (N,); None for one each.
+            own_weight: Weight of an image's own held-out distance against the geometric mean of
+                all, 0 to 1.
+            counts: Weight of each image in that mean, (N,); None for equal weights.
         """
         logs = np.log(self.held_out)
         mean = np.average(logs, weights=counts)
@@ -75,17 +76,17 @@ class Memorisation:
     """Which samples are suspiciously near to training images.
 
     Attributes:
-        scores: Of each sample.
-        own_weight: How far held-out distances are each image's own in the scores, 0 to 1.
+        scores: Score of each sample.
+        own_weight: Weight of an image's own held-out distance in the scores, 0 to 1.
         threshold: The score below which a sample is suspicious.
-        suspicious: Which are, booleans.
-        median_score: Of the samples.
-        real_scores: Of real images, the yardstick.
-        false_alarms: Share of real images that the threshold would call suspicious: as meant, or as
-            found if that is more.
+        suspicious: Whether each sample is, booleans.
+        median_score: Median of the samples' scores.
+        real_scores: Scores of real images, the yardstick.
+        false_alarms: Share of real images that the threshold would call suspicious: the intended
+            share, or the one found if that is higher.
         chance: Probability of so many suspicious samples, or of one as near as the nearest, if none
-            were a copy; of samples somewhat alike up to four times as much.
-        patients: How many patients the real images are of.
+            were a copy; up to four times as high if samples are somewhat alike.
+        patients: Number of patients of the real images.
     """
 
     scores: np.ndarray
@@ -100,11 +101,11 @@ class Memorisation:
 
     @property
     def nearer_than_real(self) -> np.ndarray:
-        """Which samples are nearer to a training image than every real image is, booleans."""
+        """Whether each sample is nearer to a training image than every real image is, booleans."""
         return self.scores < self.real_scores.min()
 
     def summary(self) -> dict[str, Any]:
-        """Return what may be published: no index, by which a patient could be found."""
+        """Return the figures that may be published: no index that could identify a patient."""
         return {
             "samples": len(self.scores),
             "suspicious": int(self.suspicious.sum()),
@@ -129,14 +130,14 @@ def memorisation(
 
     Args:
         samples: Distances of generated images.
-        real: Distances of training and held-out images, each without those of its own patient.
-        patients: The patient of each real image; None for one image each.
+        real: Distances of training and held-out images, each to those of other patients.
+        patients: The patient of each real image; None if each is of another patient.
 
     Returns:
-        What was found.
+        The suspicious samples, with all scores.
 
     Raises:
-        ValueError: There are real images of fewer than 3 patients: no threshold can be told.
+        ValueError: The real images are of fewer than 3 patients: there is no threshold.
     """
     owner = number_groups(patients, len(real.train))
     number_of_patients = owner.max() + 1
@@ -145,11 +146,11 @@ def memorisation(
             f"Real images of {number_of_patients} patients tell no threshold;"
             f" {MIN_REAL_PATIENTS} or more are needed."
         )
-    counts = 1 / np.bincount(owner)[owner]  # the images of a patient count as one
+    counts = 1 / np.bincount(owner)[owner]  # all images of a patient count as one
     own_weight = _own_weight(real, counts)
     scores, real_scores = samples.scores(own_weight), real.scores(own_weight, counts=counts)
     another = _another_real(samples, real, own_weight, counts)
-    # With very few patients the quantile is out of reach, and of the numbers there are.
+    # With very few patients the quantile can be smaller than any float64.
     threshold = max(float(np.exp(another.ppf(FALSE_ALARMS))), np.finfo(np.float64).tiny)
     suspicious = scores < threshold
     below = real_scores < threshold
@@ -159,9 +160,9 @@ def memorisation(
     chance = stats.binom.sf(suspicious.sum() - 1, number, false_alarms)
     patients_below = len(set(owner[below]))
     if stats.binom.sf(patients_below - 1, number_of_patients, FALSE_ALARMS) > ALPHA:
-        # No longer tail is seen.
+        # No longer tail was observed.
         nearest = number * another.cdf(np.log(scores.min()))
-        chance = min(1.0, 2 * min(chance, nearest))  # two ways to a finding
+        chance = min(1.0, 2 * min(chance, nearest))  # two ways to raise a finding
     return Memorisation(
         scores=scores,
         own_weight=own_weight,
@@ -183,18 +184,19 @@ def _quantiles(scores: np.ndarray) -> dict[str, float]:
 def explained_by_few(near: int, samples: int, *, held_out_patients: int) -> float:
     """Return the probability of near pairs among strangers that held-out patients cannot exclude.
 
-    Each sample is taken to be near with the probability 1 / (n + 1) of being the nearest of n + 1.
+    Each sample is assumed to be near with the probability 1 / (n + 1) of being the nearest of
+    n + 1.
 
     Args:
-        near: Training patients with suspicious samples around them; many around one are one.
-        samples: All samples.
-        held_out_patients: n.
+        near: Number of training patients with one suspicious sample or more near them.
+        samples: Number of all samples.
+        held_out_patients: Number of held-out patients, n.
     """
     return float(stats.binom.sf(near - 1, samples, 1 / (held_out_patients + 1)))
 
 
 def _own_weight(real: NearestDistances, counts: np.ndarray) -> float:
-    """Return the slope of training on held-out distances, of logarithms, within 0 to 1."""
+    """Return the slope of log training distances on log held-out distances, within 0 to 1."""
     train, held_out = np.log(real.train), np.log(real.held_out)
     if np.ptp(held_out) < MIN_LOG_SPREAD:
         return 1.0
@@ -205,10 +207,11 @@ def _own_weight(real: NearestDistances, counts: np.ndarray) -> float:
 def _another_real(
     samples: NearestDistances, real: NearestDistances, own_weight: float, counts: np.ndarray
 ) -> stats.distributions.rv_frozen:
-    """Return the distribution that the logarithm of one more real image's score has.
+    """Return the distribution of the log score of one more real image.
 
-    Its mean, its deviation and the weight are estimated, and so is the samples' mean held-out
-    distance, which few independent samples tell: a single one has the deviation of the plain ratio.
+    Its mean, its deviation and the weight are estimates, and so is the mean held-out distance of
+    the samples: with few independent samples it is uncertain, and a single sample has the deviation
+    of the plain ratio.
     """
     logs = np.log(real.scores(own_weight, counts=counts))
     number = round(counts.sum())
@@ -221,6 +224,6 @@ def _another_real(
 
 
 def _variance(values: np.ndarray, counts: np.ndarray, *, ddof: int) -> float:
-    """Return the variance of values of which each counts for so many observations."""
+    """Return the variance of values that each count as `counts` observations."""
     mean = np.average(values, weights=counts)
     return float((counts * (values - mean) ** 2).sum() / (round(counts.sum()) - ddof))

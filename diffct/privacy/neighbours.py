@@ -1,22 +1,24 @@
 """The nearest image of a gallery under mirrors, zooms and small shifts.
 
-What all images of a kind have in common makes any two of them alike, so images are compared by what
-is their own. With m the mean image of a cohort and T a transform, on grids of a few dozen pixels,
+All images of one kind look alike, so images are compared by their residuals after projecting out
+what they have in common. With m the mean image of a cohort and T a transform, on grids of a few
+dozen pixels,
 
     similarity(q, g) = max over T of corr(P T(q), P g)
 
-where P takes out a constant and m by least squares, that is brightness, contrast and the common
-anatomy, and a margin is left out because a shifted image lacks it. T is searched in two steps: a
-bank of mirrors, zooms and shifts on a coarse grid, compared with the whole gallery by one matrix
+where P removes a constant and m by least squares, that is brightness, contrast and the common
+anatomy. A margin is left out because a shifted image lacks it. T is searched in two steps: a bank
+of mirrors, zooms and shifts on a coarse grid, compared with the whole gallery by one matrix
 product, then gradient ascent on a finer grid for the best candidates. No transform of the bank fits
-exactly, and m a little out of place would outweigh what is an image's own, so the coarse grid's P
-takes out small motions of m, too.
+exactly, and a slightly misaligned m would outweigh the residual, so on the coarse grid P removes
+small motions of m, too.
 
-A grid of this size sees anatomy and not noise, so a smooth or noisy copy is still near; but so may
+A grid of this size shows anatomy but not noise, so a smooth or noisy copy is still near; but so may
 be another patient of the same build. The best candidates are therefore compared once more, at full
-size or nearly so, by their detail of a few pixels: what lies between two Gaussians. There patients
-differ, noise hardly counts, and only copies that keep the detail are near. For this they are moved
-onto the query, P takes out the mean image moved likewise, and T is refined once more.
+size or nearly so, by their detail of a few pixels: the difference of two Gaussian filters. There
+patients differ, noise hardly matters, and only copies that keep the detail are near. For this the
+candidates are moved onto the query, P removes the mean image moved likewise, and T is refined once
+more.
 """
 
 from dataclasses import dataclass
@@ -38,11 +40,11 @@ from diffct.privacy.search_settings import (
 
 
 class Neighbours(NamedTuple):
-    """The nearest images of a gallery, by two comparisons; the two may differ.
+    """The nearest images of a gallery by two comparisons, which may differ.
 
     Attributes:
-        anatomy: By all that is seen on a grid of a few dozen pixels.
-        detail: By what is a few pixels large.
+        anatomy: The nearest on a grid of a few dozen pixels.
+        detail: The nearest by structures of a few pixels.
     """
 
     anatomy: "Neighbour"
@@ -50,7 +52,7 @@ class Neighbours(NamedTuple):
 
 
 COMPARISONS = Neighbours._fields
-"""What tells copies, "anatomy" and "detail". Comparisons in features are shown beside them."""
+"""The comparisons that decide about copies; those in features are shown beside them."""
 
 
 class Nearest(NamedTuple):
@@ -67,7 +69,7 @@ class Neighbour:
     Attributes:
         index: Its place in the gallery.
         similarity: Correlation after alignment, at most 1.
-        transform: What was done to the query, for one image.
+        transform: The transform of the query, for one image.
     """
 
     index: int
@@ -76,16 +78,16 @@ class Neighbour:
 
     @property
     def distance(self) -> float:
-        """1 - similarity, and never quite 0, so that ratios exist."""
+        """1 - similarity, but never exactly 0, so that ratios exist."""
         return max(1 - self.similarity, MIN_DISTANCE)
 
 
 class NeighbourSearch:
-    """Search of neighbours among images of one cohort.
+    """Search for neighbours among images of one cohort.
 
     Args:
-        references: Images of the cohort, (N, 1, *size), two or three spatial axes; their mean is
-            what images have in common.
+        references: Images of the cohort, (N, 1, *size), with two or three spatial axes; their mean
+            is what images have in common.
         settings: How to search; None for `PLANAR` or `SPATIAL`.
         device: Where to search.
 
@@ -122,13 +124,13 @@ class NeighbourSearch:
         ).to(device)
 
     def gallery(self, images: Tensor) -> "Gallery":
-        """Prepare images to be searched.
+        """Prepare images for the search.
 
         Args:
             images: (N, 1, *size), on any device.
         """
         images = images.to(self.device)
-        coarse, fine = (grid.own(grid.shrink(images)) for grid in (self.coarse, self.fine))
+        coarse, fine = (grid.residuals(grid.shrink(images)) for grid in (self.coarse, self.fine))
         return Gallery(coarse, fine, self.detail.shrink(images))
 
     def nearest(
@@ -139,19 +141,19 @@ class NeighbourSearch:
         Args:
             query: (1, *size), on any device.
             gallery: The images to search.
-            excluded: Booleans (N,): images that do not count, as those of the query's patient.
+            excluded: Booleans (N,): images to ignore, such as those of the query's patient.
 
         Returns:
             The nearest by anatomy, and by detail among those whose anatomy is near.
 
         Raises:
-            ValueError: The query has another size, is not finite, or nothing is left to search.
+            ValueError: The query has another size or is not finite, or all images are excluded.
         """
         if tuple(query.shape) != (1, *self.size) or not query.isfinite().all():
             raise ValueError(f"A query must be finite numbers (1, {self.size}).")
         query = query.to(self.device)
         candidates = self._on_coarse_grid(query, gallery, excluded)
-        # Many for a few steps, then the best of them to the end: the coarse order is rough.
+        # The order of the coarse grid is rough: many take a few steps, then the best go on.
         for kept, steps, rate in self.settings.rounds:
             candidates = self._by_anatomy(query, gallery, candidates, steps, rate).best(kept)
         anatomy = candidates.nearest()
@@ -164,9 +166,9 @@ class NeighbourSearch:
     ) -> "_Candidates":
         """Choose candidates by all transforms of the bank."""
         shrunk = self.coarse.shrink(query[None])
-        moved = self.coarse.own(move(shrunk, self.bank, self.coarse.size))
-        # The best zoom and shift for each mirror: bodies are nearly their own mirror images, so the
-        # wrong mirror may win on the coarse grid.
+        moved = self.coarse.residuals(move(shrunk, self.bank, self.coarse.size))
+        # The best zoom and shift of each mirror: bodies are nearly symmetric, so the wrong mirror
+        # may win on the coarse grid.
         scores = (gallery.coarse @ moved.T).view(len(gallery.coarse), self.mirrors, -1)
         best, variant = scores.max(dim=2)
         if excluded is not None:
@@ -176,7 +178,7 @@ class NeighbourSearch:
             raise ValueError("No image is left to search.")
         similarity, chosen = best.flatten().topk(min(self.settings.candidates, left))
         index, mirror = chosen // self.mirrors, chosen % self.mirrors
-        transforms = self.bank.of(mirror * scores.shape[2] + variant.flatten()[chosen])
+        transforms = self.bank.select(mirror * scores.shape[2] + variant.flatten()[chosen])
         return _Candidates(index, transforms, similarity)
 
     def _by_anatomy(
@@ -184,16 +186,16 @@ class NeighbourSearch:
     ) -> "_Candidates":
         """Refine transforms of a query onto candidates on the fine grid.
 
-        In the end it is moved at full size: moving what is shrunk blurs it, so much that the right
-        image of a volume may lose against others.
+        At last the query is moved at full size: moving a shrunk image blurs it, so much that the
+        right volume may lose against others.
         """
         targets = gallery.fine[candidates.places]
         similarity = partial(self.fine.similarity, self.fine.shrink(query[None]), targets)
         transforms, _ = climb(similarity, candidates.transforms, steps=steps, rate=rate)
         found = []
         for some in torch.arange(len(targets)).split(MAX_MOVED):
-            moved = self.fine.shrink(move(query[None], transforms.of(some), self.size))
-            found.append((self.fine.own(moved) * targets[some]).sum(dim=1))
+            moved = self.fine.shrink(move(query[None], transforms.select(some), self.size))
+            found.append((self.fine.residuals(moved) * targets[some]).sum(dim=1))
         return _Candidates(candidates.places, transforms, torch.cat(found))
 
     def _by_detail(
@@ -211,16 +213,16 @@ class NeighbourSearch:
 
 
 class _Candidates(NamedTuple):
-    """Images of a gallery that may be the nearest, by what transforms, and how alike they are."""
+    """Images of a gallery that may be the nearest, with their transforms and similarities."""
 
     places: Tensor
     transforms: Transform
     similarity: Tensor
 
-    def best(self, number: int) -> "_Candidates":
+    def best(self, count: int) -> "_Candidates":
         """Return at most so many, the most similar first."""
-        similarity, chosen = self.similarity.topk(min(number, len(self.places)))
-        return _Candidates(self.places[chosen], self.transforms.of(chosen), similarity)
+        similarity, chosen = self.similarity.topk(min(count, len(self.places)))
+        return _Candidates(self.places[chosen], self.transforms.select(chosen), similarity)
 
     def nearest(self) -> Neighbour:
         """Return the most similar."""
@@ -229,12 +231,12 @@ class _Candidates(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """Images to be searched.
+    """Images prepared for the search.
 
     Attributes:
-        coarse: What is their own on the coarse grid, (N, pixels).
-        fine: The same on the fine grid.
-        detail: The images where details are compared, (N, 1, *).
+        coarse: Their residuals on the coarse grid, (N, pixels).
+        fine: Their residuals on the fine grid.
+        detail: The images on the detail grid, (N, 1, *).
     """
 
     coarse: Tensor

@@ -26,9 +26,9 @@ class NearPair(NamedTuple):
 
     Attributes:
         sample: The sample's place among the samples.
-        by: Which comparison is meant, "anatomy" or "detail".
-        score: The sample's score by it.
-        train: The training image, and what moves the sample onto it.
+        by: The comparison, "anatomy" or "detail".
+        score: The sample's score by this comparison.
+        train: The training image, and the transform of the sample onto it.
         held_out: The held-out image, likewise.
     """
 
@@ -40,12 +40,12 @@ class NearPair(NamedTuple):
 
 
 class Suspect(NamedTuple):
-    """A sample that somebody should look at.
+    """A sample that needs a look.
 
     Attributes:
         sample: Its place among the samples.
-        scores: By each comparison.
-        reason: Why, in a few words.
+        scores: Its score by each comparison.
+        reason: Why it needs one, in a few words.
     """
 
     sample: int
@@ -55,21 +55,21 @@ class Suspect(NamedTuple):
 
 @dataclass(frozen=True)
 class PrivacyReport:
-    """What an audit found.
+    """The findings of an audit.
 
-    Figures and words hold no file name and no patient; `nearest` and `identical` hold the places of
-    training images in the caller's arrays, and are as private as these.
+    Figures and words name no file and no patient. `nearest` and `identical` hold the places of
+    training images in the caller's arrays, and are as private as those.
 
     Attributes:
-        copies: How many samples are near to training images, and whether that tells copies.
-        comparisons: Scores, thresholds and suspicious samples by "anatomy", by "detail" and in each
-            space of features.
+        copies: How many samples are near to training images, and whether they are copies.
+        comparisons: Scores, thresholds and suspicious samples by "anatomy", by "detail" and in the
+            features of each network.
         training_share: Whether samples as a set lie nearer to training patients.
-        membership: What an attack by losses reaches; None if there are no losses.
+        membership: The success of an attack by losses; None without losses.
         nearest: The neighbours of each sample.
         identical: For each sample that is a training image, the place of that image.
-        held_out_images: How many there are.
-        real_images: How many images of each real set told the thresholds.
+        held_out_images: Number of held-out images.
+        real_images: Number of images of each real set that determined the thresholds.
         settings: How neighbours were searched.
     """
 
@@ -89,10 +89,11 @@ class PrivacyReport:
         return answer(self.copies, self.training_share, self.membership)
 
     def remarks(self, naming: PatientNaming | None = None) -> list[str]:
-        """Say what was found, in sentences of Markdown, the most serious first.
+        """Return the findings as sentences of Markdown, the most serious first.
 
         Args:
-            naming: How the reader can say whose image each is; None for the arguments of `audit`.
+            naming: How the reader can name the patient of each image; None for the arguments of
+                `audit`.
         """
         copies = copy_remarks(
             self.comparisons,
@@ -108,7 +109,7 @@ class PrivacyReport:
         return "\n".join([f"Private? {state.upper()}: {sentence}", *self.remarks()])
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures as JSON values, without the place of any training image."""
+        """Return the figures as JSON values, without places of training images."""
         attack = self.membership
         return {
             "copies": asdict(self.copies),
@@ -120,11 +121,11 @@ class PrivacyReport:
         }
 
     def closest(self, number: int) -> list[NearPair]:
-        """Return the pairs of the samples of the lowest scores, as measured by the thresholds."""
+        """Return the pairs of the samples with the lowest scores relative to their thresholds."""
         ratios = self._ratios()
         pairs = []
         for sample in np.argsort(ratios.min(axis=0))[:number].tolist():
-            # Whichever comparison is nearer to its threshold.
+            # By the comparison with the lower score, relative to its threshold.
             by = COMPARISONS[ratios[:, sample].argmin()]
             train, held_out = (getattr(neighbours, by) for neighbours in self.nearest[sample])
             score = float(self.comparisons[by].scores[sample])
@@ -132,7 +133,7 @@ class PrivacyReport:
         return pairs
 
     def suspects(self) -> list[Suspect]:
-        """List the samples that somebody should look at, the nearest first."""
+        """List the samples that need a look, the nearest first."""
         found = [self.comparisons[by] for by in COMPARISONS]
         near = np.any([result.suspicious for result in found], axis=0)
         if not self.copies.enough_patients:

@@ -1,6 +1,6 @@
 """The settings of the search for neighbours, in one place, each with its reason.
 
-All were chosen by hand on phantoms, such that moved copies find their originals;
+All were chosen by hand on phantoms, so that moved copies find their originals;
 `benchmarks/privacy_audit.py` measures how well they do on other phantoms.
 """
 
@@ -8,33 +8,34 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 MARGIN = 0.12
-"""Share of each side that is not compared: a moved image lacks what was outside. A zoom by 10 %,
-half of it at each end, and a shift by 7 % uncover as much together."""
+"""Share of each side that is not compared, because a moved image lacks what was outside. A zoom by
+10 %, half of it at each end, and a shift by 7 % together uncover that much."""
 
 DETAIL_PX = (1.2, 1.7)
-"""Deviations of the two Gaussians between which detail lies, in pixels of the detail grid: finer is
-noise, which differs between a copy and its original; coarser is the patient's build, which others
-share."""
+"""Standard deviations of the two Gaussian filters whose difference is the detail, in pixels of the
+detail grid. Finer structures are noise, which differs between a copy and its original; coarser ones
+are the patient's build, which others share."""
 
 MEAN_MOTION = 0.02
-"""By how much the mean image is zoomed and shifted, in half a side, to see what a small motion does
-to it: a quarter of a pixel of the coarse grid, over which a difference is still a slope."""
+"""Zoom and shift of the mean image, in half sides, to measure the effect of a small motion: a
+quarter of a pixel of the coarse grid, small enough for a linear approximation."""
 
 MIN_NORM = 1e-6
-"""Length below which a row is not divided by it."""
+"""Smallest length that a row is divided by."""
 
 ROUNDING = 1e-5
-"""What float32 leaves of an image that holds nothing of its own, as a share of its length."""
+"""Length of the rounding errors that float32 leaves of an image without a residual, as a share of
+the image's length."""
 
 MIN_DISTANCE = 1e-6
 """The distance of an image to itself, so that ratios exist: 1 - correlation is no finer than this
 in float32."""
 
 MIN_FEATURE_DISTANCE = 1e-9
-"""The same in features, which have any scale."""
+"""The same for features, whose scale is arbitrary."""
 
 MAX_MOVED = 8
-"""Images moved at once at full size: volumes are large."""
+"""Number of images moved at once at full size: volumes are large."""
 
 
 class Round(NamedTuple):
@@ -43,7 +44,7 @@ class Round(NamedTuple):
     Attributes:
         kept: Candidates that go on to the next round.
         steps: Gradient steps for each candidate.
-        rate: How far the first step goes, in half a side.
+        rate: Length of the first step, in half sides.
     """
 
     kept: int
@@ -61,10 +62,10 @@ class SearchSettings:
         detail: Pixels of the longest side where details are compared.
         zooms: Magnifications in the bank.
         shifts: Shifts in the bank along each axis, as fractions of the side.
-        candidates: Images of the gallery, mirrored or not, that go on to the ascent.
-        rounds: Rounds of the ascent by anatomy: many candidates for a few steps, then the best of
-            them to the end, since the order of the coarse grid is rough.
-        detail_rounds: Rounds of the ascent by detail, for the candidates that are kept last.
+        candidates: Number of images of the gallery, mirrored or not, that go on to the ascent.
+        rounds: Rounds of the ascent by anatomy: a few steps for many candidates, then the rest for
+            the best of them, since the order of the coarse grid is rough.
+        detail_rounds: Rounds of the ascent by detail, for the candidates of the last round.
     """
 
     coarse: int
@@ -77,9 +78,9 @@ class SearchSettings:
     detail_rounds: tuple[Round, ...]
 
 
-# An ascent finds what lies half a step of the bank away: steps are half a pixel of the coarse grid
-# (shifts) to three quarters at its border (zooms). Volumes have one axis more, along which seven
-# shifts would make the bank too large: theirs is coarser, and more candidates go on.
+# An ascent finds an optimum half a step of the bank away: steps are half a pixel of the coarse grid
+# (shifts) to three quarters at its border (zooms). Volumes have one more axis, so that seven shifts
+# along each would make the bank too large: theirs is coarser, and more candidates go on.
 _ZOOMS = (0.9, 0.95, 1.0, 1.05, 1.1)
 _DETAIL_ROUNDS = (Round(3, 4, 0.006), Round(1, 12, 0.006))
 
@@ -93,7 +94,7 @@ PLANAR = SearchSettings(
     rounds=(Round(12, 10, 0.02), Round(6, 30, 0.008)),
     detail_rounds=_DETAIL_ROUNDS,
 )
-"""For images: zooms by up to 13 % and shifts by up to 7 % of the side are found."""
+"""Settings for images: zooms by up to 13 % and shifts by up to 7 % of the side are found."""
 
 SPATIAL = SearchSettings(
     coarse=20,
@@ -105,4 +106,4 @@ SPATIAL = SearchSettings(
     rounds=(Round(32, 8, 0.02), Round(12, 20, 0.008)),
     detail_rounds=_DETAIL_ROUNDS,
 )
-"""For volumes: the same."""
+"""Settings for volumes, with the same reach."""

@@ -1,6 +1,6 @@
-"""A set of samples that lies nearer to training patients than to held-out ones: over-fitting.
+"""The share of samples that lie nearest to training patients: over-fitting.
 
-A model may lean towards its training patients without copying any.
+A model may be biased towards its training patients without copying any.
 """
 
 from collections.abc import Hashable, Sequence
@@ -16,10 +16,10 @@ class TrainingShare:
     """How many samples have a training patient as their nearest neighbour overall.
 
     Attributes:
-        share: Of the samples, 0 to 1.
-        expected: Of the patients that are training patients: the share if training made no
-            difference.
-        chance: Probability of this share or more, if training made no difference.
+        share: Share of the samples, 0 to 1.
+        expected: Share of the patients that are training patients: the expected share of the
+            samples if training made no difference.
+        chance: Probability of this share or a higher one, if training made no difference.
     """
 
     share: float
@@ -41,18 +41,18 @@ def training_share(
 ) -> TrainingShare:
     """Test whether samples as a set lie nearer to training patients than to held-out ones.
 
-    Who was trained on is drawn anew among the patients, whose images lie where they lie: as exact
-    for many samples around one patient, which count as one observation, as for single ones. It
-    takes for granted that the split was drawn at random, as diffct's are.
+    The permutation test redraws which patients are training patients and leaves their images as
+    they are. Many samples around one patient therefore count as one observation. It assumes that
+    the split was drawn randomly, as diffct's splits are.
 
     Args:
-        nearest: Of each sample, the patient of its nearest neighbour overall.
+        nearest: For each sample, the patient of its nearest neighbour overall.
         train: The training patients.
         held_out: The held-out patients.
-        seed: Of the permutations.
+        seed: Seed of the permutations.
 
     Returns:
-        What was found.
+        The share and its probability.
 
     Raises:
         ValueError: There are no samples, or a nearest patient is in neither set.

@@ -1,4 +1,4 @@
-"""What an audit found, in plain words: its answer and its remarks."""
+"""The findings of an audit in plain words: its answer and its remarks."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -25,19 +25,19 @@ class Answer(NamedTuple):
 
 
 class PatientNaming(NamedTuple):
-    """How whoever reads an audit can say whose image each is: the ends of two sentences."""
+    """How the reader of an audit can name the patient of each image: the ends of two sentences."""
 
     request: str = "name patients by train_patients and held_out_patients"
     statement: str = "train_patients and held_out_patients say whose they are"
 
 
-def answer(copies: Copies, lean: TrainingShare, attack: MembershipAttack | None) -> Answer:
+def answer(copies: Copies, share: TrainingShare, attack: MembershipAttack | None) -> Answer:
     """Answer whether samples, and weights where losses were measured, are private."""
     bad = []
     if copies.found:
         bad.append(_found(copies))
-    if lean.significant:
-        bad.append(_shares(lean))
+    if share.significant:
+        bad.append(_shares(share))
     if attack is not None and attack.significant:
         bad.append(
             f"the weights give away who was trained on (membership AUC {_show(attack.auc)}, 0.5"
@@ -53,7 +53,7 @@ def answer(copies: Copies, lean: TrainingShare, attack: MembershipAttack | None)
             " pairs"
         )
     else:
-        sentence = f"None of {_samples(copies.samples)} is a near-copy; {_shares(lean)}"
+        sentence = f"None of {_samples(copies.samples)} is a near-copy; {_shares(share)}"
     if attack is None:
         sentence += "; whether the weights give away who was trained on was not measured"
     elif unsure:
@@ -72,18 +72,18 @@ def answer(copies: Copies, lean: TrainingShare, attack: MembershipAttack | None)
 def copy_remarks(
     found: Mapping[str, Memorisation],
     copies: Copies,
-    lean: TrainingShare,
+    share: TrainingShare,
     *,
     held_out_images: int,
     naming: PatientNaming,
 ) -> list[str]:
-    """Say what the search for copies found, in sentences; the first is the most serious.
+    """Return the findings of the search for copies as sentences, the most serious first.
 
     Args:
-        found: By anatomy and by detail.
-        copies: Both together.
-        lean: How many samples are nearest to a training patient.
-        held_out_images: How many there are, of `copies.held_out_patients` patients.
+        found: The comparisons by anatomy and by detail.
+        copies: Both comparisons together.
+        share: How many samples are nearest to a training patient.
+        held_out_images: Number of held-out images, of `copies.held_out_patients` patients.
         naming: How the reader can name patients.
     """
     limits = " or ".join(
@@ -92,7 +92,7 @@ def copy_remarks(
     )
     sentence = _copy_sentence(copies, f"a score below {limits}", naming)
     relatives = []
-    # Images of one patient that count as patients of their own pass for copies of each other.
+    # Images of one patient that count as different patients look like copies of each other.
     if copies.significant and copies.enough_patients:
         if held_out_images == copies.held_out_patients:
             relatives = [
@@ -100,15 +100,15 @@ def copy_remarks(
                 " (crops, visits), samples may be as near to a training patient without being"
                 f" copies: {naming.request}."
             ]
-    shares = f"{_shares(lean)} (chance {lean.chance:.2g})"
-    if lean.significant:
+    shares = f"{_shares(share)} (chance {share.chance:.2g})"
+    if share.significant:
         fitted = f"**Over-fitted: {shares}.** Samples resemble those whom the model was trained on."
         return [fitted, sentence, *relatives]
     return [sentence, *relatives, f"{shares}."]
 
 
 def attack_remarks(attack: MembershipAttack | None) -> list[str]:
-    """Say what the membership attack reaches."""
+    """Return the success of the membership attack as a sentence; nothing without an attack."""
     if attack is None:
         return []
     if attack.significant:
@@ -176,7 +176,7 @@ def _samples(number: int) -> str:
 
 
 def _too_few(patients: int, naming: PatientNaming) -> str:
-    """Say what few held-out patients cannot tell."""
+    """Say what too few held-out patients cannot show."""
     return (
         f"{_few_patients(patients)} to tell a copy from a relative: by number alone {patients}"
         f" cannot show that fewer than 1 in {patients + 1} strangers come so near"
@@ -190,15 +190,15 @@ def _few_patients(patients: int) -> str:
     return f"{number} too few"
 
 
-def _shares(lean: TrainingShare) -> str:
+def _shares(share: TrainingShare) -> str:
     return (
-        f"{lean.share:.0%} of the samples have a training patient as their nearest of all, where"
-        f" {lean.expected:.0%} are expected"
+        f"{share.share:.0%} of the samples have a training patient as their nearest of all, where"
+        f" {share.expected:.0%} are expected"
     )
 
 
 def _show(auc: Estimate) -> str:
-    """Write a share with its interval, in three digits."""
+    """Write a value with its interval, in three digits."""
     if auc.interval is None:
         return f"{auc.value:.3g}"
     low, high = auc.interval

@@ -1,4 +1,4 @@
-"""The front door of the audit: arrays of anybody's generator in, figures and words out."""
+"""The front door of the audit: arrays of any generator in, figures and words out."""
 
 import json
 
@@ -74,7 +74,7 @@ def test_a_printed_report_says_how_arrays_name_patients(report):
     assert "--patient-pattern" not in str(report)
 
 
-def test_what_holds_the_images_makes_no_difference(images):
+def test_arrays_lists_tensors_and_lazy_readers_give_the_same_stack(images):
     class Lazy:
         def __len__(self):
             return len(images[1])
@@ -151,7 +151,7 @@ def test_volumes_are_audited_like_images():
         ({"sample_patients": ["b"] * 4, "held_out_patients": ["b"] * 20}, "give images of 2 held"),
     ],
 )
-def test_what_cannot_be_audited_is_refused(images, change, message):
+def test_invalid_input_is_refused(images, change, message):
     sets = dict(zip(("samples", "train", "held_out"), images, strict=True))
     with pytest.raises(ValueError, match=message):
         audit(**(sets | {"value_range": (0, 1)} | change))

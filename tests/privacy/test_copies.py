@@ -1,4 +1,4 @@
-"""Findings of copies: how many near pairs are one, with how many held-out patients."""
+"""Findings of copies: how many near pairs they take, given the number of held-out patients."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def test_few_held_out_patients_need_more_near_pairs_than_many():
     one, six = ([result([0.01] * near + [1.0] * 6, real)] * 2 for near in (1, 6))
     assert weigh(one, sources=1, held_out_patients=19).found
     assert not weigh(one, sources=1, held_out_patients=18).found
-    # Six copies of six patients are more than one in six strangers explains; of one, they are not.
+    # Six near-copies of six patients are more than strangers explain; six of one patient are not.
     assert weigh(six, sources=6, held_out_patients=8).found
     assert not weigh(six, sources=1, held_out_patients=8).found
 

@@ -1,4 +1,4 @@
-"""What losses give away."""
+"""The membership attack by losses."""
 
 import numpy as np
 import pytest
@@ -31,10 +31,10 @@ def test_equal_losses_give_nothing_away():
     assert membership_attack(np.ones(5), np.ones(7)).auc.value == 0.5
 
 
-def test_separated_losses_are_no_chance_and_the_interval_stays_in_range():
+def test_separated_losses_are_significant_and_the_interval_stays_in_range():
     train, held_out = np.array([1.0, 1.1, 0.9, 1.2]), np.linspace(2, 3, 12)
     found = membership_attack(train, held_out)
-    # One order of 16 patients in 16! / (4! 12!).
+    # One of 16! / (4! 12!) orders of 16 patients.
     assert found.auc.value == 1 and found.chance == pytest.approx(1 / 1820)
     mixed = membership_attack(np.array([1.0, 2.5, 0.9, 2.6]), np.linspace(2, 3, 5))
     assert mixed.auc.interval[1] == 1 and not mixed.significant

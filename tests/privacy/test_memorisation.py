@@ -14,12 +14,12 @@ def draw(rng, number, shift=0.0):
 
 
 def draw_of_few(rng, number, scale=1.0, alike=0.0):
-    """Distances where few are held out: the nearest of them is a matter of luck.
+    """Distances with few held-out images, among which the nearest varies randomly.
 
     Args:
-        rng: Source of numbers.
-        number: Of images.
-        scale: Of all distances, as of smooth images.
+        rng: Source of random numbers.
+        number: Number of images.
+        scale: Factor of all distances, as of smooth images.
         alike: Share of the variance that all images have in common.
     """
     common, own = rng.standard_normal((2, 1)), rng.standard_normal((2, number))
@@ -45,7 +45,7 @@ def test_false_alarms_are_as_rare_as_the_threshold_says():
     assert 0.5 * FALSE_ALARMS < np.mean(alarms) < 1.5 * FALSE_ALARMS
 
 
-def test_an_empty_result_is_no_verdict_of_copies():
+def test_no_suspicious_sample_has_chance_1():
     rng = np.random.default_rng(2)
     found = memorisation(draw(rng, 20), draw(rng, 50))
     assert found.chance == 1
@@ -58,7 +58,7 @@ def test_one_certain_copy_among_many_samples_is_a_finding():
     assert memorisation(fresh, real).chance > ALPHA > memorisation(with_copy, real).chance
 
 
-def test_findings_on_no_copies_are_as_rare_as_is_said():
+def test_false_findings_are_as_rare_as_alpha_says():
     rng = np.random.default_rng(4)
     chances = [memorisation(draw(rng, 100), draw(rng, 50)).chance for _ in range(2000)]
     assert np.mean(np.array(chances) < ALPHA) < 1.5 * ALPHA
@@ -67,7 +67,7 @@ def test_findings_on_no_copies_are_as_rare_as_is_said():
 @pytest.mark.parametrize(
     ("samples", "alike"), [(1, 0.0), (3, 0.8), (100, 0.0), (100, 0.4), (100, 1.0)]
 )
-def test_few_held_out_images_bring_hardly_more_findings(samples, alike):
+def test_few_held_out_images_hardly_raise_false_findings(samples, alike):
     rng = np.random.default_rng(5)
     found = [
         memorisation(draw_of_few(rng, samples, scale=0.5, alike=alike), draw_of_few(rng, 30))
@@ -129,7 +129,7 @@ def test_images_of_one_patient_count_as_one():
 
 @pytest.mark.parametrize("patients", [3, 5])
 def test_false_alarms_stay_rare_where_images_of_a_patient_are_alike(patients):
-    """Crops of few persons are many images; counted as persons they raise no more alarms."""
+    """Few persons may have many crops; counted as persons, these raise no more alarms."""
     rng = np.random.default_rng(10)
 
     def draw_persons(number, images):
@@ -146,7 +146,7 @@ def test_false_alarms_stay_rare_where_images_of_a_patient_are_alike(patients):
 
 
 def test_few_held_out_patients_explain_few_near_pairs():
-    # Three of three samples are the nearest of four: once in 64.
+    # Three samples are each the nearest of four: probability 1 in 64.
     assert explained_by_few(3, 3, held_out_patients=3) == pytest.approx(1 / 64)
     assert explained_by_few(1, 8, held_out_patients=3) == pytest.approx(1 - 0.75**8)
     assert (
@@ -165,4 +165,4 @@ def test_real_images_below_the_threshold_count_as_false_alarms():
     found = memorisation(samples, real)
     assert found.suspicious.sum() == 4
     assert found.false_alarms == pytest.approx(0.05)
-    assert found.chance > ALPHA  # four of 100 are no more than real images have
+    assert found.chance > ALPHA  # real images have as many as four of 100

@@ -51,7 +51,7 @@ def test_brightness_and_contrast_hide_no_copy(planar):
     assert found.index == 3 and found.similarity > 0.99
 
 
-def test_the_coarse_grid_sees_a_copy_between_two_transforms_of_the_bank():
+def test_the_coarse_grid_finds_a_copy_between_two_transforms_of_the_bank():
     rng = np.random.default_rng(6)
     common = gaussian_filter(rng.standard_normal((64, 56)), 5)
     own = [gaussian_filter(rng.standard_normal(common.shape), 4) for _ in range(60)]
@@ -97,7 +97,7 @@ def test_volumes_are_found_mirrored_and_shifted():
     assert found.transform.mirror[0].tolist() == [1, 1, -1]
 
 
-def test_an_image_of_nothing_but_the_common_is_like_none():
+def test_an_image_without_a_residual_is_similar_to_none():
     images = gallery_of(np.random.default_rng(2), number=4)
     search = NeighbourSearch(images)
     found = search.nearest(torch.full_like(images[0], 0.3), search.gallery(images)).anatomy
@@ -112,13 +112,13 @@ def test_a_query_of_another_size_or_with_nan_is_refused(planar):
         search.nearest(images[0] * torch.nan, gallery)
 
 
-def test_nothing_left_to_search_is_said(planar):
+def test_excluding_all_images_is_refused(planar):
     images, search, gallery = planar
     with pytest.raises(ValueError, match="No image is left"):
         search.nearest(images[0], gallery, excluded=torch.ones(len(images), dtype=torch.bool))
 
 
-def test_one_reference_has_no_mean_of_many():
+def test_a_single_reference_is_refused():
     with pytest.raises(ValueError, match="two images or more"):
         NeighbourSearch(torch.zeros(1, 1, 20, 20))
 

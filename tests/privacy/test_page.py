@@ -19,7 +19,7 @@ def row(name: str) -> list[str]:
     return [cell.strip() for cell in cells.split("|")]
 
 
-def test_thresholds_of_few_patients_lie_as_far_as_the_page_says():
+def test_thresholds_of_few_patients_are_as_far_out_as_the_page_says():
     patients = [float(cell.replace("∞", "inf")) for cell in row("real patients")]
     for number, deviations in zip(patients, row("deviations"), strict=True):
         student = stats.norm if np.isinf(number) else stats.t(number - 2)

@@ -9,7 +9,7 @@ from diffct.privacy.training_share import training_share
 def test_samples_around_all_training_patients_are_over_fitted():
     train, held_out = list("abcd"), list("efghijklmnop")
     found = training_share(list("abcd" * 4), train=train, held_out=held_out)
-    # The four of 16 patients that hold all samples: 1 choice in 1820.
+    # All samples are around these four of 16 patients: 1 choice in 1820.
     assert found.share == 1 and found.expected == 0.25
     assert found.chance == pytest.approx(1 / 1820, abs=5e-4) and found.significant
 
@@ -19,7 +19,7 @@ def test_many_samples_around_one_patient_are_one_observation():
     assert found.chance == pytest.approx(0.25, abs=0.02) and not found.significant
 
 
-def test_a_set_that_leans_nowhere_raises_no_alarm():
+def test_an_unbiased_set_raises_no_alarm():
     rng = np.random.default_rng(6)
     patients = list(range(60))
     alarms = [

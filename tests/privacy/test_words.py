@@ -16,7 +16,7 @@ def at(value, reach=1.0):
     return Estimate(value, reach / 2, (value - reach, value + reach))
 
 
-LEAN = TrainingShare(share=0.5, expected=0.5, chance=0.5)
+UNBIASED = TrainingShare(share=0.5, expected=0.5, chance=0.5)
 OVER_FITTED = TrainingShare(share=1.0, expected=0.25, chance=0.001)
 SAFE, LEAKING = (MembershipAttack(at(auc, 0.05), chance) for auc, chance in ((0.5, 0.5), (0.9, 0)))
 UNSURE = MembershipAttack(at(0.6, 0.4), 0.2)
@@ -38,7 +38,7 @@ def test_copies_may_be_relatives_if_nobody_named_the_patients(chance, images_eac
     remarks = copy_remarks(
         dict.fromkeys(COMPARISONS, found_nothing(20)),
         copies(5, chance=chance),
-        LEAN,
+        UNBIASED,
         held_out_images=40 * images_each,
         naming=PatientNaming(),
     )
@@ -46,11 +46,11 @@ def test_copies_may_be_relatives_if_nobody_named_the_patients(chance, images_eac
 
 
 @pytest.mark.parametrize(("samples", "share"), [(1, "95%"), (4, "53%"), (16, "17%"), (200, "1.5%")])
-def test_what_few_samples_leave_open_is_said(samples, share):
+def test_remarks_say_what_few_samples_leave_open(samples, share):
     remark, _ = copy_remarks(
         dict.fromkeys(COMPARISONS, found_nothing(samples)),
         Copies(samples, 0, 0, 40, 1.0),
-        LEAN,
+        UNBIASED,
         held_out_images=40,
         naming=PatientNaming(),
     )
@@ -59,21 +59,21 @@ def test_what_few_samples_leave_open_is_said(samples, share):
 
 
 @pytest.mark.parametrize(
-    ("found", "lean", "attack", "state"),
+    ("found", "share", "attack", "state"),
     [
-        (copies(), LEAN, SAFE, "good"),
-        (copies(), LEAN, None, "good"),
-        (copies(3, chance=1e-4), LEAN, SAFE, "bad"),
+        (copies(), UNBIASED, SAFE, "good"),
+        (copies(), UNBIASED, None, "good"),
+        (copies(3, chance=1e-4), UNBIASED, SAFE, "bad"),
         (copies(), OVER_FITTED, SAFE, "bad"),
-        (copies(), LEAN, LEAKING, "bad"),
-        (copies(1, chance=0.2), LEAN, SAFE, "in doubt"),
-        (copies(), LEAN, UNSURE, "in doubt"),
-        (copies(patients=18), LEAN, SAFE, "in doubt"),
-        (copies(patients=3, nearer=2), LEAN, SAFE, "in doubt"),
+        (copies(), UNBIASED, LEAKING, "bad"),
+        (copies(1, chance=0.2), UNBIASED, SAFE, "in doubt"),
+        (copies(), UNBIASED, UNSURE, "in doubt"),
+        (copies(patients=18), UNBIASED, SAFE, "in doubt"),
+        (copies(patients=3, nearer=2), UNBIASED, SAFE, "in doubt"),
     ],
 )
-def test_privacy_is_good_only_if_every_part_says_so(found, lean, attack, state):
-    found = answer(found, lean, attack)
+def test_privacy_is_good_only_if_every_part_says_so(found, share, attack, state):
+    found = answer(found, share, attack)
     assert found.state == state
     assert found.sentence.endswith(".")
     if attack is None:
