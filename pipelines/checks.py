@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from diffct.models.text_encoding import check_text_width, knows_words
+from diffct.models.text_encoding import check_text_width, has_vocabulary
 
 
 def check_components(
@@ -18,7 +18,7 @@ def check_components(
     unet: UNet2DConditionModel | None,
 ) -> None:
     """Raise a ValueError unless the components that are not None fit each other."""
-    if tokenizer is not None and not knows_words(tokenizer):
+    if tokenizer is not None and not has_vocabulary(tokenizer):
         raise ValueError("The tokenizer has no vocabulary: the pipeline's folder lacks its files.")
     if unet is not None and text_encoder is not None:
         check_text_width(text_encoder, unet)

@@ -1,4 +1,4 @@
-"""The training scripts, one for each stage, and their configurations."""
+"""The training scripts, one per stage, and their configurations."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Train an autoencoder of radiographs, or of any two-dimensional images in grey.
+"""Train an autoencoder of radiographs, or of any two-dimensional gray images.
 
     accelerate launch -q --config_file accelerate_config.yaml train/train_autoencoder.py
 
@@ -13,7 +13,7 @@ trains a small network on synthetic chest films, on any machine. For your own fi
 
 After a crash, the same command with --resume gives the same weights as a run that was never
 interrupted. When training ends, the latents of the training images are measured and the scaling
-factor is written into the autoencoder's config.json: nothing downstream has to be told.
+factor is written into the autoencoder's config.json, where later stages find it.
 """
 
 import diffct  # isort: skip # noqa: F401 - before torch: it tells how threads wait
@@ -45,7 +45,7 @@ from diffct.training.adversarial import (
     make_discriminator,
 )
 from diffct.training.checkpoints import Progress
-from diffct.training.learner import averaged_weights, make_gradient_step, place
+from diffct.training.learner import apply_memory_settings, averaged_weights, make_gradient_step
 from diffct.training.loop import Loader
 from diffct.training.reconstruction import (
     Reconstruction,
@@ -54,7 +54,7 @@ from diffct.training.reconstruction import (
     make_autoencoder,
 )
 from diffct.training.reconstruction_report import Reconstructions, measure_autoencoders
-from diffct.training.run import load_in_turn, make_loader, start_run, train_network
+from diffct.training.run import load_main_first, make_loader, start_run, train_network
 from diffct.training.script import run_script
 from diffct.training.settings import OptimConfig, RunConfig
 from diffct.training.steps import Batch, GradientStep
@@ -66,7 +66,7 @@ class PreviewConfig:
     """Pictures of reconstructions.
 
     Args:
-        images: How many.
+        images: Number of images in a picture.
     """
 
     images: int = field(default=4, metadata=within(1))
@@ -78,12 +78,13 @@ class AutoencoderConfig(RunConfig):
 
     Args:
         data: The images.
-        augmentation: Changes of the training images.
+        augmentation: Random changes of the training images.
         autoencoder: Arguments of diffusers' `AutoencoderKL`.
         objective: The loss.
         discriminator: Arguments of MONAI's `PatchDiscriminator`.
-        discriminator_optim: Optimiser of the discriminator; its warm-up begins when it joins in.
-        scaling_factor: What latents are to be multiplied by downstream; None measures it.
+        discriminator_optim: Optimiser of the discriminator; its warm-up begins with adversarial
+            training.
+        scaling_factor: Factor that later stages multiply latents by; None measures it.
         preview: Pictures of reconstructions.
     """
 
@@ -106,7 +107,7 @@ def train(config: AutoencoderConfig, resume: bool) -> None:
     """Train as configured; see `main`."""
     # 1. the networks and the images
     objective = config.objective
-    ms_ssim_kernel(config.data.size)
+    ms_ssim_kernel(config.data.size)  # raises now, not after training, if images are too small
     autoencoder = make_autoencoder(config.autoencoder, size=config.data.size, seed=config.seed)
     discriminator = None
     if objective.adversarial_weight:
@@ -129,7 +130,7 @@ def train(config: AutoencoderConfig, resume: bool) -> None:
         images,
         batch_size=config.train.batch_size,
         workers=config.train.workers,
-        drawn=config.preview.images,
+        max_drawn=config.preview.images,
     )
     train_autoencoder(config, step, loader=loader, reconstructions=reconstructions)
 
@@ -153,7 +154,7 @@ def train_autoencoder(
     loader: Loader,
     reconstructions: Reconstructions,
 ) -> None:
-    """Train; the moving average is what is validated, shown and saved."""
+    """Train; its moving average is validated, previewed and saved."""
     accelerator, progress = step.accelerator, Progress()
     network: Reconstruction = accelerator.unwrap_model(step.model)
 
@@ -186,8 +187,8 @@ def train_autoencoder(
 def load_images(
     config: AutoencoderConfig, accelerator: Accelerator
 ) -> tuple[ImageDataset, dict[str, ImageDataset]]:
-    """Read every image once, and open those to learn from and, unchanged by chance, each split."""
-    manifest = load_in_turn(load_image_manifest, config.data, config, accelerator)
+    """Check every image; return the augmented training images, and each split without changes."""
+    manifest = load_main_first(load_image_manifest, config.data, config, accelerator)
     share = manifest.rows[accelerator.process_index :: accelerator.num_processes]
     check_images(
         ImageDataset(manifest, share, size=config.data.size),
@@ -215,7 +216,7 @@ def make_step(
     perceptual: nn.Module | None,
 ) -> GradientStep | AdversarialStep:
     """Prepare the networks and build the step: adversarial if there is a discriminator."""
-    model = accelerator.prepare(place(Reconstruction(autoencoder), config.train))
+    model = accelerator.prepare(apply_memory_settings(Reconstruction(autoencoder), config.train))
     settings = config.objective
     objective = ReconstructionObjective(
         kl_weight=settings.kl_weight,
@@ -238,7 +239,7 @@ def make_step(
         accelerator=accelerator,
         model=model,
         reconstruct=reconstruct,
-        discriminator=accelerator.prepare(place(discriminator, config.train)),
+        discriminator=accelerator.prepare(apply_memory_settings(discriminator, config.train)),
         discriminator_optim=config.discriminator_optim,
         weight=settings.adversarial_weight,
         start_updates=settings.adversarial_start_updates,

@@ -1,17 +1,17 @@
-"""Train a ControlNet that translates slices of one contrast into another, as FLAIR into T1w.
+"""Train a ControlNet that translates slices of one contrast into another, e.g. FLAIR into T1w.
 
     accelerate launch -q --config_file accelerate_config.yaml train/train_controlnet.py
 
-trains on the pairs that `diffct prepare brain` left in outputs/brain/slices, on top of the model of
-T1w slices that train_diffusion.py left in outputs/brain/diffusion. For your own:
+trains on the pairs that `diffct prepare brain` wrote to outputs/brain/slices, on top of the model
+of T1w slices that train_diffusion.py saved in outputs/brain/diffusion. For your own data:
 
     accelerate launch -q --config_file accelerate_config.yaml train/train_controlnet.py \
         --config train/configs/brain/controlnet-published.yaml data.manifest=/path/to/slices \
         base=outputs/my-t1w/pipeline output_dir=outputs/my-translation
 
-The base model is frozen; only the ControlNet learns, and only it is saved during the run. In the
-end both are put together in <output_dir>/pipeline. After a crash, the same command with --resume
-gives the same weights as a run that was never interrupted.
+The base model is frozen; only the ControlNet is trained, and only it is saved during the run. At
+the end both are saved together in <output_dir>/pipeline. After a crash, the same command with
+--resume gives the same weights as a run that was never interrupted.
 """
 
 import diffct  # isort: skip # noqa: F401 - before torch: it tells how threads wait
@@ -51,18 +51,18 @@ from diffct.training.diffusion import (
 )
 from diffct.training.latent_cache import CachedLatents
 from diffct.training.latent_pairs import open_with_conditions
-from diffct.training.learner import place
+from diffct.training.learner import apply_memory_settings
 from diffct.training.run import start_run
 from diffct.training.script import run_script
 
 
 @dataclass
 class ControlNetConfig:
-    """What is made beside the copy of the base's encoder.
+    """The part of the ControlNet that is not a copy of the base.
 
     Args:
-        conditioning_embedding_out_channels: Widths of the convolutions that take the conditions to
-            the latents' size; each but the first halves it.
+        conditioning_embedding_out_channels: Widths of the convolutions that reduce the conditions
+            to the latents' size; each but the first halves it.
     """
 
     conditioning_embedding_out_channels: list[int] = field(
@@ -75,7 +75,7 @@ class ControlPromptConfig:
     """The prompt, which is the same for every slice.
 
     Args:
-        constant: Its text; None for the one that the base records.
+        constant: Its text; None for the one that the base model records.
         empty_probability: Share of empty prompts.
     """
 
@@ -88,7 +88,7 @@ class PreviewConfig(SamplePreviewConfig):
     """Pictures of translations during training.
 
     Args:
-        images: How many held-out slices.
+        images: Number of held-out slices.
         guidance_scale: Weight of the prompt.
     """
 
@@ -102,7 +102,7 @@ class ControlTrainingConfig(DiffusionConfig):
 
     Args:
         data: The pairs.
-        augmentation: Changes of the training pairs, each done to both images.
+        augmentation: Random changes of the training pairs, the same for both images.
         base: Folder or Hub id of the text-to-image pipeline that is steered.
         controlnet: The ControlNet.
         prompt: The prompt.
@@ -158,39 +158,39 @@ def train(config: ControlTrainingConfig, resume: bool) -> None:
         facts=manifest_facts(
             config, manifest, data="pairs of brain slices", images="slices", patients="subjects"
         )
-        | {"size": list(config.data.size)},  # the base model's may be another
+        | {"size": list(config.data.size)},  # may differ from that of the base model
         make_pipeline=lambda facts: translator_of(conditions, prompt)(
             **vars(parts), controlnet=controlnet, conditions=conditions, training=facts, **geometry
         ),
         preview=lambda pipeline, path: draw_preview(pipeline, pairs["validation"], config, path),
-        save_alone=lambda folder, name: controlnet.save_pretrained(folder),
+        save_product=lambda folder, name: controlnet.save_pretrained(folder),
         product="controlnet",
-        in_the_end="pipeline",
+        final_pipeline="pipeline",
     )
 
 
-def choose_prompt(config: ControlTrainingConfig, learnt: str | None) -> str:
-    """Return the prompt that the base learnt, or the one given if it records none."""
+def choose_prompt(config: ControlTrainingConfig, recorded: str | None) -> str:
+    """Return the prompt that the base model records, or the one given if it records none."""
     given = config.prompt.constant
-    prompt = given or learnt
+    prompt = given or recorded
     if prompt is None:
         raise ValueError(
             f"base={config.base} does not record the prompt of its images: give it by"
             " prompt.constant, word for word."
         )
-    if given is not None and learnt not in (None, given):
+    if given is not None and recorded not in (None, given):
         raise ValueError(
-            f"prompt.constant={given!r}, but the base learnt {learnt!r}: leave it out."
+            f"prompt.constant={given!r}, but the base was trained with {recorded!r}: leave it out."
         )
     return prompt
 
 
 def check_settings(config: ControlTrainingConfig) -> None:
-    """Raise a ValueError for settings that cannot go together, before anything is made."""
+    """Raise a ValueError for settings that exclude each other, before the run starts."""
     find_scheduler(config.preview.scheduler)
     data, augmentation = config.data, config.augmentation
     if not data.conditions or len(set(data.conditions)) != len(data.conditions):
-        raise ValueError(f"data.conditions={list(data.conditions)}; name each of them once.")
+        raise ValueError(f"data.conditions={list(data.conditions)}; name one or more, each once.")
     augmented = bool(augmentation.probability or augmentation.flip_probability)
     check_conflicts([cached_and_augmented(cached=data.cache_latents, augmented=augmented)])
 
@@ -202,7 +202,7 @@ def make_networks(
     space: LatentSpace,
     device: torch.device,
 ) -> ControlNetModel:
-    """Freeze the base and copy its encoder into a ControlNet."""
+    """Freeze the base model and copy its encoder into a ControlNet."""
     frozen: list[nn.Module] = [parts.text_encoder, parts.unet]
     for network in frozen:
         network.requires_grad_(False).to(device).eval()
@@ -213,8 +213,8 @@ def make_networks(
         factor=space.factor,
         seed=config.seed,
     )
-    place(parts.unet, config.train)
-    return place(controlnet, config.train)
+    apply_memory_settings(parts.unet, config.train)
+    return apply_memory_settings(controlnet, config.train)
 
 
 def draw_preview(
@@ -223,15 +223,15 @@ def draw_preview(
     config: ControlTrainingConfig,
     path: Path,
 ) -> None:
-    """Translate held-out slices with fixed noise and draw them beside the truth."""
+    """Translate held-out slices with fixed noise and draw them beside the true images."""
     if not len(pairs):
         return
     number = min(config.preview.images, len(pairs))
-    # From all over the split, as neighbouring rows are neighbouring slices.
+    # Spread over the split, since neighbouring rows are neighbouring slices.
     chosen = [index * len(pairs) // number for index in range(number)]
     conditions = torch.stack([pairs.second[index]["condition"] for index in chosen])
     images = pairs.first.images if isinstance(pairs.first, CachedLatents) else pairs.first
-    truths = torch.stack([images[index]["image"] for index in chosen])
+    targets = torch.stack([images[index]["image"] for index in chosen])
     output = pipeline(
         conditions,
         num_inference_steps=config.preview.steps,
@@ -239,10 +239,10 @@ def draw_preview(
         generator=[torch.Generator().manual_seed(config.seed) for _ in range(number)],
         output_type="pt",
     )
-    assert isinstance(output, ContrastTranslationPipelineOutput)  # as return_dict is left
+    assert isinstance(output, ContrastTranslationPipelineOutput)  # return_dict is True
     generated = torch.as_tensor(output.images)
     save_translation(
-        conditions, generated, from_model_range(truths), path, names=list(config.data.conditions)
+        conditions, generated, from_model_range(targets), path, names=list(config.data.conditions)
     )
 
 

@@ -7,8 +7,8 @@ trains a small network on a synthetic pelvis cohort, on any machine. For your ow
     accelerate launch -q --config_file accelerate_config.yaml train/train_ct3d.py \
         data.folder=/path/to/scans output_dir=outputs/my-scans
 
-Another experiment: --config train/configs/ct3d/diffusion-published.yaml. After a crash, the same
-command with --resume gives the same weights as a run that was never interrupted.
+For another experiment add --config train/configs/ct3d/diffusion-published.yaml. After a crash, the
+same command with --resume gives the same weights as a run that was never interrupted.
 """
 
 import diffct  # isort: skip # noqa: F401 - before torch: it tells how threads wait
@@ -38,9 +38,9 @@ from diffct.training.diffusion import (
     card_facts,
     train_denoiser,
 )
-from diffct.training.learner import memory_layout, place
+from diffct.training.learner import apply_memory_settings, memory_layout
 from diffct.training.objectives import DiffusionObjective
-from diffct.training.run import load_in_turn, start_run
+from diffct.training.run import load_main_first, start_run
 from diffct.training.script import run_script
 
 
@@ -49,7 +49,7 @@ class PreviewConfig(SamplePreviewConfig):
     """Pictures of samples during training.
 
     Args:
-        volumes: How many.
+        volumes: Number of volumes.
     """
 
     volumes: int = field(default=2, metadata=within(1))
@@ -64,7 +64,7 @@ class CT3DConfig(DiffusionConfig):
         unet: Arguments of `UNet3DModel`.
         scheduler: A diffusers scheduler configuration, its class under `_class_name`.
         preview: Pictures of samples during training.
-        initial_weights: A pipeline folder or Hub id whose network to start from.
+        initial_weights: A pipeline folder or Hub id whose weights the network starts from.
     """
 
     data: CTDataConfig = field(default_factory=CTDataConfig)
@@ -83,12 +83,12 @@ def train(config: CT3DConfig, resume: bool) -> None:
     """Train as configured; see `main`."""
     scheduler = make_scheduler(config.scheduler, default="ddpm")
     replace_scheduler(scheduler, config.preview.scheduler, steps=config.preview.steps)
-    DiffusionObjective(scheduler, **vars(config.objective))  # an impossible one is said now
+    DiffusionObjective(scheduler, **vars(config.objective))  # raises now, before data is read
     unet = make_unet(config)
     accelerator = start_run(config, resume=resume)
-    cohort = load_in_turn(load_run_volumes, config.data, config, accelerator)
+    cohort = load_main_first(load_run_volumes, config.data, config, accelerator)
     described = cohort.describe()
-    model = accelerator.prepare(place(unet, config.train))
+    model = accelerator.prepare(apply_memory_settings(unet, config.train))
 
     def make_pipeline(facts: dict[str, Any] | None) -> CT3DPipeline:
         return CT3DPipeline(
@@ -138,7 +138,9 @@ def make_unet(config: CT3DConfig) -> UNet3DModel:
         start = load_pipeline(config.initial_weights, device="cpu")
         if not isinstance(start, CT3DPipeline):
             found = type(start).__name__
-            raise ValueError(f"initial_weights={config.initial_weights} is a {found}, no CT model.")
+            raise ValueError(
+                f"initial_weights={config.initial_weights} is a {found}, not a CT3DPipeline."
+            )
         try:
             unet.load_state_dict(start.unet.state_dict())
         except RuntimeError as error:
@@ -149,13 +151,13 @@ def make_unet(config: CT3DConfig) -> UNet3DModel:
 
 
 def draw_preview(pipeline: CT3DPipeline, config: CT3DConfig, path: Path) -> None:
-    """Sample a few volumes with fixed noise and write them as one picture."""
+    """Sample volumes with fixed noise and draw them in one picture."""
     output = pipeline(
         config.preview.volumes,
         num_inference_steps=config.preview.steps,
         generator=torch.Generator().manual_seed(config.seed),
     )
-    assert isinstance(output, CT3DPipelineOutput)  # as return_dict is left
+    assert isinstance(output, CT3DPipelineOutput)  # return_dict is True
     save_montage(list(output.volumes), path, spacing_mm=output.spacing_mm)
 
 

@@ -1,17 +1,17 @@
-"""Train a latent diffusion model of images from text, as of radiographs from their reports.
+"""Train a latent diffusion model of images from text, e.g. of radiographs from their reports.
 
     accelerate launch -q --config_file accelerate_config.yaml train/train_diffusion.py
 
 trains a small network on synthetic chest films, on any machine, in the latent space of the
-autoencoder that train_autoencoder.py left in outputs/cxr/autoencoder. For your own films:
+autoencoder that train_autoencoder.py saved in outputs/cxr/autoencoder. For your own films:
 
     accelerate launch -q --config_file accelerate_config.yaml train/train_diffusion.py \
         --config train/configs/cxr/diffusion-published.yaml data.manifest=/path/to/manifest.jsonl \
         autoencoder=outputs/my-autoencoder/autoencoder output_dir=outputs/my-films
 
-To fine-tune an existing text-to-image pipeline by LoRA instead: initial_pipeline=<folder or Hub id>
-lora.rank=16. After a crash, the same command with --resume gives the same weights as a run that was
-never interrupted.
+To fine-tune an existing text-to-image pipeline by LoRA instead, set initial_pipeline=<folder or Hub
+id> and lora.rank=16. After a crash, the same command with --resume gives the same weights as a run
+that was never interrupted.
 """
 
 import diffct  # isort: skip # noqa: F401 - before torch: it tells how threads wait
@@ -56,9 +56,9 @@ from diffct.training.diffusion import (
     train_denoiser,
 )
 from diffct.training.latent_pairs import open_with_prompts
-from diffct.training.learner import place
+from diffct.training.learner import apply_memory_settings
 from diffct.training.lora import LoRAConfig, add_lora, save_lora
-from diffct.training.run import load_in_turn, start_run
+from diffct.training.run import load_main_first, start_run
 from diffct.training.run_folder import has_begun
 from diffct.training.script import run_script
 from diffct.training.text_alignment import align_text_encoder
@@ -71,7 +71,7 @@ class PreviewConfig(SamplePreviewConfig):
     """Pictures of samples during training.
 
     Args:
-        prompts: One image each; at least one.
+        prompts: The prompts, of one image each; at least one.
         guidance_scale: Weight of the prompt.
     """
 
@@ -84,19 +84,19 @@ class TextToImageConfig(DiffusionConfig):
     """The experiment.
 
     Args:
-        data: The films.
-        augmentation: Changes of the training films; never a flip where reports tell sides.
-        prompt: How prompts are drawn from reports.
+        data: The images.
+        augmentation: Random changes of the training images; no flips if reports name sides.
+        prompt: The drawing of prompts from reports.
         autoencoder: Folder or Hub id of the autoencoder.
         text_encoder: The text encoder.
-        unet: Arguments of `UNet2DConditionModel`; what the other parts decide is left out.
+        unet: Arguments of `UNet2DConditionModel`, without those that the other parts determine.
         scheduler: A diffusers scheduler configuration, its class under `_class_name`.
-        initial_pipeline: A text-to-image pipeline whose components to start from, in place of
-            `autoencoder`, `text_encoder.name`, `unet` and `scheduler`.
+        initial_pipeline: A text-to-image pipeline whose components the model starts from, instead
+            of `autoencoder`, `text_encoder.name`, `unet` and `scheduler`.
         lora: Low-rank fine-tuning of `initial_pipeline`.
         preview: Pictures of samples during training.
-        pipeline: What is saved; "TextToImagePipeline" for images other than chest films.
-        images: What they are, for the model's card.
+        pipeline: The class that is saved; "TextToImagePipeline" for images other than chest films.
+        images: What the images are, for the model card.
     """
 
     data: TextToImageDataConfig = field(default_factory=TextToImageDataConfig)
@@ -125,7 +125,7 @@ def train(config: TextToImageConfig, resume: bool) -> None:
     check_settings(config)
     # 1. the images and the components
     accelerator = start_run(config, resume=resume)
-    manifest = load_in_turn(load_image_manifest, config.data, config, accelerator)
+    manifest = load_main_first(load_image_manifest, config.data, config, accelerator)
     parts = choose_parts(config, manifest)
     replace_scheduler(parts.scheduler, config.preview.scheduler, steps=config.preview.steps)
     space = LatentSpace(parts.vae.to(accelerator.device))
@@ -134,8 +134,8 @@ def train(config: TextToImageConfig, resume: bool) -> None:
     # A frozen text encoder stays out of the network, and out of the checkpoints.
     network = TextConditionedUNet(parts.unet, text_encoder=parts.text_encoder if learns else None)
     pairs = open_with_prompts(manifest, config, parts=parts, space=space, accelerator=accelerator)
-    made = config.initial_pipeline is None and config.text_encoder.name == SMALL
-    if made and not has_begun(Path(config.output_dir)):
+    random = config.initial_pipeline is None and config.text_encoder.name == SMALL
+    if random and not has_begun(Path(config.output_dir)):
         align_text_encoder(
             parts.text_encoder,
             pairs["train"].first,
@@ -146,10 +146,11 @@ def train(config: TextToImageConfig, resume: bool) -> None:
         )
 
     # 2. train
-    model = accelerator.prepare(place(network, config.train))
-    lora: dict[str, Any] = {}
+    model = accelerator.prepare(apply_memory_settings(network, config.train))
+    saving: dict[str, Any] = {}
     if config.lora.rank:
-        lora = {"product": "lora", "save_alone": lambda folder, name: save_lora(parts.unet, folder)}
+        saving["product"] = "lora"
+        saving["save_product"] = lambda folder, name: save_lora(parts.unet, folder)
     train_denoiser(
         config,
         accelerator,
@@ -165,15 +166,15 @@ def train(config: TextToImageConfig, resume: bool) -> None:
         | manifest_facts(
             config, manifest, data=config.images, images="images", patients="patients"
         ),
-        # The prepared module shares its parts: they hold what it learns.
+        # The prepared network contains these components, which therefore hold the trained weights.
         make_pipeline=lambda facts: PIPELINES[config.pipeline](**vars(parts), training=facts),
         preview=lambda pipeline, path: draw_preview(pipeline, config, path),
-        **lora,
+        **saving,
     )
 
 
 def check_settings(config: TextToImageConfig) -> None:
-    """Raise a ValueError for settings that cannot go together, before anything is made."""
+    """Raise a ValueError for settings that exclude each other, before the run starts."""
     find_scheduler(config.preview.scheduler)
     if config.pipeline not in PIPELINES:
         raise ValueError(f"pipeline={config.pipeline}; accepted are {', '.join(PIPELINES)}.")
@@ -190,7 +191,7 @@ def check_settings(config: TextToImageConfig) -> None:
 
 
 def choose_parts(config: TextToImageConfig, manifest: Manifest) -> LatentDiffusionParts:
-    """Take the components over from `initial_pipeline`, or make them to fit each other."""
+    """Load the components of `initial_pipeline`, or make new ones that fit each other."""
     if config.initial_pipeline is not None:
         parts = load_parts(config.initial_pipeline)
         if config.lora.rank:
@@ -214,9 +215,10 @@ def choose_parts(config: TextToImageConfig, manifest: Manifest) -> LatentDiffusi
 
 
 def draw_preview(pipeline: TextToImagePipeline, config: TextToImageConfig, path: Path) -> None:
-    """Sample the preview's prompts, distinct ones with the same noise, as one picture."""
+    """Sample the preview's prompts and draw the images in one picture."""
     prompts = list(config.preview.prompts)
-    seeds = [config.seed + prompts[:place].count(prompt) for place, prompt in enumerate(prompts)]
+    # Different prompts get the same noise; repetitions of a prompt get other noise.
+    seeds = [config.seed + prompts[:index].count(prompt) for index, prompt in enumerate(prompts)]
     output = pipeline(
         prompts,
         num_inference_steps=config.preview.steps,

@@ -1,4 +1,4 @@
-"""Networks."""
+"""Networks, latent spaces and text encoders."""
 
 from diffct.models.unet_3d import UNet3DModel
 

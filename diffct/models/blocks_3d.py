@@ -1,11 +1,11 @@
-"""The blocks of `UNet3DModel`: diffusers' down, mid and up blocks carried into three dimensions.
+"""The blocks of `UNet3DModel`: diffusers' down, mid and up blocks in three dimensions.
 
 Blocks of both geometries (see `layers_3d`) take and return (batch, channels, depth, height, width),
 so they can follow one another in any order and share skip connections; an in-slice block folds its
-slices into the batch for as long as it works.
+slices into the batch while it computes.
 
-A block that halves rounds sizes up (`n → ⌈n/2⌉`), and the up block opposite enlarges to the size of
-the skip connection that the next one takes, so any size works.
+A down block that halves rounds sizes up (`n → ⌈n/2⌉`), and the corresponding up block enlarges to
+the size of the skip connections of the next up block, so any size works.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from diffct.models.layers_3d import (
 
 
 class _Block3D(nn.Module):
-    """What down, mid and up blocks share: geometry, checkpointing, the attention they build."""
+    """The common part of down, mid and up blocks: geometry and gradient checkpointing."""
 
     # Set by diffusers' `enable_gradient_checkpointing`.
     _gradient_checkpointing_func: Callable[..., Tensor]
@@ -43,7 +43,7 @@ class _Block3D(nn.Module):
         return unfold_slices(hidden_states, batch_size) if self.in_slice else hidden_states
 
     def _temb(self, temb: Tensor, depth: int) -> Tensor:
-        # One embedding per batch element, and in-slice every slice is one.
+        # One embedding per batch element; in-slice, every slice is a batch element.
         return temb.repeat_interleave(depth, dim=0) if self.in_slice else temb
 
     def _residual(
@@ -65,16 +65,16 @@ def _attentions(
 
 
 class DownBlock3D(_Block3D):
-    """Residual blocks, each followed by attention if asked for, then an optional halving.
+    """Residual blocks, each followed by attention if configured, then an optional downsampling.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        settings: What the blocks of the network share.
+        settings: Settings that all residual blocks of the network share.
         num_layers: Number of residual blocks.
         attention: Follow each residual block by attention.
         head_dim: Channels per attention head.
-        downsample: Halve at the end.
+        downsample: Halve the size at the end.
         downsample_padding: See `Downsample3D`.
         in_slice: Work inside each slice.
     """
@@ -136,9 +136,9 @@ class UNetMidBlock3D(_Block3D):
 
     Args:
         channels: Channels of the input and the output.
-        settings: What the blocks of the network share.
+        settings: Settings that all residual blocks of the network share.
         num_layers: Number of (attention, residual block) pairs.
-        attention: Follow each residual block by attention.
+        attention: Use attention; otherwise the pairs are residual blocks alone.
         head_dim: Channels per attention head.
         attention_groups: Groups of the attention's normalisation; None for no normalisation.
         output_scale_factor: See `ResnetBlock3D`.
@@ -194,13 +194,13 @@ class UNetMidBlock3D(_Block3D):
 
 
 class UpBlock3D(_Block3D):
-    """Residual blocks that take skip connections, with attention if asked for, then enlargement.
+    """Residual blocks that take skip connections, attention if configured, then upsampling.
 
     Args:
         in_channels: Channels of the skip connection that the last residual block takes.
         out_channels: Channels of the output, and of the other skip connections.
         prev_output_channel: Channels of the input.
-        settings: What the blocks of the network share.
+        settings: Settings that all residual blocks of the network share.
         num_layers: Number of residual blocks.
         attention: Follow each residual block by attention.
         head_dim: Channels per attention head.

@@ -1,7 +1,8 @@
 """A frozen denoiser steered by a ControlNet.
 
-A ControlNet is a trainable copy of the denoiser's encoder and middle, which sees the condition as
-well; what it finds enters the denoiser's skip connections through convolutions that begin at zero.
+A ControlNet is a trainable copy of the denoiser's encoder and mid block that also gets the
+condition. Its outputs are added to the denoiser's skip connections through convolutions that are
+initialised with zeros.
 
 Source: Zhang, Rao & Agrawala 2023, "Adding Conditional Control to Text-to-Image Diffusion Models",
 section 3 and equation 2.
@@ -24,18 +25,18 @@ def make_controlnet(
     factor: int,
     seed: int,
 ) -> ControlNetModel:
-    """Copy a denoiser's encoder and middle into a ControlNet that changes nothing yet.
+    """Copy a denoiser's encoder and mid block into a ControlNet that has no effect yet.
 
     Args:
         unet: The denoiser; its fingerprint is kept in the ControlNet's config.
         conditions: Channels of the condition.
-        embedding_channels: Widths of the convolutions that take the condition to the latents' size;
-            each but the first halves it.
+        embedding_channels: Widths of the convolutions that reduce the condition to the latents'
+            size; each but the first halves it.
         factor: Pixels per latent along each axis.
         seed: Seed of these convolutions.
 
     Raises:
-        ValueError: They do not end at the latents' size.
+        ValueError: The convolutions do not lead to the latents' size.
     """
     if 2 ** (len(embedding_channels) - 1) != factor:
         raise ValueError(
@@ -52,7 +53,7 @@ def make_controlnet(
     return controlnet
 
 
-def controlled(
+def predict_controlled(
     unet: UNet2DConditionModel,
     controlnet: nn.Module,
     noisy: Tensor,
@@ -61,7 +62,7 @@ def controlled(
     prompt_embeds: Tensor,
     condition: Tensor,
 ) -> Tensor:
-    """Predict what the scheduler's `prediction_type` says.
+    """Return the prediction of the denoiser with its ControlNet, as `prediction_type` defines it.
 
     Args:
         unet: The denoiser.

@@ -1,4 +1,4 @@
-"""A short name for a network's weights, by which a ControlNet knows its UNet again."""
+"""Fingerprints of networks' weights, by which a ControlNet recognises its UNet."""
 
 import hashlib
 
@@ -7,8 +7,8 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import nn
 
 BASE_UNET = "_base_unet"
-"""Where a ControlNet's config keeps the fingerprint of the UNet that it was trained with. diffusers
-saves and loads entries with an underscore without asking for them in the constructor."""
+"""Key in a ControlNet's config of the fingerprint of the UNet that it was trained with. diffusers
+saves and loads keys with an underscore, which need not be arguments of the constructor."""
 
 
 def unet_fingerprint(unet: nn.Module) -> str | None:
@@ -18,8 +18,8 @@ def unet_fingerprint(unet: nn.Module) -> str | None:
         unet: The network.
 
     Returns:
-        24 hexadecimal digits, equal for equal names and float32 weights; None if there is a weight
-        that is not float32, whose rounding says nothing, or that is offloaded.
+        24 hexadecimal digits, equal for equal names and float32 weights; None if a weight is
+        offloaded or is not float32, since rounded weights cannot be compared.
     """
     for weight in unet.state_dict().values():
         if weight.is_meta or (weight.is_floating_point() and weight.dtype != torch.float32):
@@ -37,7 +37,7 @@ def add_weights(digest: "hashlib._Hash", network: nn.Module) -> None:
 
 
 def record_base_unet(controlnet: ControlNetModel, unet: UNet2DConditionModel) -> None:
-    """Write into a ControlNet's config which UNet it is trained with.
+    """Record the fingerprint of a UNet in the config of a ControlNet trained with it.
 
     Args:
         controlnet: The ControlNet.
@@ -53,7 +53,7 @@ def record_base_unet(controlnet: ControlNetModel, unet: UNet2DConditionModel) ->
 
 
 def is_base_unet(controlnet: ControlNetModel, unet: UNet2DConditionModel) -> bool | None:
-    """Say whether a UNet is the one that a ControlNet was trained with; None if nobody knows."""
+    """Return whether a ControlNet was trained with a UNet; None if this is not known."""
     recorded = controlnet.config.get(BASE_UNET)
     found = None if recorded is None else unet_fingerprint(unet)
     return None if found is None else found == recorded

@@ -1,4 +1,4 @@
-"""The parts of a text-to-image latent diffusion model, made to fit each other or taken over."""
+"""The components of a text-to-image latent diffusion model, made to fit each other or loaded."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from diffct.models.small_text_encoder import make_small_text_encoder
 from diffct.models.text_encoding import SD21_TEXT_ENCODER, load_text_encoder
 
 SMALL = "small"
-"""The name of a text encoder that is made for the reports at hand and learns along."""
+"""The name of a text encoder that is made for the training reports and trained with the model."""
 
 
 @dataclass
@@ -24,10 +24,10 @@ class SmallTextEncoderConfig:
 
     Args:
         width: Length of an embedding.
-        layers: Transformer layers.
-        heads: Attention heads.
+        layers: Number of transformer layers.
+        heads: Number of attention heads.
         max_length: Tokens of a prompt.
-        alignment_updates: Length of its first lesson, before the denoiser learns; 0 for none. See
+        alignment_updates: Updates of its warm-up, before the denoiser is trained; 0 for none. See
             `diffct.training.text_alignment`.
     """
 
@@ -44,8 +44,8 @@ class TextEncoderConfig:
 
     Args:
         name: A folder or Hub id of any transformers text encoder with its tokenizer, or "small".
-        train: Whether it learns along; "small" must.
-        small: How "small" is made.
+        train: Whether it is trained with the denoiser; "small" must be.
+        small: The text encoder "small".
     """
 
     name: str = field(default=SD21_TEXT_ENCODER, metadata={"path": True, "words": (SMALL,)})
@@ -58,7 +58,7 @@ class LatentDiffusionParts:
     """The components of a Stable Diffusion-like pipeline, and the prompt of all its images.
 
     Attributes:
-        prompt: What the model learnt all its images with; None if each had its own.
+        prompt: The prompt of all training images; None if each had its own.
     """
 
     vae: AutoencoderKL
@@ -76,7 +76,7 @@ def load_autoencoder(name: str) -> AutoencoderKL:
         name: A folder or Hub id; `<output_dir>/autoencoder` of train_autoencoder.py.
 
     Raises:
-        FileNotFoundError: There is none; the message says how to train one.
+        FileNotFoundError: There is no such autoencoder; the message says how to train one.
     """
     try:
         offline = only_cached(name, "config.json")
@@ -95,13 +95,13 @@ def make_text_encoder(
     """Load the text encoder, or make the small one.
 
     Args:
-        config: Which.
+        config: The text encoder.
         sentences: The training reports, from which "small" takes its vocabulary.
         seed: Seed of the weights of "small".
 
     Raises:
-        ValueError: "small" is asked for without training it.
-        OSError: The text encoder cannot be had; the message says how to give a local one.
+        ValueError: "small" is not to be trained, or its width is not a multiple of its heads.
+        OSError: The text encoder cannot be loaded; the message says how to give a local one.
     """
     if config.name != SMALL:
         return load_text_encoder(config.name)
@@ -132,14 +132,15 @@ def make_unet(
     """Build the denoiser to fit the autoencoder and the text encoder.
 
     Args:
-        arguments: Of `UNet2DConditionModel`; what the other parts decide may be left out.
+        arguments: Arguments of `UNet2DConditionModel`; those that the autoencoder, the text encoder
+            and the size determine may be left out.
         space: The latent space.
-        size: Pixels (H, W) of the films.
+        size: Pixels (H, W) of the images.
         width: Length of a text embedding.
         seed: Seed of the weights.
 
     Raises:
-        ValueError: An argument disagrees with another part, or the autoencoder does not take films
+        ValueError: An argument disagrees with another part, or the autoencoder does not take images
             of this size.
     """
     if any(length % space.factor for length in size):
@@ -147,20 +148,20 @@ def make_unet(
             f"data.size={list(size)}: the autoencoder takes multiples of {space.factor} pixels."
         )
     latent_size = [length // space.factor for length in size]
-    decided = {
+    determined = {
         "in_channels": space.channels,
         "out_channels": space.channels,
         "cross_attention_dim": width,
         "sample_size": latent_size[0] if latent_size[0] == latent_size[1] else latent_size,
     }
-    for name, value in decided.items():
+    for name, value in determined.items():
         if arguments.get(name, value) != value:
             raise ValueError(
                 f"unet.{name}={arguments[name]}, but the autoencoder, the text encoder and"
-                f" data.size make it {value}. Leave it out."
+                f" data.size require {value}. Leave it out."
             )
     torch.manual_seed(seed)
-    return UNet2DConditionModel(**arguments | decided)
+    return UNet2DConditionModel(**arguments | determined)
 
 
 def make_parts(
@@ -178,10 +179,10 @@ def make_parts(
     Args:
         vae: The autoencoder.
         scheduler: The noise scheduler.
-        text_encoder: Which text encoder, see `make_text_encoder`.
+        text_encoder: The text encoder, see `make_text_encoder`.
         sentences: The training reports.
         unet: Arguments of the denoiser, see `make_unet`.
-        size: Pixels (H, W) of the films.
+        size: Pixels (H, W) of the images.
         seed: Seed of the weights.
     """
     tokenizer, encoder = make_text_encoder(text_encoder, sentences, seed=seed)
@@ -192,19 +193,19 @@ def make_parts(
 
 
 def load_parts(name: str) -> LatentDiffusionParts:
-    """Take over the components of a text-to-image pipeline.
+    """Load the components of a text-to-image pipeline.
 
     Args:
         name: A folder or Hub id of a `CXRTextToImagePipeline`, a `StableDiffusionPipeline` or
             another pipeline of the same components.
 
     Returns:
-        The components in float32, whatever the files hold.
+        The components in float32, whatever the precision of the files.
 
     Raises:
         ValueError: The pipeline lacks one of the components, or guidance was distilled into its
-            network, which then predicts no noise that training could be about.
-        OSError: There is no such pipeline, or it cannot be had.
+            network, which therefore cannot be trained with this loss.
+        OSError: There is no such pipeline, or it cannot be loaded.
     """
     offline = only_cached(name, "model_index.json")
     pipeline = DiffusionPipeline.from_pretrained(
@@ -216,9 +217,9 @@ def load_parts(name: str) -> LatentDiffusionParts:
         raise ValueError(f"{name} lacks {', '.join(missing)}.")
     if pipeline.unet.config.time_cond_proj_dim is not None:
         raise ValueError(
-            f"{name} has guidance distilled into its UNet (time_cond_proj_dim), as a latent"
-            " consistency model has. It can be sampled, not trained on: name the pipeline that it"
-            " was distilled from."
+            f"{name} has guidance distilled into its UNet (time_cond_proj_dim), like a latent"
+            " consistency model. It can be sampled but not trained: name the pipeline that it was"
+            " distilled from."
         )
     prompt = pipeline.config.get("prompt")
     return LatentDiffusionParts(
@@ -227,13 +228,13 @@ def load_parts(name: str) -> LatentDiffusionParts:
 
 
 def load_base(name: str) -> LatentDiffusionParts:
-    """Take over the components of the pipeline that a ControlNet steers.
+    """Load the components of the pipeline that a ControlNet steers.
 
     Args:
-        name: As of `load_parts`.
+        name: See `load_parts`.
 
     Raises:
-        FileNotFoundError: There is none; the message says how to train one.
+        FileNotFoundError: There is no such pipeline; the message says how to train one.
     """
     try:
         return load_parts(name)

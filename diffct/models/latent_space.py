@@ -1,4 +1,4 @@
-"""The space that latent diffusion works in."""
+"""The latent space that latent diffusion works in."""
 
 import torch
 from diffusers import AutoencoderKL
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class LatentSpace:
-    """Images to latents of about unit variance, by a frozen autoencoder.
+    """A frozen autoencoder that encodes images to latents of about unit variance.
 
     Args:
         autoencoder: A diffusers `AutoencoderKL`; its config holds the `scaling_factor`.
@@ -32,25 +32,26 @@ class LatentSpace:
 
     @torch.no_grad()
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of the posterior of images.
+        """Return the mean and standard deviation of the posteriors of images, in float32.
 
         Args:
-            images: (B, 1, H, W) or (B, 1, D, H, W) in [-1, 1]; repeated if the autoencoder reads
-                colours.
+            images: (B, 1, H, W) or (B, 1, D, H, W) in [-1, 1]; the channel is repeated if the
+                autoencoder takes colour images.
 
         Returns:
-            Two tensors (B, C, H / factor, W / factor), likewise with depth, unscaled, float32.
+            Two tensors (B, C, H / factor, W / factor), of volumes (B, C, D / factor, ...), without
+            the scaling factor.
         """
         images = images.expand(-1, self.autoencoder.config["in_channels"], *images.shape[2:])
         posterior = self.autoencoder.encode(images).latent_dist
         return posterior.mean.float(), posterior.std.float()
 
     def encode(self, batch: dict[str, Tensor], generator: torch.Generator | None) -> Tensor:
-        """Return scaled latents of a batch: drawn from their posterior, or its mean.
+        """Return scaled latents of a batch: drawn from their posteriors, or the means.
 
         Args:
-            batch: `image`, or its cached `latent_mean` and `latent_std`.
-            generator: Source of the draw; None for the mean.
+            batch: Holds `image`, or its cached `latent_mean` and `latent_std`.
+            generator: Draws the latents; None takes the means.
 
         Returns:
             (B, C, h, w), or (B, C, d, h, w) of volumes.

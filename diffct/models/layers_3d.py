@@ -1,10 +1,10 @@
 """The layers of `UNet3DModel`: residual block, attention and resampling, in slices or in volumes.
 
-Each takes (batch, channels, depth, height, width) and exists in two geometries that share one code:
+Each takes (batch, channels, depth, height, width) and has two geometries:
 
 - *volumetric* ("3D"): kernels 3×3×3, resampling by 2×2×2, group statistics over the whole volume.
 - *in-slice* ("2D"): kernels 1×3×3, resampling by 1×2×2. The caller folds the slices into the batch,
-  so that each one is normalised, convolved and attended to alone, exactly as a 2D network would.
+  so that each slice is normalised, convolved and attended to separately, as in a 2D network.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ResnetSettings:
-    """What all residual blocks of one network share; names and meaning as in diffusers."""
+    """Settings that all residual blocks of a network share, named as in diffusers."""
 
     temb_channels: int
     groups: int
@@ -33,7 +33,7 @@ class ResnetSettings:
 def fold_slices(hidden_states: Tensor) -> Tensor:
     """Make every slice a batch element: (B, C, D, H, W) to (B·D, C, 1, H, W).
 
-    A free view when `hidden_states` is in `channels_last_3d`.
+    This is a view, which copies nothing, if `hidden_states` is in `channels_last_3d`.
     """
     return hidden_states.transpose(1, 2).flatten(0, 1).unsqueeze(2)
 
@@ -44,16 +44,16 @@ def unfold_slices(hidden_states: Tensor, batch_size: int) -> Tensor:
 
 
 class VoxelGroupNorm(nn.GroupNorm):
-    """Group normalisation that takes a group of a single value too, as in a volume of one voxel."""
+    """Group normalisation that accepts groups of a single value, as in a volume of one voxel."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Normalise (B, C, ...)."""
-        # The function that `nn.GroupNorm` calls refuses such groups; the result is the bias.
+        # The function that `nn.GroupNorm` calls refuses such groups; here they become the bias.
         return torch.group_norm(hidden_states, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class SliceGroupNorm(VoxelGroupNorm):
-    """Group normalisation whose statistics are taken in each slice for itself."""
+    """Group normalisation with separate statistics for each slice."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Normalise (B, C, D, H, W) slice by slice."""
@@ -61,7 +61,7 @@ class SliceGroupNorm(VoxelGroupNorm):
 
 
 def same_conv(in_channels: int, out_channels: int, *, in_slice: bool) -> nn.Conv3d:
-    """Return the size-keeping convolution of a geometry: 1×3×3 in-slice, else 3×3×3."""
+    """Return the size-preserving convolution of a geometry: 1×3×3 in-slice, otherwise 3×3×3."""
     depth = 1 if in_slice else 3
     return nn.Conv3d(in_channels, out_channels, (depth, 3, 3), padding=(depth // 2, 1, 1))
 
@@ -72,7 +72,7 @@ class ResnetBlock3D(nn.Module):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output; a 1×1×1 convolution matches the shortcut.
-        settings: What the blocks of the network share.
+        settings: Settings that all residual blocks of the network share.
         in_slice: Use 1×3×3 kernels (the caller folds the slices into the batch).
         output_scale_factor: The sum of both paths is divided by it.
     """
@@ -114,8 +114,8 @@ class ResnetBlock3D(nn.Module):
             (B, out_channels, D, H, W).
         """
         if skip is not None:
-            # Joined here, not by the up block, so that a checkpointed block keeps no joined copy
-            # and accelerate's hooks bring both parts to the device of this block.
+            # Concatenated here, not in the up block: gradient checkpointing then stores no copy of
+            # the result, and accelerate's hooks move both inputs to the device of this block.
             hidden_states = torch.cat([hidden_states, skip], dim=1)
         shortcut = hidden_states
         hidden_states = self.conv1(self.nonlinearity(self.norm1(hidden_states)))
@@ -131,7 +131,7 @@ class ResnetBlock3D(nn.Module):
         if self.conv_shortcut is not None:
             shortcut = self.conv_shortcut(shortcut)
         hidden_states = shortcut + hidden_states
-        # Dividing by one would cost a pass over the largest tensors of the network.
+        # Without a division by 1, which would read and write the network's largest tensors again.
         return (
             hidden_states
             if self.output_scale_factor == 1
@@ -164,7 +164,7 @@ class Attention3D(Attention):
     ) -> None:
         if head_dim > channels:
             raise ValueError(
-                f"attention_head_dim={head_dim} is more than the {channels} channels attended to."
+                f"attention_head_dim={head_dim} exceeds the {channels} channels of its block."
             )
         super().__init__(
             channels,
@@ -181,9 +181,9 @@ class Attention3D(Attention):
         if groups is not None:
             self.group_norm = VoxelGroupNorm(groups, channels, eps)
 
-    def forward(self, hidden_states: Tensor) -> Tensor:  # type: ignore[override]  # to itself only
+    def forward(self, hidden_states: Tensor) -> Tensor:  # type: ignore[override]  # no context
         """Attend among the voxels of each batch element; (B, C, D, H, W) to the same shape."""
-        # diffusers' processors know images: slices stacked along the height are one to them.
+        # diffusers' processors take images: stacked along the height, the slices form one image.
         attended = super().forward(hidden_states.flatten(2, 3))
         return attended.reshape(hidden_states.shape)
 
@@ -213,7 +213,8 @@ class Downsample3D(nn.Module):
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Halve (B, C, D, H, W), rounding up."""
         if self.padding == 0:
-            # One voxel at the far end, as diffusers; a second one for odd sizes rounds up.
+            # One voxel at the far end, as in diffusers, and a second one for odd sizes, so that
+            # these are rounded up.
             depth, height, width = (1 + size % 2 for size in hidden_states.shape[2:])
             pad = (0, width, 0, height, 0, 0 if self.in_slice else depth)
             hidden_states = F.pad(hidden_states, pad)
@@ -235,6 +236,6 @@ class Upsample3D(nn.Module):
     def forward(self, hidden_states: Tensor, size: Sequence[int]) -> Tensor:
         """Enlarge (B, C, D, H, W) to (B, C, *size).
 
-        The size comes first, so that the convolution sees the border of the result where it is.
+        The final size is reached before the convolution, whose padding then lies at its border.
         """
         return self.conv(F.interpolate(hidden_states, size=tuple(size), mode="nearest"))

@@ -1,4 +1,4 @@
-"""A small CLIP text encoder with a vocabulary of its own, for when no large one is at hand."""
+"""A small CLIP text encoder with a vocabulary learnt from the training texts."""
 
 import json
 from collections.abc import Iterable
@@ -12,8 +12,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 _END_OF_WORD = "</w>"
 _SPECIAL_TOKENS = ("<|startoftext|>", "<|endoftext|>")
-_MOST_MERGES = 4096
-_WORD_STD, _PLACE_STD = 0.5, 0.15  # of the embeddings at the start
+_MAX_MERGES = 4096
+_TOKEN_STD, _POSITION_STD = 0.5, 0.15  # standard deviations of the initial embeddings
 
 
 def make_small_text_encoder(
@@ -25,21 +25,21 @@ def make_small_text_encoder(
     max_length: int = 77,
     seed: int = 0,
 ) -> tuple[CLIPTokenizer, CLIPTextModel]:
-    """Make a CLIP text encoder with random weights for the words of some sentences.
+    """Make a CLIP text encoder with random weights and a vocabulary learnt from sentences.
 
-    It is CLIP's architecture and file format, so stock pipelines take it; it knows nothing until
-    it is trained. Words that are not in the sentences are spelt in pieces, down to bytes.
+    It has CLIP's architecture and file format, so that diffusers' own pipelines accept it. Words
+    that are not in the sentences are split into pieces, down to single bytes.
 
     Args:
-        sentences: What the vocabulary is learnt from.
-        width: Of the embeddings.
-        layers: Transformer layers.
-        heads: Attention heads.
-        max_length: Tokens per prompt, with the one that starts and the one that ends it.
+        sentences: The texts from which the vocabulary is learnt.
+        width: Length of an embedding.
+        layers: Number of transformer layers.
+        heads: Number of attention heads.
+        max_length: Tokens per prompt, including the start and end tokens.
         seed: Seed of the weights.
 
     Returns:
-        The tokenizer and the encoder, in evaluation mode; equal arguments give equal ones.
+        The tokenizer and the encoder, in evaluation mode; equal arguments give equal results.
 
     Source:
         Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"
@@ -62,26 +62,26 @@ def make_small_text_encoder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         text_encoder = CLIPTextModel(config).eval()
-        # CLIP's own start gives a word's place as much weight as the word, and both so little that
-        # the first layer drowns them.
+        # CLIP's own initialisation gives the position of a token as much weight as the token, and
+        # both are small compared with the output of the first layer.
         embeddings = text_encoder.get_input_embeddings(), text_encoder.embeddings.position_embedding
-        for table, std in zip(embeddings, (_WORD_STD, _PLACE_STD), strict=True):
+        for table, std in zip(embeddings, (_TOKEN_STD, _POSITION_STD), strict=True):
             nn.init.normal_(table.weight, std=std)
     return tokenizer, text_encoder
 
 
 def _train_tokenizer(sentences: Iterable[str], *, max_length: int) -> CLIPTokenizer:
     """Learn the merges of byte pair encoding from sentences."""
-    # CLIP's own way of cutting a text into words, before any merge.
-    words = CLIPTokenizer().backend_tokenizer
+    # CLIP's own splitting of a text into words, before any merge.
+    clip = CLIPTokenizer().backend_tokenizer
     trained = Tokenizer(BPE(end_of_word_suffix=_END_OF_WORD))
-    trained.normalizer, trained.pre_tokenizer = words.normalizer, words.pre_tokenizer
-    # Every byte is a token, inside a word and at its end, so that no text is unknown.
+    trained.normalizer, trained.pre_tokenizer = clip.normalizer, clip.pre_tokenizer
+    # Every byte is a token, inside a word and at its end, so that every text can be encoded.
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     letters += [letter + _END_OF_WORD for letter in letters]
     trainer = BpeTrainer(
-        vocab_size=len(letters) + _MOST_MERGES,
-        # Numbered beforehand: else merges of equal counts would come in random order.
+        vocab_size=len(letters) + _MAX_MERGES,
+        # Numbered beforehand: otherwise merges of equal counts would come in random order.
         special_tokens=letters,
         end_of_word_suffix=_END_OF_WORD,
         show_progress=False,

@@ -1,4 +1,4 @@
-"""A text-conditional denoiser whose text encoder may learn with it."""
+"""A text-conditional denoiser whose text encoder may be trained with it."""
 
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
@@ -8,11 +8,11 @@ from diffct.models.text_encoding import embed
 
 
 class TextConditionedUNet(nn.Module):
-    """The network that one optimiser, one moving average and one checkpoint hold.
+    """A denoiser and its text encoder as one network, with one optimiser and one moving average.
 
     Args:
         unet: The denoiser.
-        text_encoder: A text encoder that learns along; None if prompts come embedded.
+        text_encoder: A text encoder that is trained too; None if batches hold embedded prompts.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class TextConditionedUNet(nn.Module):
         self.text_encoder = text_encoder
 
     def forward(self, noisy: Tensor, timesteps: Tensor, prompt: dict[str, Tensor]) -> Tensor:
-        """Predict what the scheduler's `prediction_type` says.
+        """Return the prediction of the denoiser, as the scheduler's `prediction_type` defines it.
 
         Args:
             noisy: x_t, (B, C, h, w).

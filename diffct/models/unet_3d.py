@@ -1,4 +1,4 @@
-"""diffusers' `UNet2DModel` carried into three dimensions."""
+"""The 3D UNet: diffusers' `UNet2DModel` in three dimensions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -33,11 +33,12 @@ TIME_SHIFTS = ("default", "scale_shift")
 class UNet3DModel(AttentionMixin, UNet2DModel):
     """A 3D UNet that takes a noisy volume and a timestep and returns a volume of the same shape.
 
-    The arguments are those of `diffusers.UNet2DModel`; the block names choose the geometry. A block
-    whose name ends in "2D" works inside each slice for itself (kernel 1×3×3, stride 1×2×2, its
-    normalisation too), one that ends in "3D" mixes slices (kernel 3×3×3, stride 2×2×2), in any
-    order. The first convolution follows the first down block, the last normalisation and
-    convolution follow the last up block. Any depth, height and width work, even or odd.
+    The arguments are those of `diffusers.UNet2DModel`; the names of the blocks set the geometry. A
+    block whose name ends in "2D" works inside each slice separately, including its normalisation
+    (kernel 1×3×3, stride 1×2×2); one whose name ends in "3D" mixes slices (kernel 3×3×3, stride
+    2×2×2). Both kinds can be combined in any order. The first convolution has the geometry of the
+    first down block; the last normalisation and convolution have that of the last up block. Any
+    depth, height and width work, even or odd.
 
     Args:
         sample_size: Size of the training volumes (D, H, W); recorded, not enforced.
@@ -64,10 +65,10 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         attention_head_dim: Channels per attention head; None for a single head.
         norm_num_groups: Groups of every group normalisation.
         attn_norm_num_groups: Groups of the mid block's attention normalisation; None for
-            `norm_num_groups`, or none at all under "scale_shift", as diffusers does.
+            `norm_num_groups`, or, as in diffusers, for no normalisation under "scale_shift".
         norm_eps: Epsilon of every normalisation.
         resnet_time_scale_shift: How the time embedding enters the residual blocks.
-        add_attention: Let the mid block attend.
+        add_attention: Use attention in the mid block.
         class_embed_type: None for a table of `num_class_embeds`, "timestep" or "identity".
         num_class_embeds: Number of classes; None for no class conditioning.
         num_train_timesteps: Length of the table when `time_embedding_type` is "learned".
@@ -90,10 +91,10 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
     """
 
     _supports_gradient_checkpointing = True
-    # diffusers types these and the modules below by the values that its own classes happen to set.
+    # diffusers declares these attributes with the types of the values that its own classes set.
     _skip_layerwise_casting_patterns = ("norm",)  # type: ignore[assignment]
     _no_split_modules = ("ResnetBlock3D", "Attention3D")  # type: ignore[assignment]
-    # Blocks of different widths share no compiled graph: compile the network as a whole.
+    # Blocks of different widths cannot share a compiled graph: the network is compiled as a whole.
     _repeated_blocks = None  # type: ignore[assignment]
     sample_size: int | tuple[int, int, int] | None  # type: ignore[assignment]
     time_proj: nn.Module  # type: ignore[assignment]
@@ -254,8 +255,8 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         Args:
             sample: Noisy volumes, (batch, in_channels, depth, height, width).
             timestep: One number, or one per volume, (batch,).
-            class_labels: Classes (batch,), when the network has some.
-            return_dict: Return a `UNet2DOutput`, not a tuple of its field.
+            class_labels: Classes, (batch,), if the network has classes.
+            return_dict: Return a `UNet2DOutput`, not a tuple.
 
         Returns:
             The prediction, (batch, out_channels, depth, height, width).
@@ -304,17 +305,17 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         # 6. output
         sample = self.conv_out(self.conv_act(self.conv_norm_out(sample)))
         if self.config.time_embedding_type == "fourier":
-            # The noise level itself; the network learns what is to be divided by it.
+            # As in diffusers: the timestep is the noise level itself, and divides the output.
             sample = sample / timesteps.reshape(-1, 1, 1, 1, 1)
         return UNet2DOutput(sample=sample) if return_dict else (sample,)
 
     def set_default_attn_processor(self) -> None:
-        """Attend by `AttnProcessor`, without PyTorch's fused kernel (N×N matrix in memory)."""
+        """Use `AttnProcessor`: no fused kernel, an N×N matrix of attention weights in memory."""
         self.set_attn_processor(AttnProcessor())
 
     def fuse_qkv_projections(self) -> None:
-        """Project to query, key and value at once, for inference; unfuse before saving."""
-        # diffusers' own version passes over `Attention`, the class that its 2D networks use.
+        """Compute query, key and value in one projection, for inference; unfuse before saving."""
+        # diffusers' own version does not fuse `Attention`, from which `Attention3D` is derived.
         self.unfuse_qkv_projections()
         self.original_attn_processors = self.attn_processors
         for module in self.modules():
@@ -323,7 +324,7 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         self.set_attn_processor(FusedAttnProcessor2_0())
 
     def unfuse_qkv_projections(self) -> None:
-        """Undo `fuse_qkv_projections`: the attention processors are those of before, too."""
+        """Undo `fuse_qkv_projections` and restore the previous attention processors."""
         if self.original_attn_processors is None:
             return
         for module in self.modules():
@@ -345,9 +346,9 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         """Inflate a 2D network.
 
         By default every block stays in-slice, and the result gives, slice by slice, the outputs of
-        `unet2d`. Blocks that are named volumetric here start from the 2D kernels in their middle
-        slice: a warm start that can learn to mix slices, no longer the same function, because
-        their normalisation sees the whole volume.
+        `unet2d`. Blocks that become volumetric have the 2D kernels in the middle slice of their
+        own: a warm start from which they learn to mix slices. They no longer compute the same
+        function, because their normalisation covers the whole volume.
 
         Args:
             unet2d: The 2D network.
@@ -370,7 +371,7 @@ class UNet3DModel(AttentionMixin, UNet2DModel):
         config["up_block_types"] = up_block_types or config["up_block_types"]
 
         unet = cls(**config)
-        # diffusers' own `to` warns of every cast, even that of a network without exceptions.
+        # diffusers' own `to` warns at every cast, even if no module must stay in float32.
         torch.nn.Module.to(unet, unet2d.dtype)
         unet.load_state_dict(_inflate(unet2d.state_dict(), unet.state_dict()))
         return unet
@@ -384,7 +385,7 @@ def _check_choice(name: str, value: object, accepted: Sequence[object]) -> None:
 
 
 def _inflate(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Give every 2D kernel of `source` the depth it has in `target`, weight in the middle slice."""
+    """Return `source` in the shapes of `target`: 2D kernels become middle slices of 3D kernels."""
     inflated = {}
     for name, weight in source.items():
         if weight.ndim == 4:

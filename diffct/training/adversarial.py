@@ -1,4 +1,6 @@
-"""Two networks against each other: one makes images, one tells them from real ones by patches.
+"""Adversarial training: a network makes images, a discriminator tells them from real ones.
+
+The discriminator judges patches of an image, not the image as a whole.
 
 Source: Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks",
 section 3.2 (the discriminator); Mao et al. 2017, "Least Squares Generative Adversarial Networks".
@@ -15,10 +17,10 @@ from torch import Tensor, nn
 from diffct.sections import check_arguments, section_named
 from diffct.training.learner import make_learner
 from diffct.training.settings import OptimConfig, RunConfig
-from diffct.training.steps import Batch, Learner, shared_values, update
+from diffct.training.steps import Batch, Learner, average_over_processes, update
 
 Reconstruct = Callable[[Batch, torch.Generator], tuple[dict[str, Tensor], Tensor]]
-"""Returns named losses of a batch, "loss" their weighted sum, and the images that were made."""
+"""Returns the named losses of a batch, with their weighted sum as "loss", and the images made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +28,11 @@ class AdversarialStep(Learner):
     """Gradient descent on a network and its discriminator, both with accumulation and clipping.
 
     Args:
-        discriminator: What judges; a MONAI `PatchDiscriminator`, prepared.
+        discriminator: A MONAI `PatchDiscriminator`, prepared, with its optimiser.
         reconstruct: The objective without its adversarial part, closed over the network.
         criterion: MONAI's `PatchAdversarialLoss`.
         weight: Weight of the adversarial loss.
-        start_updates: Updates before the discriminator joins in.
+        start_updates: Updates before adversarial training starts.
     """
 
     discriminator: Learner
@@ -40,59 +42,68 @@ class AdversarialStep(Learner):
     start_updates: int
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
-        """Learn from one micro-batch; arguments and errors as of `GradientStep`.
+        """Learn from one micro-batch, as `GradientStep` does.
 
         Args:
             batch: Holds the real images as "image", (B, C, H, W).
-            generator: The source of all randomness of this micro-batch.
+            generator: Draws everything that is random in this micro-batch.
 
         Returns:
             The losses, averaged over processes.
 
         Raises:
-            FloatingPointError: A loss or gradient is not finite; all weights are untouched.
+            FloatingPointError: A loss or gradient is not finite; all weights are unchanged.
         """
-        accelerator, critic = self.accelerator, self.discriminator
-        # The schedule counts the updates made, and comes back with a checkpoint.
+        accelerator, discriminator = self.accelerator, self.discriminator
+        # The learning rate counts updates, and a checkpoint restores its count.
         started = self.lr_scheduler.last_epoch >= self.start_updates
-        with accelerator.accumulate(self.model, critic.model):
-            losses, made = self.reconstruct(batch, generator)
+        with accelerator.accumulate(self.model, discriminator.model):
+            losses, generated = self.reconstruct(batch, generator)
             if started:
-                losses["adversarial"] = self._fooling(made)
+                losses["adversarial"] = self._adversarial_loss(generated)
                 losses["loss"] = losses["loss"] + self.weight * losses["adversarial"]
-                losses["discriminator"] = self._telling_apart(made.detach(), batch["image"])
-            values = shared_values(accelerator, losses)
+                losses["discriminator"] = self._discriminator_loss(
+                    generated.detach(), batch["image"]
+                )
+            values = average_over_processes(accelerator, losses)
             accelerator.backward(losses["loss"])
             if started:
-                # Weighed as in the source, where clipping then seldom bites; Adam undoes the rest.
+                # Pinaya (April 2023) weighs this loss too, so that gradients seldom reach the
+                # norm at which they are clipped; otherwise the weight has no effect under Adam.
                 accelerator.backward(self.weight * losses["discriminator"])
-            update(accelerator, self, *([critic] if started else []))
+            update(accelerator, self, *([discriminator] if started else []))
         return values
 
-    def _fooling(self, made: Tensor) -> Tensor:
-        """Return how far the discriminator is from taking the images for real."""
-        # No gradient may gather in the discriminator here. Unwrapped, since under several
-        # processes its prepared form expects a backward pass of its own.
-        critic = self.accelerator.unwrap_model(self.discriminator.model).requires_grad_(False)
-        loss = self.criterion(critic(made)[-1], target_is_real=True, for_discriminator=False)
-        critic.requires_grad_(True)
+    def _adversarial_loss(self, generated: Tensor) -> Tensor:
+        """Return the loss of the network: small if its images are taken for real."""
+        # This pass must leave no gradients in the discriminator. It is unwrapped, since under
+        # several processes the prepared module expects a backward pass after every forward pass.
+        discriminator = self.accelerator.unwrap_model(self.discriminator.model)
+        discriminator.requires_grad_(False)
+        scores = discriminator(generated)[-1]
+        loss = self.criterion(scores, target_is_real=True, for_discriminator=False)
+        discriminator.requires_grad_(True)
         return loss
 
-    def _telling_apart(self, made: Tensor, real: Tensor) -> Tensor:
-        """Return how badly the discriminator tells made from real images."""
-        # Two passes, as in the source: batch normalisation sees one kind of image at a time.
-        on_made, on_real = (self.discriminator.model(images)[-1] for images in (made, real))
+    def _discriminator_loss(self, generated: Tensor, real: Tensor) -> Tensor:
+        """Return the loss of the discriminator: small if it tells generated from real images."""
+        # Two passes, as in Pinaya (April 2023): the statistics of batch normalisation are then
+        # those of generated or of real images, never of both.
+        on_generated, on_real = (
+            self.discriminator.model(images)[-1] for images in (generated, real)
+        )
         return (
-            self.criterion(on_made, target_is_real=False, for_discriminator=True)
+            self.criterion(on_generated, target_is_real=False, for_discriminator=True)
             + self.criterion(on_real, target_is_real=True, for_discriminator=True)
         ) / 2
 
 
 def make_discriminator(section: dict[str, Any], *, seed: int) -> nn.Module:
-    """Build a discriminator of grey images; the source's unless told otherwise.
+    """Build a discriminator of gray images.
 
     Args:
-        section: Arguments of MONAI's `PatchDiscriminator`.
+        section: Arguments of MONAI's `PatchDiscriminator`; the defaults are those of Pinaya
+            (April 2023).
         seed: Seed of its weights.
 
     Raises:
@@ -102,9 +113,9 @@ def make_discriminator(section: dict[str, Any], *, seed: int) -> nn.Module:
 
     check_arguments("discriminator", section, PatchDiscriminator)
     torch.manual_seed(seed)
-    source = {"spatial_dims": 2, "in_channels": 1, "channels": 64, "num_layers_d": 3}
+    defaults = {"spatial_dims": 2, "in_channels": 1, "channels": 64, "num_layers_d": 3}
     with section_named("discriminator"):
-        return PatchDiscriminator(**(source | section))
+        return PatchDiscriminator(**(defaults | section))
 
 
 def make_adversarial_step(
@@ -118,7 +129,7 @@ def make_adversarial_step(
     weight: float,
     start_updates: int,
 ) -> AdversarialStep:
-    """Build optimisers, learning rates and the moving average for two prepared networks.
+    """Build the optimisers, learning rates and moving average of two prepared networks.
 
     Args:
         config: The run's configuration.
@@ -126,20 +137,20 @@ def make_adversarial_step(
         model: The network that makes images, prepared.
         reconstruct: The objective without its adversarial part, closed over `model`.
         discriminator: The discriminator, prepared.
-        discriminator_optim: Its optimiser; its schedule begins when it joins in.
+        discriminator_optim: Its optimiser; its schedule begins with adversarial training.
         weight: Weight of the adversarial loss.
-        start_updates: Updates before the discriminator joins in.
+        start_updates: Updates before adversarial training starts.
 
     Returns:
-        The step; everything that must survive is registered for checkpoints.
+        The step; its moving average and learning rates are registered for checkpoints.
     """
     from monai.losses import PatchAdversarialLoss  # MONAI takes seconds to import
 
     updates = config.train.updates
-    maker = make_learner(
+    network_learner = make_learner(
         config.optim, accelerator=accelerator, model=model, updates=updates, ema=config.ema
     )
-    critic = make_learner(
+    discriminator_learner = make_learner(
         discriminator_optim,
         accelerator=accelerator,
         model=discriminator,
@@ -147,8 +158,8 @@ def make_adversarial_step(
         ema=None,
     )
     return AdversarialStep(
-        **vars(maker),
-        discriminator=critic,
+        **vars(network_learner),
+        discriminator=discriminator_learner,
         reconstruct=reconstruct,
         criterion=PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True),
         weight=weight,

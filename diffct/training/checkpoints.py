@@ -1,8 +1,8 @@
-"""Where a run is, and how it comes back there: progress and checkpoints.
+"""Progress and checkpoints of a run, from which an interrupted run resumes.
 
-A checkpoint holds everything that the next update depends on (weights, moving average, optimiser,
-learning rate, gradient scaler, progress). It appears under its name, `checkpoint-00001234`, only
-when it is whole. It may hold torch pickles: it is private to the run, never the published model.
+A checkpoint holds everything that the next update depends on: weights, moving average, optimiser,
+learning rate, gradient scaler, progress. It gets its name, `checkpoint-00001234`, only when it is
+complete. It may hold torch pickles, so it is private to the run and never published.
 """
 
 import shutil
@@ -17,21 +17,29 @@ from safetensors import SafetensorError
 
 from diffct.atomic import atomic_folder, remove_partials
 
-_DAMAGED = (OSError, EOFError, LookupError, RuntimeError, ValueError, SafetensorError, PickleError)
-"""What the readers of weights and states raise."""
+_READ_ERRORS = (
+    OSError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    ValueError,
+    SafetensorError,
+    PickleError,
+)
+"""What reading a damaged checkpoint may raise."""
 
 
 @dataclass
 class Progress:
-    """Where a run is.
+    """The progress of a run.
 
     Args:
-        update: Optimiser updates made.
+        update: Number of optimiser updates made.
         epoch: The current epoch, from 0.
-        batch: Micro-batches of the epoch already used, per process.
+        batch: Number of micro-batches of the epoch already used, per process.
         best: The lowest validation loss so far.
-        history: One row of logged figures per logged update.
-        pending: The losses since then, one row per micro-batch.
+        history: One row of logged losses per logged update.
+        pending: The losses since the last logged update, one row per micro-batch.
     """
 
     update: int = 0
@@ -46,20 +54,20 @@ class Progress:
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Return to a checkpoint's progress."""
+        """Restore the progress of a checkpoint."""
         vars(self).update(state)
 
 
 class Checkpoints:
     """The checkpoints of one run.
 
-    Everything that must survive is given to `accelerator.prepare` or
+    A checkpoint contains what was given to `accelerator.prepare` or
     `accelerator.register_for_checkpointing` before the first call.
 
     Args:
-        folder: Where the checkpoints lie.
+        folder: Folder of the checkpoints.
         accelerator: The run's accelerator.
-        keep: How many to keep; older ones are deleted.
+        keep: Number of checkpoints to keep; older ones are deleted.
     """
 
     def __init__(self, folder: Path, *, accelerator: Accelerator, keep: int) -> None:
@@ -72,10 +80,10 @@ class Checkpoints:
         return sorted(self.folder.glob("checkpoint-*"))
 
     def save(self, update: int) -> None:
-        """Write the checkpoint of an update; called by every process.
+        """Write the checkpoint of an update; every process must call this.
 
         Raises:
-            OSError: The disk is full. Earlier checkpoints are untouched.
+            OSError: The disk is full. Earlier checkpoints are unchanged.
         """
         path = self.folder / f"checkpoint-{update:08d}"
         if self.accelerator.is_main_process:
@@ -94,13 +102,13 @@ class Checkpoints:
         self.accelerator.wait_for_everyone()
 
     def load_last(self) -> bool:
-        """Return to the newest checkpoint; called by every process.
+        """Load the newest checkpoint; every process must call this.
 
         Returns:
             False if there is none.
 
         Raises:
-            ValueError: It is damaged; the message says how to go on without it.
+            ValueError: It is damaged; the message says how to continue without it.
         """
         if self.accelerator.is_main_process and self.folder.is_dir():
             remove_partials(self.folder)
@@ -110,9 +118,9 @@ class Checkpoints:
             return False
         try:
             self.accelerator.load_state(str(checkpoints[-1]))
-        except _DAMAGED as error:
+        except _READ_ERRORS as error:
             earlier = checkpoints[-2:-1]
-            instead = f"to go on from {earlier[0].name}" if earlier else "to begin anew"
+            instead = f"to continue from {earlier[0].name}" if earlier else "to start again"
             reason = str(error).partition("\n")[0]
             raise ValueError(
                 f"{checkpoints[-1]} is damaged ({reason}): delete this folder {instead}."

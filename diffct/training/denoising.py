@@ -1,8 +1,8 @@
-"""Denoising: what a system learns to clean of noise, and what it is told about it.
+"""Denoising: a diffusion system's objective, its clean samples and their condition.
 
-A system is one `Denoising`: its objective, what is clean (voxels, or latents) and the condition
-under which it is denoised (none, a prompt, an image). The training step, validation and the
-membership attack ask the same one.
+A system is one `Denoising`: its objective, what the clean samples are (voxels, or latents) and the
+condition under which they are denoised (none, a prompt, an image). The training step, validation
+and the membership attack all use it, so they compute the same loss.
 """
 
 from collections.abc import Callable
@@ -14,27 +14,27 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from diffct.models.controlled_unet import controlled
+from diffct.models.controlled_unet import predict_controlled
 from diffct.models.text_encoding import embed
 from diffct.training.objectives import Denoiser, DiffusionObjective
 from diffct.training.randomness import derive_seed
 from diffct.training.steps import Batch
 
 Clean = Callable[[Batch, torch.Generator | None], Tensor]
-"""Returns x_0 of a batch; without a generator, nothing about it is random."""
+"""Returns x_0 of a batch; without a generator, it is deterministic."""
 Condition = Callable[[Batch, torch.Generator | None], Denoiser]
 """Returns the denoiser of a batch under its condition; without a generator, the full condition."""
 
 
 @dataclass(frozen=True)
 class Denoising:
-    """A system: what it denoises, under which condition, and how well.
+    """A diffusion system: what it denoises, under which condition, and with which loss.
 
     Args:
         objective: The loss.
         clean: Returns x_0: `voxels`, or `LatentSpace.encode`.
-        condition: Returns the denoiser: `unconditional`, `by_prompt` or `by_image` of networks.
-        autocast: The precision of networks that no accelerator has prepared.
+        condition: Returns the denoiser: the result of `unconditional`, `by_prompt` or `by_image`.
+        autocast: Sets the precision of networks that no accelerator has prepared.
     """
 
     objective: DiffusionObjective
@@ -47,7 +47,7 @@ class Denoising:
 
         Args:
             batch: What the data set yields, on the device.
-            generator: Draws latents, what is left out of the condition, noise and timesteps.
+            generator: Draws latents, dropped conditions, noise and timesteps, in this order.
         """
         with self.autocast():
             clean = self.clean(batch, generator)
@@ -58,7 +58,7 @@ class Denoising:
     def losses_of(
         self, batch: Batch, index: int, *, draws: int, seed: int, at_once: bool = False
     ) -> Tensor:
-        """Return the losses of one sample over fixed noises and timesteps, to be compared.
+        """Return the losses of one sample for fixed noise and timesteps, so that runs compare.
 
         There is one timestep in each of `draws` equal parts of the schedule. Noise and timesteps
         depend on `seed` and `index` alone: they are the same at every evaluation, on every device
@@ -66,11 +66,11 @@ class Denoising:
 
         Args:
             batch: The sample, a batch of one.
-            index: Its number in its data set.
-            draws: Timesteps.
+            index: Its index in its data set.
+            draws: Number of timesteps.
             seed: Seed of the run.
-            at_once: Denoise all draws as one batch, which is faster and takes as many times the
-                memory. Its noise is other than that of one after the other.
+            at_once: Denoise all draws as one batch, which is faster and takes `draws` times the
+                memory. The noise differs from that of single draws.
 
         Returns:
             (draws,), float32.
@@ -81,24 +81,25 @@ class Denoising:
         with self.autocast():
             clean = self.clean(batch, None)
             denoise = self.condition(batch, None)
-            for places in torch.arange(draws).split(draws if at_once else 1):
-                repeated = clean.expand(len(places), *clean.shape[1:])
+            for parts in torch.arange(draws).split(draws if at_once else 1):
+                repeated = clean.expand(len(parts), *clean.shape[1:])
+                # Drawn on the CPU, whose generator gives the same noise on every machine.
                 noise = torch.randn(repeated.shape, generator=generator).to(clean.device)
-                places = places + torch.rand(len(places), generator=generator)
-                timesteps = (places * part).long().to(clean.device)
+                positions = parts + torch.rand(len(parts), generator=generator)
+                timesteps = (positions * part).long().to(clean.device)
                 losses.append(self.objective.losses(denoise, repeated, noise, timesteps))
         return torch.cat(losses)
 
 
 def voxels(batch: Batch, generator: torch.Generator | None) -> Tensor:
-    """Return the images of a batch as they are, (B, 1, ...) in [-1, 1]."""
+    """Return the images of a batch unchanged, (B, 1, ...) in [-1, 1]."""
     return batch["image"]
 
 
 def unconditional(
     network: nn.Module, *, layout: torch.memory_format = torch.contiguous_format
 ) -> Condition:
-    """Denoise images by themselves.
+    """Return the condition of a network that gets nothing but the noisy images.
 
     Args:
         network: A `UNet3DModel`, prepared or not.
@@ -112,12 +113,12 @@ def unconditional(
 
 
 def by_prompt(network: nn.Module, text_encoder: PreTrainedModel | None = None) -> Condition:
-    """Denoise latents by the prompt of each image: `prompt_embeds`, or tokens.
+    """Return the condition of latents on the prompt of each image: `prompt_embeds`, or tokens.
 
     Args:
         network: A `TextConditionedUNet`, prepared or not.
-        text_encoder: A frozen text encoder for tokens; None if one learns within `network`, or if
-            prompts come embedded.
+        text_encoder: A frozen text encoder for tokens; None if `network` trains one, or if batches
+            contain `prompt_embeds`.
     """
 
     def condition(batch: Batch, generator: torch.Generator | None) -> Denoiser:
@@ -127,8 +128,8 @@ def by_prompt(network: nn.Module, text_encoder: PreTrainedModel | None = None) -
                 prompt = {"prompt_embeds": embed(text_encoder, batch)}
 
         def denoise(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            each = {name: _for_each(noisy, values) for name, values in prompt.items()}
-            return network(noisy, timesteps, each)
+            prompts = {name: _repeat_for(noisy, values) for name, values in prompt.items()}
+            return network(noisy, timesteps, prompts)
 
         return denoise
 
@@ -142,7 +143,7 @@ def by_image(
     *,
     empty_probability: float = 0.0,
 ) -> Condition:
-    """Denoise latents by condition images, `condition` (B, C, H, W), and one prompt for all.
+    """Return the condition of latents on images, `condition` (B, C, H, W), and a constant prompt.
 
     Args:
         unet: The frozen denoiser.
@@ -159,13 +160,13 @@ def by_image(
             chosen = prompts[(draws >= empty_probability).long()]
 
         def denoise(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            return controlled(
+            return predict_controlled(
                 unet,
                 controlnet,
                 noisy,
                 timesteps,
-                prompt_embeds=_for_each(noisy, chosen),
-                condition=_for_each(noisy, images),
+                prompt_embeds=_repeat_for(noisy, chosen),
+                condition=_repeat_for(noisy, images),
             )
 
         return denoise
@@ -173,6 +174,6 @@ def by_image(
     return condition
 
 
-def _for_each(noisy: Tensor, values: Tensor) -> Tensor:
-    """Repeat what belongs to a single sample for all of its noisy versions."""
+def _repeat_for(noisy: Tensor, values: Tensor) -> Tensor:
+    """Repeat the values of a single sample for all of its noisy versions."""
     return values.expand(len(noisy), *values.shape[1:])

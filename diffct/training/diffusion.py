@@ -1,4 +1,4 @@
-"""The training of a denoiser, which every diffusion system shares."""
+"""The training of a denoiser, shared by all diffusion systems."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,21 +23,21 @@ from diffct.training.validation import make_validation
 
 
 class Pipeline(Protocol):
-    """What training needs of a pipeline."""
+    """The methods of a pipeline that training uses."""
 
     def use_scheduler(self, name: str) -> Self:
-        """Sample by another scheduler."""
+        """Return the pipeline with another scheduler."""
 
     def save_pretrained(self, folder: Path, /, *, repo_id: str) -> None:
         """Save for inference."""
 
     def set_progress_bar_config(self, **settings: str | bool) -> None:
-        """Describe the progress bar."""
+        """Set the options of the progress bar."""
 
 
 @dataclass
 class DenoiserTrainConfig(TrainConfig):
-    """The loop's intervals, how data reaches it, and how denoisers are validated.
+    """The intervals of the training loop, the loading of its data, and validation.
 
     Args:
         validation_draws: Noise levels per validation sample.
@@ -61,7 +61,7 @@ class SamplePreviewConfig:
 
 @dataclass
 class DiffusionConfig(RunConfig):
-    """What every training of a denoiser configures.
+    """The settings of every training of a denoiser.
 
     Args:
         objective: The loss.
@@ -90,9 +90,9 @@ def train_denoiser(
     facts: Mapping[str, Any],
     make_pipeline: Callable[[dict[str, Any] | None], Pipeline],
     preview: Callable[[Any, Path], None],
-    save_alone: Callable[[Path, str], None] | None = None,
+    save_product: Callable[[Path, str], None] | None = None,
     product: str = "pipeline",
-    in_the_end: str | None = None,
+    final_pipeline: str | None = None,
 ) -> None:
     """Train a denoiser; its moving average is what is validated, shown and saved.
 
@@ -104,16 +104,18 @@ def train_denoiser(
         clean: What is denoised, see `Denoising`.
         condition: Under which condition, closed over `model`.
         samples: The data sets "train" and "validation".
-        manifest: What they were made of, to be announced.
-        size: Of an image, in voxels or pixels.
-        images: What they are, e.g. scans.
-        facts: What the model card says of the data, see `card_facts`.
-        make_pipeline: Makes the pipeline of the networks as they are, with all facts for its card.
-        preview: Draws samples of a pipeline into a PNG file.
-        save_alone: Saves what the run makes into a folder, with a name for its card, if that is
-            less than a pipeline.
-        product: What is saved, as the name of its folder.
-        in_the_end: Name of a folder for the whole pipeline, if `save_alone` saves less.
+        manifest: Their manifest, whose rows are counted for the summary.
+        size: Size of an image, in voxels or pixels.
+        images: The word for the images in messages, e.g. "scans".
+        facts: What the model card says about the data, see `card_facts`.
+        make_pipeline: Makes a pipeline of the networks in their present state; its argument is all
+            facts for the model card, or None.
+        preview: Writes samples of a pipeline into a PNG file.
+        save_product: Saves the result of the run into a folder, if that is less than a pipeline;
+            its second argument is a name for the model card.
+        product: The name of the folder of the saved result.
+        final_pipeline: The name of a folder for the whole pipeline when training ends, if
+            `save_product` saves less.
     """
     denoising = Denoising(
         DiffusionObjective(scheduler, **vars(config.objective)),
@@ -121,14 +123,14 @@ def train_denoiser(
         condition,
         accelerator.autocast,
     )
-    make_pipeline(None)  # what could not be saved is refused now, not after the training
+    make_pipeline(None)  # raises now, not after training, if the model could not be saved
     progress = Progress()
     loader = accelerator.prepare(make_loader(config, samples["train"], accelerator=accelerator))
     step = make_gradient_step(config, accelerator=accelerator, model=model, losses=denoising)
 
     def save_pipeline(folder: Path, name: str) -> None:
-        told = run_facts(config, progress.history) | dict(facts)
-        make_pipeline(told).save_pretrained(folder, repo_id=name)
+        all_facts = run_facts(config, progress.history) | dict(facts)
+        make_pipeline(all_facts).save_pretrained(folder, repo_id=name)
 
     def draw(path: Path) -> None:
         with accelerator.autocast():
@@ -149,18 +151,18 @@ def train_denoiser(
             seed=config.seed,
         ),
         preview=draw,
-        save=save_pipeline if save_alone is None else save_alone,
+        save=save_pipeline if save_product is None else save_product,
         product=product,
         splits=[Split.count(split, manifest.split(split)) for split in samples],
         size=size,
         images=images,
     )
     folder = Path(config.output_dir)
-    if in_the_end is not None:
-        save_average(step, folder / in_the_end, save_pipeline)
+    if final_pipeline is not None:
+        save_average(step, folder / final_pipeline, save_pipeline)
         accelerator.wait_for_everyone()
     accelerator.print(
-        f"Done. Model: {folder / (in_the_end or product)} (best on validation:"
+        f"Done. Model: {folder / (final_pipeline or product)} (best on validation:"
         f" {folder / product}-best), loss curve: {folder / 'loss.png'}, previews, if any:"
         f" {folder / 'previews'}."
     )
@@ -170,13 +172,13 @@ def train_denoiser(
 def card_facts(
     config: DiffusionConfig, *, data: str, synthetic: bool, cohort: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Collect what the model card says of a run's data and settings; no identifiers.
+    """Collect what the model card says about a run's data and settings, without identifiers.
 
     Args:
         config: The run's configuration.
         data: What the images are.
         synthetic: Whether they are phantoms.
-        cohort: How many there are, and what else is known of them.
+        cohort: Counts and other properties of the data set.
     """
     return {
         "data": data,
@@ -191,14 +193,14 @@ def card_facts(
 def manifest_facts(
     config: DiffusionConfig, manifest: Manifest, *, data: str, images: str, patients: str
 ) -> dict[str, Any]:
-    """Collect what the model card says of a run on a manifest, see `card_facts`.
+    """Collect what the model card says about a run on a manifest, see `card_facts`.
 
     Args:
         config: The run's configuration.
         manifest: The images.
         data: What they are.
-        images: A word for them, e.g. slices.
-        patients: A word for whose they are.
+        images: The word for them, e.g. "slices".
+        patients: The word for the persons, e.g. "subjects".
     """
     synthetic = all(row.facts.get("synthetic") for row in manifest.rows)
     counts = {f"{split} {images}": len(manifest.split(split)) for split in ("train", "validation")}

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it ends after the current update, with a checkpoint."""
+"""Interruption of a run by a signal: the run stops after the current update, with a checkpoint."""
 
 import os
 import signal
@@ -13,19 +13,20 @@ from accelerate import Accelerator
 
 from diffct.training.launcher import find_launcher
 
-# Ctrl-C, a batch system's or `kill`'s request, a closed terminal (Windows knows no SIGHUP).
+# Sent by Ctrl-C, by a batch system or `kill`, and by a closed terminal (Windows has no SIGHUP).
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
 _ECHO_SECONDS = 2.0
-"""torchrun passes on what a terminal or batch system already told every process."""
+"""torchrun repeats a signal that a terminal or batch system has already sent to every process; a
+second signal within this time is not a second request."""
 
 
 class Interrupted(Exception):
-    """A run was asked to stop, and has written its checkpoint.
+    """Raised when a run was asked to stop and has written its checkpoint.
 
     Args:
-        exit_code: The exit status of the process, 128 and the signal's number.
+        exit_code: The exit status of the process, 128 plus the signal's number.
     """
 
     def __init__(self, exit_code: int) -> None:
@@ -34,12 +35,12 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Notes within a `with` block that a signal came; the same request again ends at once.
+    """Records signals within a `with` block; a second signal ends the process at once.
 
-    A launcher that has ended counts as SIGTERM: whoever ended it meant the run.
+    A launcher that has ended counts as SIGTERM, since ending it was meant to end the run.
 
     Args:
-        accelerator: The run's accelerator; only its main process speaks.
+        accelerator: The run's accelerator; only its main process prints messages.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -47,15 +48,15 @@ class Interruption:
         self.process = os.getpid()
         self.launcher = find_launcher()
         self.signal: int | None = None
-        self.since = 0.0
-        self.replaced: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
+        self.signalled_at = 0.0
+        self.previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                # nohup and background jobs ignore some; that holds.
+                # nohup and background jobs ignore some signals; these stay ignored.
                 if signal.getsignal(number) != signal.SIG_IGN:
-                    self.replaced[number] = signal.signal(number, self._take)
+                    self.previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -64,11 +65,11 @@ class Interruption:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for number, handler in self.replaced.items():
+        for number, handler in self.previous.items():
             signal.signal(number, handler)
 
     def requested(self) -> int | None:
-        """Return the signal that asks for the end, in all processes at once, or None."""
+        """Return the signal that asked for the end, the same in all processes, or None."""
         if self.signal is None and self.launcher is not None and os.getppid() != self.launcher.pid:
             self.signal = signal.SIGTERM
         if self.accelerator.num_processes == 1:
@@ -76,19 +77,22 @@ class Interruption:
         mine = torch.tensor([self.signal or 0], device=self.accelerator.device)
         return int(self.accelerator.gather(mine).max()) or None
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self.process:
-            return  # A process that loads data lives until the run has ended.
-        echo = "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - self.since < _ECHO_SECONDS
+            return  # processes that load data must live until the run has ended
+        seconds = time.monotonic() - self.signalled_at
+        echo = "TORCHELASTIC_RUN_ID" in os.environ and seconds < _ECHO_SECONDS
         if self.signal is None:
-            self.signal, self.since = number, time.monotonic()
-            self._say("Stopping after this update, with a checkpoint. Once more stops at once.")
+            self.signal, self.signalled_at = number, time.monotonic()
+            self._print(
+                "Stopping after this update, with a checkpoint. A second signal stops at once."
+            )
         elif not echo:
-            self._say("Stopped at once. What was saved before is whole.")
+            self._print("Stopped at once. What was saved before is complete.")
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    def _say(self, message: str) -> None:
+    def _print(self, message: str) -> None:
         if self.accelerator.is_main_process:
-            # Not print, which a signal may have interrupted.
+            # Not `print`: the signal may have interrupted one, which cannot be entered again.
             os.write(2, f"\n{message}\n".encode())

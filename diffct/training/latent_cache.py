@@ -1,8 +1,8 @@
-"""Encoded once, used in every epoch: latents and text embeddings on disk.
+"""Caches of latents and text embeddings on disk, encoded once and used in every epoch.
 
 Of each image the posterior's mean and standard deviation are kept, not a sample: every epoch draws
-its own latents, as if the autoencoder ran again. A cache file is named by a hash of all that it
-depends on, so a change of data or weights never meets an old file.
+its own latents, as if the autoencoder ran again. The name of a cache file contains a hash of
+everything that it depends on, so changed data or weights never use an old file.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from diffct.models.text_encoding import embed
 
 
 def fingerprint(*parts: str | nn.Module | Iterable[Path]) -> str:
-    """Return a hash of texts, of a network's weights, and of files by name, size and time."""
+    """Return a hash of texts, of networks' weights, and of files' names, sizes and times."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):
@@ -48,7 +48,7 @@ class CachedLatents(Samples):
 
     Args:
         moments: (N, 2, C, h, w) float32: mean and standard deviation.
-        images: What was encoded; the latents show only what the autoencoder keeps of it.
+        images: The images that were encoded, kept for pictures that show the originals.
     """
 
     def __init__(self, moments: np.ndarray, images: Samples) -> None:
@@ -56,7 +56,7 @@ class CachedLatents(Samples):
         self.images = images
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing changes: the step draws from the moments."""
+        """Do nothing: the step draws latents from the moments."""
 
     def __len__(self) -> int:
         return len(self.moments)
@@ -80,13 +80,13 @@ def cache_latents(
     Args:
         images: Yields `{"image": (C, H, W)}`; without augmentation.
         encode: Maps images to the mean and standard deviation of their latents, each (B, C, h, w).
-        path: The cache file, ending in .npy; its name must tell images and encoder apart.
+        path: The cache file, ending in .npy; its name must depend on images and encoder.
         batch_size: Images encoded at once.
         workers: Processes that read images.
         show_progress: Show a progress bar.
 
     Returns:
-        The latents, mapped into memory.
+        The latents, memory-mapped.
     """
     if not path.exists():
         loader = DataLoader(images, batch_size=batch_size, num_workers=workers)
@@ -103,20 +103,21 @@ def open_images(
     cached: bool,
     folder: Path,
 ) -> Samples:
-    """Check images, and encode them if they are to be encoded once.
+    """Check images, and open their cached latents if configured.
 
     Args:
-        images: To learn from; without augmentation if they are encoded.
-        space: The latent space; the cache is named by its autoencoder's weights.
+        images: Images of a split; without augmentation if they are cached.
+        space: The latent space; the name of the cache depends on its autoencoder's weights.
         accelerator: The run's accelerator.
-        cached: Whether to encode, or to open the file that an earlier run left in the folder.
-        folder: Holds the file; runs with the same images and autoencoder may share it.
+        cached: Whether to use cached latents: those that an earlier run left in the folder, or new
+            ones.
+        folder: Folder of the cache; runs with the same images and autoencoder may share it.
 
     Returns:
-        The images, or their latents, mapped into memory.
+        The images, or their latents, memory-mapped.
 
     Raises:
-        OSError: Nothing can be written into the folder.
+        OSError: The folder cannot be written to.
         ValueError: Images cannot be used; up to ten are listed.
     """
     show_progress = accelerator.is_main_process
@@ -146,17 +147,17 @@ def open_prompts(
     cached_epochs: int,
     folder: Path,
 ) -> Samples:
-    """Embed prompts if they are to be embedded once.
+    """Open the cached embeddings of prompts if configured.
 
     Args:
-        prompts: Of the images.
-        text_encoder: The frozen text encoder; the cache is named by its weights.
+        prompts: The prompts of the images.
+        text_encoder: The frozen text encoder; the name of the cache depends on its weights.
         accelerator: The run's accelerator.
-        cached_epochs: Of how many epochs; 0 for none.
-        folder: Holds the file.
+        cached_epochs: Number of epochs whose prompts are embedded; 0 for no cache.
+        folder: Folder of the cache.
 
     Returns:
-        The prompts, or their embeddings, mapped into memory.
+        The prompts, or their embeddings, memory-mapped.
     """
     if not cached_epochs:
         return prompts
@@ -178,27 +179,27 @@ def open_prompts(
 
 
 class CachedEmbeddings(Samples):
-    """The embedded prompt of each film, from a file; some draws per film, taken in turn.
+    """The embedded prompt of each image, from a file; its draws are used in turn, one per epoch.
 
     Args:
         embeddings: (U, L, C) float16, one for each distinct prompt.
-        places: (draws, N): which of them is the prompt of each film in each draw.
+        indices: (draws, N): the index of the embedding of each image in each draw.
     """
 
-    def __init__(self, embeddings: np.ndarray, places: np.ndarray) -> None:
+    def __init__(self, embeddings: np.ndarray, indices: np.ndarray) -> None:
         self.embeddings = embeddings
-        self.places = places
+        self.indices = indices
         self.epoch = Epoch()
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the next draw."""
+        """Choose the draw of an epoch."""
         self.epoch.set(epoch)
 
     def __len__(self) -> int:
-        return self.places.shape[1]
+        return self.indices.shape[1]
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        embedding = self.embeddings[self.places[int(self.epoch) % len(self.places), index]]
+        embedding = self.embeddings[self.indices[int(self.epoch) % len(self.indices), index]]
         return {"prompt_embeds": torch.from_numpy(embedding.astype(np.float32))}
 
 
@@ -213,32 +214,32 @@ def cache_embeddings(
     """Embed prompts, or open the file that holds them embedded.
 
     Args:
-        texts: The prompt of each film, in each of some draws.
+        texts: For each draw, the prompt of each image.
         embed: Maps prompts to embeddings, (B, L, C).
-        path: The cache file, ending in .npy; its name must tell prompts and encoder apart.
+        path: The cache file, ending in .npy; its name must depend on prompts and encoder.
         batch_size: Prompts embedded at once.
         show_progress: Show a progress bar.
 
     Returns:
-        The embeddings, mapped into memory; each distinct prompt is kept once.
+        The embeddings, memory-mapped; each distinct prompt is stored once.
     """
-    distinct, places = np.unique(np.array(texts, dtype=object), return_inverse=True)
+    distinct, indices = np.unique(np.array(texts, dtype=object), return_inverse=True)
     if not path.exists():
         starts = range(0, len(distinct), batch_size)
         batches = (embed(distinct[i : i + batch_size].tolist()).half() for i in starts)
         _write(batches, path, count=len(distinct), total=len(starts), show_progress=show_progress)
     shape = (len(texts), len(texts[0]))
-    return CachedEmbeddings(np.load(path, mmap_mode="r"), places.reshape(shape))
+    return CachedEmbeddings(np.load(path, mmap_mode="r"), indices.reshape(shape))
 
 
 @torch.no_grad()
 def _write(
     batches: Iterable[Tensor], path: Path, *, count: int, total: int, show_progress: bool
 ) -> None:
-    """Write batches one below the other into a .npy file, never held in memory together."""
-    what = path.name.split("-")[0]
+    """Write batches into one .npy file, with no more than one batch in memory."""
+    content = path.name.split("-")[0]  # latents or prompts
     bar = tqdm(
-        batches, total=total, desc=f"encoding {what}", unit="batch", disable=not show_progress
+        batches, total=total, desc=f"encoding {content}", unit="batch", disable=not show_progress
     )
     with atomic_file(path) as partial:
         array, start = None, 0
@@ -250,7 +251,7 @@ def _write(
                 )
             array[start : start + len(values)] = values
             start += len(values)
-        if array is None:  # of no images, as when none are held out
+        if array is None:  # no images, as when none are held out
             np.save(partial, np.empty(0, np.float16))
         else:
             array.flush()

@@ -1,4 +1,4 @@
-"""The pairs that latent diffusion learns from: images, or their latents, and what guides them."""
+"""The training pairs of latent diffusion: images, or their latents, with prompts or conditions."""
 
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation")
 
 
 class ImageRun(Protocol):
-    """What both need of a run's configuration."""
+    """The part of a run's configuration that both kinds of pairs need."""
 
     output_dir: str
     seed: int
@@ -48,18 +48,18 @@ def open_with_prompts(
     space: LatentSpace,
     accelerator: Accelerator,
 ) -> dict[SplitName, PairedDataset]:
-    """Open images with their prompts, encoded ahead where configured.
+    """Open images with their prompts, both cached where configured.
 
     Args:
         manifest: The images.
-        config: How prompts are drawn, how training images are changed, what is encoded ahead.
-        parts: The frozen text encoder, if prompts are encoded ahead, and its tokenizer.
+        config: How prompts are drawn, how training images are augmented, what is cached.
+        parts: The tokenizer, and the frozen text encoder if prompts are cached.
         space: The latent space.
         accelerator: The run's accelerator; the main process encodes, the others wait.
 
     Returns:
-        By split, items of `image` or `latent_mean` and `latent_std`, and of tokens or
-        `prompt_embeds`. Held-out prompts are the same in every epoch.
+        For each split a data set whose items hold `image`, or `latent_mean` and `latent_std`, and
+        tokens or `prompt_embeds`. Held-out prompts are the same in every epoch.
     """
     data, folder = config.data, _cache_folder(config.output_dir, config.data.cache_dir)
 
@@ -103,17 +103,18 @@ def open_with_conditions(
     space: LatentSpace,
     accelerator: Accelerator,
 ) -> dict[SplitName, PairedDataset]:
-    """Open slices with their conditions, the targets encoded ahead where configured.
+    """Open slices with their conditions, the slices cached where configured.
 
     Args:
         manifest: The slices.
-        config: Which conditions, how training pairs are changed (both images alike), what is
-            encoded ahead.
+        config: Which conditions, how training pairs are augmented (both images in the same way),
+            what is cached.
         space: The latent space.
         accelerator: The run's accelerator; the main process encodes, the others wait.
 
     Returns:
-        By split, items of `condition`, and of `image` or `latent_mean` and `latent_std`.
+        For each split a data set whose items hold `condition`, and `image`, or `latent_mean` and
+        `latent_std`.
 
     Raises:
         ValueError: There is no training slice, images cannot be read, or a slice has none of the
@@ -126,18 +127,20 @@ def open_with_conditions(
     def open_split(split: SplitName) -> PairedDataset:
         rows, learns = manifest.split(split), split == "train"
         rows = rows if learns else pick_evenly(rows, data.validation_slices)
-        changes = config.augmentation if learns else None
+        augmentation = config.augmentation if learns else None
         conditions = ConditionImages(
             manifest,
             rows,
             config=data,
-            augmentation=changes,
+            augmentation=augmentation,
             dropout=data.condition_dropout if learns else 0.0,
             seed=config.seed,
         )
         check_images(conditions, show_progress=accelerator.is_main_process)
         images = open_images(
-            ImageDataset(manifest, rows, size=data.size, augmentation=changes, seed=config.seed),
+            ImageDataset(
+                manifest, rows, size=data.size, augmentation=augmentation, seed=config.seed
+            ),
             space,
             accelerator=accelerator,
             cached=data.cache_latents,
@@ -149,6 +152,6 @@ def open_with_conditions(
         return {split: open_split(split) for split in SPLITS}
 
 
-def _cache_folder(output_dir: str, named: str | None) -> Path:
-    """Return where encoded images are kept."""
-    return Path(named or Path(output_dir) / "cache")
+def _cache_folder(output_dir: str, cache_dir: str | None) -> Path:
+    """Return the folder of the caches: the one configured, or `cache` in the run's folder."""
+    return Path(cache_dir or Path(output_dir) / "cache")

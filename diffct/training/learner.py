@@ -19,15 +19,15 @@ Network = TypeVar("Network", bound=nn.Module)
 SCHEDULES = tuple(
     kind.value for kind in SchedulerType if kind is not SchedulerType.PIECEWISE_CONSTANT
 )
-"""diffusers' learning rate schedules, but the one that needs rules of its own."""
+"""diffusers' learning rate schedules, without the one that needs rules of its own."""
 
 
-def place(network: Network, config: TrainConfig) -> Network:
-    """Return a network as the run computes with it.
+def apply_memory_settings(network: Network, config: TrainConfig) -> Network:
+    """Set gradient checkpointing and the memory format of a network, and return it.
 
     Args:
-        network: Any; diffusers' models within it recompute their activations if configured.
-        config: Says so, and how weights lie in memory.
+        network: Any network; gradient checkpointing applies to diffusers' models within it.
+        config: The settings.
     """
     if config.gradient_checkpointing:
         for part in network.modules():
@@ -37,7 +37,7 @@ def place(network: Network, config: TrainConfig) -> Network:
 
 
 def memory_layout(network: nn.Module, config: TrainConfig) -> torch.memory_format:
-    """Return how the weights of a network, and the images that it takes, lie in memory."""
+    """Return the memory format of a network's weights and of the images that it takes."""
     if not config.channels_last:
         return torch.contiguous_format
     volumes = any(isinstance(part, nn.Conv3d) for part in network.modules())
@@ -47,7 +47,7 @@ def memory_layout(network: nn.Module, config: TrainConfig) -> torch.memory_forma
 def make_gradient_step(
     config: RunConfig, *, accelerator: Accelerator, model: nn.Module, losses: Losses
 ) -> GradientStep:
-    """Build optimiser, learning rate and moving average for a prepared network.
+    """Build the optimiser, learning rate and moving average of a prepared network.
 
     Args:
         config: The run's configuration.
@@ -76,20 +76,20 @@ def make_learner(
     updates: int,
     ema: EMAConfig | None,
 ) -> Learner:
-    """Build what improves a prepared network: its parameters that require gradients learn.
+    """Build a learner that trains those parameters of a network that require gradients.
 
     Args:
         config: Optimiser and learning rate.
         accelerator: The run's accelerator.
         model: The network, prepared by the accelerator.
-        updates: Updates that it will learn for.
+        updates: Number of updates, which sets the length of the schedule.
         ema: The moving average; None for none.
 
     Returns:
-        The learner; moving average, if any, and learning rate are registered for checkpoints.
+        The learner; its learning rate and moving average are registered for checkpoints.
 
     Raises:
-        ValueError: `config.lr_factors` names what is no part of the network.
+        ValueError: A name in `config.lr_factors` is not a part of the network.
     """
     groups = _group_parameters(accelerator.unwrap_model(model), config)
     parameters = [weight for group in groups for weight in group["params"]]
@@ -98,7 +98,7 @@ def make_learner(
         groups,
         betas=(first, second),
         weight_decay=config.weight_decay,
-        # Exact, and on a CPU several times faster than the default loop.
+        # The same result as the default loop, and several times faster on a CPU.
         fused=accelerator.device.type in ("cpu", "cuda"),
     )
     lr_scheduler = get_scheduler(
@@ -114,7 +114,7 @@ def make_learner(
         )
         average.to(accelerator.device)
         accelerator.register_for_checkpointing(average)
-    # A prepared scheduler would step once per process: it is only registered.
+    # Only registered: a scheduler that accelerate prepares steps once per process.
     accelerator.register_for_checkpointing(lr_scheduler)
     return Learner(
         accelerator=accelerator,
@@ -127,12 +127,14 @@ def make_learner(
 
 
 def _group_parameters(network: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
-    """Group the parameters that learn by their learning rate."""
-    # A part that this run leaves out, as a frozen text encoder, is None.
+    """Group the trained parameters by their learning rate."""
+    # A part that is None in this run, such as a frozen text encoder, is accepted too.
     unknown = [part for part in config.lr_factors if not hasattr(network, part)]
     if unknown:
         parts = ", ".join(name for name, _ in network.named_children())
-        raise ValueError(f"optim.lr_factors: {', '.join(unknown)}; the parts are {parts}.")
+        raise ValueError(
+            f"optim.lr_factors: the network has no {', '.join(unknown)}; the parts are {parts}."
+        )
     groups: dict[float, list[nn.Parameter]] = {}
     for name, weight in network.named_parameters():
         if weight.requires_grad:
@@ -143,7 +145,7 @@ def _group_parameters(network: nn.Module, config: OptimConfig) -> list[dict[str,
 
 @contextmanager
 def averaged_weights(step: Learner) -> Iterator[None]:
-    """Let the network hold its moving average, in eval mode, for the length of a block."""
+    """Replace the network's weights by their moving average, in eval mode, within a block."""
     parameters = step.parameters
     step.average.store(parameters)
     step.average.copy_to(parameters)

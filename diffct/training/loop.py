@@ -1,8 +1,8 @@
-"""The training loop: it owns time.
+"""The training loop, which decides when a run trains, validates, previews, logs and saves.
 
-It knows neither networks nor losses: a step function learns from a micro-batch, and callables
-validate, preview and save. Everything random is reseeded from (seed, rank, epoch, batch), so that a
-resumed run repeats the uninterrupted one bit by bit, and needs no luck to do so.
+It does not depend on networks or losses: a step function learns from a micro-batch, and callables
+validate, preview and save. All random numbers are reseeded from (seed, rank, epoch, batch), so that
+a resumed run repeats the uninterrupted one bit by bit.
 """
 
 import sys
@@ -27,7 +27,7 @@ from diffct.training.randomness import reseed
 from diffct.training.steps import Batch
 
 TIMED_UPDATES = 10
-"""How many updates tell how long a run takes."""
+"""Number of updates from which the length of a run is estimated."""
 OUT_OF_MEMORY = (
     "Out of memory. Lower, in this order of effect: data.size, train.batch_size (raise"
     " train.gradient_accumulation to make up for it); or set train.gradient_checkpointing=true and"
@@ -37,17 +37,17 @@ OUT_OF_MEMORY = (
 
 @dataclass
 class LoopConfig:
-    """When things happen, in optimiser updates. An interval of 0 means never.
+    """Length and intervals of a run, in optimiser updates. An interval of 0 means never.
 
     Args:
         updates: Length of the run.
         log_every: Interval of logged losses.
-        validate_every: Interval of validations; one more ends the run.
-        preview_every: Interval of preview pictures; one more ends the run, unless the run is
-            shorter than that.
-        checkpoint_every: Interval of checkpoints and saved models; one more ends the run in any
-            case.
-        keep_checkpoints: How many checkpoints to keep.
+        validate_every: Interval of validations; the run ends with one.
+        preview_every: Interval of preview pictures; the run ends with one, unless it is shorter
+            than the interval.
+        checkpoint_every: Interval of checkpoints and saved models; the run ends with both, even if
+            this is 0.
+        keep_checkpoints: Number of checkpoints to keep.
     """
 
     updates: int = field(default=1000, metadata=within(1))
@@ -64,24 +64,24 @@ class Loader(Protocol):
     dataset: Samples
 
     def __len__(self) -> int:
-        """Return the number of micro-batches of an epoch."""
+        """Return the number of micro-batches in an epoch."""
 
     def __iter__(self) -> Iterator[Batch]:
-        """Draw the micro-batches of an epoch."""
+        """Yield the micro-batches of an epoch."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch."""
+        """Start an epoch, whose number seeds the order of the data."""
 
 
 @dataclass(frozen=True)
 class Events:
-    """What the loop calls at the intervals of `LoopConfig`, in every process.
+    """Functions that the loop calls at the intervals of `LoopConfig`, in every process.
 
     Args:
-        validate: Returns the validation loss; None if there is nothing to validate on.
-        preview: Draws samples into the given PNG file.
+        validate: Returns the validation loss; None if there is no validation data.
+        preview: Writes samples into the given PNG file.
         save: Saves the model for inference into the given folder.
-        product: What is saved, as the name of its folder.
+        product: The name of that folder.
     """
 
     validate: Callable[[], float] | None
@@ -107,52 +107,52 @@ def fit(
     Args:
         accelerator: The run's accelerator.
         step: Learns from one micro-batch; its arguments are the batch and a generator.
-        config: When things happen.
+        config: Length and intervals.
         loader: The prepared training data; its data set has `set_epoch`.
-        progress: Where to begin; kept up to date.
+        progress: The progress to start from; it is updated during training.
         checkpoints: The run's checkpoints.
         events: Validation, previews, saving.
         folder: The run's folder: `pipeline/` (last) and `pipeline-best/` (lowest validation loss),
-            or what `events.product` says, `previews/`, `loss.png`.
+            or `events.product` instead of `pipeline`, and `previews/` and `loss.png`.
         seed: Seed of the run.
 
     Raises:
-        FloatingPointError: A loss turned NaN or infinite; the message names the last good
+        FloatingPointError: A loss became NaN or infinite; the message names the last good
             checkpoint.
         MemoryError: Memory ran out; the message says which settings to lower.
         Interrupted: A signal asked for the end; the run has a checkpoint of its last update.
     """
-    clock = _Clock(accelerator, config=config, progress=progress, folder=folder)
+    log = _TrainingLog(accelerator, config=config, progress=progress, folder=folder)
     with Interruption(accelerator) as interruption:
-        # Asked for early: a launcher may end before its run does.
-        go_on = resume_command(str(folder))
+        # Determined before training, since a launcher may end before its run does.
+        resume = resume_command(str(folder))
         for epoch in count(progress.epoch):
             if progress.update >= config.updates:
                 break
             for index, batch in _batches(accelerator, loader, epoch=epoch, start=progress.batch):
-                place = (seed, accelerator.process_index, epoch, index)
-                generator = reseed(*place, device=accelerator.device)
-                clock.losses(_learn(step, batch, generator, progress, checkpoints))
+                position = (seed, accelerator.process_index, epoch, index)
+                generator = reseed(*position, device=accelerator.device)
+                log.add(_learn(step, batch, generator, progress, checkpoints))
                 at_end = index + 1 == len(loader)
                 progress.epoch, progress.batch = (epoch + 1, 0) if at_end else (epoch, index + 1)
                 if accelerator.sync_gradients:
                     progress.update += 1
-                    clock.tick()
-                    _after_update(accelerator, config, progress, checkpoints, events, clock)
-                    number = interruption.requested()
-                    if number is not None and progress.update < config.updates:
+                    log.count_update()
+                    _after_update(accelerator, config, progress, checkpoints, events, log)
+                    signal = interruption.requested()
+                    if signal is not None and progress.update < config.updates:
                         checkpoints.save(progress.update)
-                        events.save(clock.folder / events.product)
-                        clock.close()
+                        events.save(folder / events.product)
+                        log.close()
                         accelerator.print(
-                            f"Stopped at update {progress.update}, with a checkpoint. Go on with:"
-                            f"\n    {go_on}",
+                            f"Stopped at update {progress.update}, with a checkpoint. Resume with:"
+                            f"\n    {resume}",
                             file=sys.stderr,
                         )
-                        raise Interrupted(128 + number)
+                        raise Interrupted(128 + signal)
                 if progress.update >= config.updates:
                     break
-    clock.close()
+    log.close()
 
 
 def _learn(
@@ -162,11 +162,11 @@ def _learn(
     progress: Progress,
     checkpoints: Checkpoints,
 ) -> dict[str, float]:
-    """Learn from a micro-batch; trouble says what to do about it."""
+    """Learn from a micro-batch; errors say what to do about them."""
     try:
         return step(batch, generator)
     except FloatingPointError as error:
-        raise FloatingPointError(_diverged(error, progress, checkpoints)) from error
+        raise FloatingPointError(_divergence_message(error, progress, checkpoints)) from error
     except RuntimeError as error:
         if _is_out_of_memory(error):
             raise MemoryError(OUT_OF_MEMORY) from error
@@ -176,8 +176,8 @@ def _learn(
 def _batches(
     accelerator: Accelerator, loader: Loader, *, epoch: int, start: int
 ) -> "enumerate[Batch]":
-    """Return the numbered micro-batches of an epoch, from `start` on."""
-    # Accelerate keeps one of both in step, which one depends on the sampler.
+    """Return the micro-batches of an epoch with their indices, from `start` on."""
+    # Accelerate sets the epoch of the data set or of the sampler, depending on the sampler's type.
     loader.dataset.set_epoch(epoch)
     remaining = accelerator.skip_first_batches(loader, start) if start else loader
     remaining.set_epoch(epoch)
@@ -190,32 +190,32 @@ def _after_update(
     progress: Progress,
     checkpoints: Checkpoints,
     events: Events,
-    clock: "_Clock",
+    log: "_TrainingLog",
 ) -> None:
-    """Do what is due after an update."""
+    """Log, validate, preview and save, as far as this is due after an update."""
     last = progress.update == config.updates
 
     def due(interval: int) -> bool:
         return bool(interval) and (last or progress.update % interval == 0)
 
     if due(config.log_every):
-        clock.log()
+        log.write()
     if events.validate is not None and due(config.validate_every):
         validation = events.validate()
         progress.history.append({"update": progress.update, "validation_loss": validation})
         accelerator.log({"validation_loss": validation}, step=progress.update)
         if validation < progress.best:
             progress.best = validation
-            events.save(clock.folder / f"{events.product}-best")
+            events.save(log.folder / f"{events.product}-best")
     if config.updates >= config.preview_every and due(config.preview_every):
-        events.preview(clock.folder / "previews" / f"update-{progress.update:08d}.png")
+        events.preview(log.folder / "previews" / f"update-{progress.update:08d}.png")
     if last or due(config.checkpoint_every):
-        events.save(clock.folder / events.product)
+        events.save(log.folder / events.product)
         checkpoints.save(progress.update)
-        clock.draw()
+        log.draw_curve()
 
 
-class _Clock:
+class _TrainingLog:
     """Progress bar, logged losses and the loss curve."""
 
     def __init__(
@@ -224,9 +224,9 @@ class _Clock:
         self.accelerator = accelerator
         self.progress = progress
         self.folder = folder
-        self.since = time.perf_counter()
-        self.updates_since = progress.update
-        self.began = progress.update
+        self.logged_at = time.perf_counter()
+        self.logged_update = progress.update
+        self.start_update = progress.update
         self.total = config.updates
         self.bar = tqdm(
             total=config.updates,
@@ -236,31 +236,32 @@ class _Clock:
             disable=not accelerator.is_main_process,
         )
 
-    def losses(self, losses: dict[str, float]) -> None:
-        """Take the losses of a micro-batch."""
+    def add(self, losses: dict[str, float]) -> None:
+        """Add the losses of a micro-batch."""
         self.progress.pending.append(losses)
 
-    def tick(self) -> None:
-        """Count an update; after the first ones, say how long the rest will take."""
+    def count_update(self) -> None:
+        """Count an update; after the first ones, print how long the rest will take."""
         self.bar.update()
-        made = self.progress.update - self.began
+        made = self.progress.update - self.start_update
         if made == 1:
-            self.first = time.perf_counter()  # slower than the others, as all is set up in it
+            # The first update is not timed: it is slower, since buffers are allocated in it.
+            self.timed_from = time.perf_counter()
         left = self.total - self.progress.update
         if made == 1 + TIMED_UPDATES and left > TIMED_UPDATES:
-            seconds = (time.perf_counter() - self.first) / TIMED_UPDATES
+            seconds = (time.perf_counter() - self.timed_from) / TIMED_UPDATES
             self.accelerator.print(
                 f"Expected: {describe_seconds(seconds * left)} for {left} more updates, besides"
                 " validation, previews and saving."
             )
 
-    def log(self) -> None:
+    def write(self) -> None:
         """Log the mean losses since the last call."""
-        seconds = time.perf_counter() - self.since
-        updates = self.progress.update - self.updates_since
-        self.since, self.updates_since = time.perf_counter(), self.progress.update
+        seconds = time.perf_counter() - self.logged_at
+        updates = self.progress.update - self.logged_update
+        self.logged_at, self.logged_update = time.perf_counter(), self.progress.update
         pending = self.progress.pending
-        # A loss may begin late, as the adversarial one does; its mean is over the rows with it.
+        # Early rows may lack a loss, e.g. the adversarial one: the mean is over rows that have it.
         means = {
             name: sum(row[name] for row in pending if name in row)
             / sum(name in row for row in pending)
@@ -274,24 +275,26 @@ class _Clock:
             step=self.progress.update,
         )
 
-    def draw(self) -> None:
+    def draw_curve(self) -> None:
         """Write the loss curve."""
         if self.accelerator.is_main_process:
             save_loss_curve(self.progress.history, self.folder / "loss.png")
 
     def close(self) -> None:
-        """End the progress bar."""
-        self.draw()
+        """Write the loss curve and end the progress bar."""
+        self.draw_curve()
         self.bar.close()
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether memory ran out; the CPU's allocator raises a plain RuntimeError."""
+    """Return whether memory ran out; the CPU's allocator raises a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _diverged(error: FloatingPointError, progress: Progress, checkpoints: Checkpoints) -> str:
-    """Say what happened and where to go on from."""
+def _divergence_message(
+    error: FloatingPointError, progress: Progress, checkpoints: Checkpoints
+) -> str:
+    """Return a message that says what happened and which checkpoint is the last good one."""
     kept = checkpoints.all()
     last = f"The last good checkpoint is {kept[-1]}." if kept else "No checkpoint was due before."
     return (
@@ -301,7 +304,7 @@ def _diverged(error: FloatingPointError, progress: Progress, checkpoints: Checkp
 
 
 def describe_seconds(seconds: float) -> str:
-    """Return a length of time as one would say it, e.g. "14 minutes"."""
+    """Return a length of time in words, e.g. "14 minutes"."""
     for length, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * length:
             return f"{seconds / length:.2g} {unit}"

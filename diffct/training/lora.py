@@ -1,4 +1,4 @@
-"""Low-rank fine-tuning: a few small matrices learn, the network's own weights stay.
+"""Low-rank fine-tuning (LoRA): small added matrices are trained, the network's weights are frozen.
 
 Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models".
 """
@@ -18,12 +18,12 @@ ATTENTION_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 @dataclass
 class LoRAConfig:
-    """What learns.
+    """Low-rank fine-tuning.
 
     Args:
-        rank: Rank of the update of each layer; 0 trains the whole network.
-        alpha: The update is scaled by alpha / rank; None for alpha = rank.
-        target_modules: Layers that are updated, by the ends of their names.
+        rank: Rank of the matrices added to each layer; 0 trains the whole network instead.
+        alpha: What the matrices add is scaled by alpha / rank; None for alpha = rank.
+        target_modules: The layers that get matrices, by the ends of their names.
     """
 
     rank: int = field(default=0, metadata=within(0))
@@ -32,11 +32,11 @@ class LoRAConfig:
 
 
 def add_lora(unet: UNet2DConditionModel, config: LoRAConfig) -> None:
-    """Freeze a network and give it low-rank updates, initially zero.
+    """Freeze a network and add low-rank matrices, which change nothing at first.
 
     Args:
         unet: The network; changed in place.
-        config: What learns.
+        config: Rank and layers.
 
     Raises:
         ValueError: peft is not installed, or the network has no such layers.
@@ -57,11 +57,11 @@ def add_lora(unet: UNet2DConditionModel, config: LoRAConfig) -> None:
 
 
 def save_lora(unet: UNet2DConditionModel, folder: Path) -> None:
-    """Save the low-rank updates alone, as `pipeline.load_lora_weights(folder)` reads them.
+    """Save the low-rank matrices alone, in the format of `pipeline.load_lora_weights(folder)`.
 
     Args:
         unet: A network after `add_lora`.
-        folder: Where `pytorch_lora_weights.safetensors` goes.
+        folder: Where `pytorch_lora_weights.safetensors` is written.
     """
     from peft.utils import get_peft_model_state_dict
 

@@ -1,4 +1,4 @@
-"""What a network is trained to predict, and how each prediction is weighed.
+"""Diffusion objectives: what a network is trained to predict, and how errors are weighed.
 
 Forward process (Ho et al. 2020, eq. 4), with ᾱ_t from the noise scheduler:
 
@@ -32,7 +32,7 @@ class NoiseScheduler(Protocol):
 
     @property
     def config(self) -> Any:  # noqa: ANN401 - diffusers' own type, a plain dict, hides its attributes
-        """What the scheduler was made with."""
+        """The arguments that the scheduler was made with."""
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return x_t."""
@@ -43,11 +43,11 @@ class NoiseScheduler(Protocol):
 
 @dataclass
 class ObjectiveConfig:
-    """The loss; what is predicted is the scheduler's `prediction_type`.
+    """The loss; the scheduler's `prediction_type` sets what is predicted.
 
     Args:
         min_snr_gamma: γ of min-SNR weights; None for equal weights.
-        timestep_power: How often timesteps are drawn, see `DiffusionObjective`.
+        timestep_power: Exponent of the density of timesteps, see `DiffusionObjective`.
     """
 
     min_snr_gamma: float | None = field(default=None, metadata=POSITIVE)
@@ -58,21 +58,22 @@ class DiffusionObjective:
     """Mean squared error of a denoiser's prediction, optionally with min-SNR weights.
 
     Args:
-        scheduler: A diffusers noise scheduler; its `prediction_type` picks the target.
-        min_snr_gamma: γ of the min-SNR weights; None for equal weights. 5 is the paper's choice.
-        timestep_power: k of the density k·(t/T)^(k-1) that timesteps are drawn from: 1 for all
-            alike, more for noisier ones, where a strong condition has the most to say.
+        scheduler: A diffusers noise scheduler; its `prediction_type` sets the target.
+        min_snr_gamma: γ of the min-SNR weights; None for equal weights. Hang et al. choose 5.
+        timestep_power: k of the density k·(t/T)^(k-1) from which timesteps are drawn: 1 draws all
+            equally often, larger values draw noisy ones more often, where a strong condition
+            matters most.
 
     Raises:
-        ValueError: The scheduler has no such prediction type or adds noise by another equation, or
-            γ or k is not positive.
+        ValueError: The scheduler's prediction type is not supported, it adds noise by another
+            equation, or γ or k is not positive.
 
     Source:
         Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy", section
         3.4. A weight min(SNR, γ) on the error of x_0 is, for the same prediction, a weight of
         min(SNR, γ) / SNR on the error of ε and min(SNR, γ) / (SNR + 1) on the error of v. Esser et
         al. 2024, "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", section
-        3.1, on densities of timesteps; theirs are others.
+        3.1, for drawing timesteps from a density, although with other densities.
     """
 
     def __init__(
@@ -85,14 +86,14 @@ class DiffusionObjective:
         self.prediction_type: str = scheduler.config.get("prediction_type")
         if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
             raise ValueError(
-                f"scheduler.prediction_type={self.prediction_type!r} cannot be trained;"
+                f"scheduler.prediction_type={self.prediction_type!r} cannot be trained with;"
                 " accepted are 'epsilon', 'v_prediction' and 'sample'."
             )
         if not _preserves_variance(scheduler):
             raise ValueError(
                 f"scheduler._class_name={type(scheduler).__name__} cannot be trained with: it does"
                 " not add noise as √ᾱ·x₀ + √(1 − ᾱ)·ε. Train with DDPMScheduler or DDIMScheduler;"
-                " a model so trained can be sampled with others."
+                " the trained model can be sampled with other schedulers."
             )
         if min_snr_gamma is not None and not min_snr_gamma > 0:  # also true of NaN
             raise ValueError(f"objective.min_snr_gamma must be positive, got {min_snr_gamma}.")
@@ -127,7 +128,7 @@ class DiffusionObjective:
         if self.timestep_power == 1:
             return torch.randint(self.num_timesteps, (number,), generator=generator, device=device)
         share = torch.rand(number, generator=generator, device=device) ** (1 / self.timestep_power)
-        # Rounding can give a share of 1.
+        # Rounding can give a share of 1, and thus a timestep one too large.
         return (share * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
 
     def losses(self, denoise: Denoiser, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -173,10 +174,10 @@ class DiffusionObjective:
 
 
 def _preserves_variance(scheduler: NoiseScheduler) -> bool:
-    """Say whether noise is added by the forward process of this module, tried at three timesteps.
+    """Return whether noise is added by the forward process above, tested at three timesteps.
 
-    Schedulers that work on x_0 + σ·ε, as Euler's, would teach the network inputs that it is never
-    given when it samples.
+    With schedulers that work on x_0 + σ·ε, such as Euler's, the network would be trained on inputs
+    that it never gets when it samples.
     """
     if not (hasattr(scheduler, "alphas_cumprod") and hasattr(scheduler, "add_noise")):
         return False

@@ -1,4 +1,4 @@
-"""The arithmetic of a training run, chosen by what the hardware does well."""
+"""The numerical precision of a training run, chosen to suit the hardware."""
 
 import os
 from typing import Literal, cast
@@ -12,8 +12,9 @@ def choose_precision(requested: str) -> Precision:
     """Return the mixed precision to train in.
 
     Args:
-        requested: "no", "fp16", "bf16", or "auto": what `accelerate launch --mixed_precision` asks
-            for, else bf16 on a GPU that has it, else full precision.
+        requested: "no", "fp16", "bf16" or "auto". The last takes the precision that `accelerate
+            launch --mixed_precision` asks for; otherwise bf16 on a GPU that supports it, and full
+            precision on other hardware.
 
     Raises:
         ValueError: The name is unknown, or the hardware would emulate it hundreds of times slower.
@@ -22,7 +23,7 @@ def choose_precision(requested: str) -> Precision:
         raise ValueError(f"mixed_precision={requested!r}; accepted are auto, no, fp16 and bf16.")
     on_gpu = torch.cuda.is_available()
     if requested == "auto":
-        # `accelerate launch` says "no" both by default and when asked to, so only a yes counts.
+        # `accelerate launch` sets "no" by default too, so this value is not the user's choice.
         launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if launched == "no":
             return "bf16" if on_gpu and torch.cuda.is_bf16_supported(False) else "no"
@@ -32,6 +33,6 @@ def choose_precision(requested: str) -> Precision:
     if requested == "bf16" and not on_gpu and not torch.cpu._is_avx512_bf16_supported():
         raise ValueError(
             "mixed_precision=bf16: this CPU has no bf16 arithmetic (AVX512_BF16) and would emulate"
-            " it, hundreds of times slower; use 'auto' or 'no' here."
+            " it, hundreds of times more slowly; use 'auto' or 'no' here."
         )
     return cast(Precision, requested)

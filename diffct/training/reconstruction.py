@@ -1,13 +1,14 @@
-"""What an autoencoder is trained to do: give images back through a narrow, well-behaved latent.
+"""The reconstruction objective of autoencoders, and the statistics of their latents.
 
     L = |x̂ − x| + w_KL · KL(q(z|x) ‖ N(0, I)) + w_P · LPIPS(x̂, x) + w_A · adversarial
 
-|·| is the mean over pixels in units of [0, 1], as in the source, although the networks see [-1, 1]:
-the source's weights (1e-8, 0.002, 0.005) keep their meaning. KL is summed over the latent and
-averaged over the batch. The adversarial part is `diffct.training.adversarial`'s.
+|·| is the mean over pixels in units of [0, 1], as in Pinaya (April 2023), although the networks see
+[-1, 1]: Pinaya's weights (1e-8, 0.002, 0.005) thus keep their meaning. KL is summed over the latent
+and averaged over the batch. For the adversarial part see `diffct.training.adversarial`.
 
-Source: Pinaya et al. 2022, "Brain Imaging Generation with Latent Diffusion Models"; Rombach et al.
-2022, "High-Resolution Image Synthesis with Latent Diffusion Models", appendix G.
+Source: Pinaya et al. 2022, "Brain Imaging Generation with Latent Diffusion Models"; Pinaya, April
+2023, "Generating Medical Images with MONAI"; Rombach et al. 2022, "High-Resolution Image Synthesis
+with Latent Diffusion Models", appendix G.
 """
 
 import json
@@ -28,15 +29,15 @@ from diffct.sections import check_arguments, section_named
 
 @dataclass
 class ReconstructionConfig:
-    """The loss; the weights are the source's.
+    """The loss; by default with the weights of Pinaya (April 2023).
 
     Args:
         kl_weight: Weight of the KL divergence.
-        perceptual: Network of the perceptual loss: squeeze (the source's), alex, vgg or none.
+        perceptual: Network of the perceptual loss: squeeze (Pinaya's choice), alex, vgg or none.
         perceptual_backbone: File of torchvision's ImageNet weights of that network.
         perceptual_weight: Weight of the perceptual loss.
-        adversarial_weight: Weight of the adversarial loss; 0 trains without discriminator.
-        adversarial_start_updates: Updates before the discriminator joins in.
+        adversarial_weight: Weight of the adversarial loss; 0 trains without a discriminator.
+        adversarial_start_updates: Updates before adversarial training starts.
     """
 
     kl_weight: float = field(default=1e-8, metadata=within(0))
@@ -48,7 +49,7 @@ class ReconstructionConfig:
 
 
 def make_autoencoder(section: dict[str, Any], *, size: Sequence[int], seed: int) -> AutoencoderKL:
-    """Build an autoencoder of grey images whose scaling factor is not known yet.
+    """Build an autoencoder of gray images whose scaling factor is not known yet.
 
     Args:
         section: Arguments of `AutoencoderKL`.
@@ -61,7 +62,7 @@ def make_autoencoder(section: dict[str, Any], *, size: Sequence[int], seed: int)
     check_arguments("autoencoder", section, AutoencoderKL)
     if "scaling_factor" in section:
         raise ValueError(
-            "autoencoder.scaling_factor is written when training ends; set scaling_factor, outside"
+            "autoencoder.scaling_factor is written when training ends: set scaling_factor, outside"
             " of that section, or leave it out to have it measured."
         )
     torch.manual_seed(seed)
@@ -77,22 +78,23 @@ def make_autoencoder(section: dict[str, Any], *, size: Sequence[int], seed: int)
             " the same number of each."
         )
     if (config.in_channels, config.out_channels) != (1, 1):
-        raise ValueError("Images are grey: autoencoder.in_channels and out_channels must be 1.")
+        raise ValueError("Images are gray: autoencoder.in_channels and out_channels must be 1.")
     factor = 2 ** (levels - 1)
     if any(side % factor for side in size):
         nearest = [max(1, round(side / factor)) * factor for side in size]
         raise ValueError(
             f"data.size={list(size)} must be divisible by {factor}, by which this autoencoder"
-            f" shrinks images; {nearest} is."
+            f" shrinks images, e.g. {nearest}."
         )
     return autoencoder
 
 
 class Reconstruction(nn.Module):
-    """The pass through an autoencoder that training needs: the image and the posterior.
+    """An autoencoder whose `forward` returns both the reconstruction and the posterior.
 
-    `AutoencoderKL.forward` returns the image alone, and gradients are averaged over processes only
-    for what passes through the `forward` of the prepared module.
+    Training needs both; `AutoencoderKL.forward` returns the reconstruction alone. They must come
+    from one `forward`, since gradients are averaged over processes only if the prepared module's
+    `forward` was called.
 
     Args:
         autoencoder: The autoencoder.
@@ -125,8 +127,8 @@ class ReconstructionObjective:
 
     Args:
         kl_weight: Weight of the KL divergence.
-        perceptual: Distance of two batches in [-1, 1], if wanted.
-        perceptual_weight: Its weight.
+        perceptual: Distance of two batches in [-1, 1]; None for no perceptual loss.
+        perceptual_weight: Weight of the perceptual loss.
     """
 
     def __init__(
@@ -139,7 +141,7 @@ class ReconstructionObjective:
     def __call__(
         self, model: nn.Module, image: Tensor, *, generator: torch.Generator
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Reconstruct a batch and weigh what is wrong with it, in float32.
+        """Reconstruct a batch and return its losses, computed in float32.
 
         Args:
             model: A `Reconstruction`, prepared or not.
@@ -147,11 +149,11 @@ class ReconstructionObjective:
             generator: Draws the latents.
 
         Returns:
-            The parts and their weighted sum "loss", and the reconstruction (B, 1, H, W).
+            The parts and their weighted sum "loss"; and the reconstruction (B, 1, H, W).
         """
         reconstruction, parameters = model(image, generator)
         reconstruction, image = reconstruction.float(), image.float()
-        # Half the difference: [-1, 1] is twice as wide as the source's [0, 1].
+        # Half the difference: [-1, 1] is twice as wide as [0, 1], for which the weights are meant.
         l1 = (reconstruction - image).abs().mean() / 2
         kl = DiagonalGaussianDistribution(parameters.float()).kl().mean()
         losses = {"loss": l1 + self.kl_weight * kl, "l1": l1, "kl": kl}
@@ -163,14 +165,14 @@ class ReconstructionObjective:
 
 @torch.no_grad()
 def latent_sums(autoencoder: AutoencoderKL, images: Iterable[Tensor]) -> Tensor:
-    """Sum up latents drawn from the posteriors of images: in expectation, so exactly.
+    """Sum up the latents of images and their squares, as expected values over the posteriors.
 
     Args:
         autoencoder: The autoencoder.
         images: Batches (B, 1, H, W) in [-1, 1].
 
     Returns:
-        (3, C), float64: number, sum and sum of squares per channel; add them up over processes.
+        (3, C), float64: number, sum and sum of squares per channel, to be added over processes.
     """
     total = torch.zeros(3, autoencoder.config["latent_channels"], dtype=torch.float64)
     for batch in images:
@@ -184,12 +186,12 @@ def latent_sums(autoencoder: AutoencoderKL, images: Iterable[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class LatentStatistics:
-    """How latents are distributed over a data set.
+    """The distribution of latents over a data set.
 
     Args:
-        mean: Of each channel.
+        mean: Mean of each channel.
         std: Standard deviation of each channel.
-        overall_std: Of all values together, as the source measures it.
+        overall_std: Standard deviation of all values together, as Pinaya (April 2023) measures it.
     """
 
     mean: list[float]
@@ -198,7 +200,7 @@ class LatentStatistics:
 
     @classmethod
     def from_sums(cls, sums: Tensor) -> "LatentStatistics":
-        """Make them of what `latent_sums` returns."""
+        """Compute the statistics from what `latent_sums` returns."""
         number, first, second = sums
         std = (second / number - (first / number).square()).sqrt()
         all_number, all_first, all_second = sums.sum(dim=1)
@@ -211,7 +213,7 @@ class LatentStatistics:
 
     @property
     def scaling_factor(self) -> float:
-        """What makes the latents' standard deviation 1, to four digits."""
+        """The factor that makes the latents' standard deviation 1, rounded to four digits."""
         return round(1 / self.overall_std, 4)
 
 

@@ -1,4 +1,4 @@
-"""What trained autoencoders keep of images: the report that ends their training."""
+"""The report on reconstructions that ends the training of an autoencoder."""
 
 import dataclasses
 import json
@@ -23,21 +23,21 @@ from diffct.training.reconstruction import LatentStatistics, latent_sums, write_
 
 @dataclasses.dataclass(frozen=True)
 class Reconstructions:
-    """Images by their splits, and how they pass through autoencoders.
+    """The images of each split, and the errors and pictures of their reconstructions.
 
     Args:
         accelerator: The run's accelerator; each process takes its share of the images.
-        images: Data sets by their splits, "train" and "validation" among them.
-        batch_size: Images at once.
+        images: Data sets by the names of their splits, including "train" and "validation".
+        batch_size: Images per batch.
         workers: Processes that read images.
-        drawn: How many are drawn.
+        max_drawn: Number of images in a picture.
     """
 
     accelerator: Accelerator
     images: Mapping[str, ImageDataset]
     batch_size: int
     workers: int
-    drawn: int
+    max_drawn: int
 
     def batches(self, split: str) -> Iterator[Tensor]:
         """Yield this process's share of a split in batches, on the device."""
@@ -50,17 +50,17 @@ class Reconstructions:
             yield batch["image"].to(accelerator.device)
 
     def errors(self, reconstruct: Callable[[Tensor], Tensor], split: str) -> Tensor:
-        """Return the errors of all images of a split, (N, 2), see `reconstruction_errors`."""
+        """Return the errors of all images of a split, (N, 2); see `reconstruction_errors`."""
         rows = reconstruction_errors(reconstruct, self.batches(split))
         return torch.stack(gather_object(rows))
 
     @torch.no_grad()
     def draw(self, reconstruct: Callable[[Tensor], Tensor], path: Path) -> None:
-        """Draw the first validation images, or training ones, beside their reconstructions."""
-        shown = (
+        """Draw the first images beside their reconstructions: held-out ones if there are any."""
+        split = (
             self.images["validation"] if len(self.images["validation"]) else self.images["train"]
         )
-        chosen = [shown[index]["image"] for index in range(min(self.drawn, len(shown)))]
+        chosen = [split[index]["image"] for index in range(min(self.max_drawn, len(split)))]
         originals = torch.stack(chosen).to(self.accelerator.device)
         save_comparison(from_model_range(originals), from_model_range(reconstruct(originals)), path)
 
@@ -72,16 +72,17 @@ def measure_autoencoders(
     size: Sequence[int],
     scaling_factor: float | None,
 ) -> Path:
-    """Measure the saved autoencoders of a run: scaling factors, figures and pictures.
+    """Measure the saved autoencoders of a run: scaling factors, errors and pictures.
 
     Args:
         run: The run's folder; the scaling factors are written into its autoencoders.
         reconstructions: The images.
-        size: Of the images.
-        scaling_factor: What latents are to be multiplied by; None measures it.
+        size: Size of the images.
+        scaling_factor: The factor that latents are multiplied by; None measures it.
 
     Returns:
-        The report, a JSON file, which is written last: one that is there is left as it is.
+        The path of the report, a JSON file. It is written last: if it exists, the autoencoders are
+        measured already and nothing is done.
     """
     report = run / "reconstruction.json"
     if report.exists():
@@ -121,33 +122,34 @@ def measure_autoencoders(
 def reconstruction_errors(
     reconstruct: Callable[[Tensor], Tensor], images: Iterable[Tensor]
 ) -> list[Tensor]:
-    """Compare images with what an autoencoder makes of them.
+    """Compare images with their reconstructions.
 
     Args:
         reconstruct: The autoencoder.
         images: Batches (B, 1, H, W) or (B, 1, D, H, W) in [-1, 1].
 
     Returns:
-        For every image, on the CPU, (2,): the mean absolute difference in units of [0, 1], and
-        MS-SSIM.
+        For each image a tensor (2,) on the CPU: the mean absolute difference in units of [0, 1],
+        and MS-SSIM.
     """
     rows: list[Tensor] = []
     for batch in images:
-        image, made = from_model_range(batch), from_model_range(reconstruct(batch))
-        l1 = (made - image).abs().flatten(1).mean(dim=1)
-        rows += torch.stack([l1, ms_ssim(made, image)], dim=1).cpu()
+        image = from_model_range(batch)
+        reconstruction = from_model_range(reconstruct(batch))
+        l1 = (reconstruction - image).abs().flatten(1).mean(dim=1)
+        rows += torch.stack([l1, ms_ssim(reconstruction, image)], dim=1).cpu()
     return rows
 
 
 def summarise(rows: Tensor, *, size: Sequence[int]) -> dict[str, Any]:
-    """Sum up what `reconstruction_errors` returns.
+    """Summarise what `reconstruction_errors` returns.
 
     Args:
         rows: (N, 2).
-        size: Of the images, as in `multi_scale`.
+        size: Size of the images, as in `multi_scale`.
 
     Returns:
-        The number of images, mean and standard deviation over images of both figures, and the
+        The number of images, the mean and standard deviation of both errors over images, and the
         window and number of scales of MS-SSIM.
     """
     summary: dict[str, Any] = {"images": len(rows)}
@@ -159,7 +161,7 @@ def summarise(rows: Tensor, *, size: Sequence[int]) -> dict[str, Any]:
 
 
 def describe(summary: dict[str, Any]) -> str:
-    """Say in one line what `summarise` returns."""
+    """Return one line of text about what `summarise` returns."""
     l1, similarity = summary["l1"], summary["ms_ssim"]
     chosen = f"{summary['ms_ssim_scales']} scales, window {summary['ms_ssim_kernel']}"
     return (

@@ -1,4 +1,4 @@
-"""A training run: its accelerator, its beginning or resumption, and its course."""
+"""A training run: its accelerator, its start or resumption, and its training."""
 
 import importlib.util
 import os
@@ -15,19 +15,19 @@ from diffct.atomic import atomic_folder
 from diffct.config import flat_config
 from diffct.training.adversarial import AdversarialStep
 from diffct.training.checkpoints import Checkpoints, Progress
-from diffct.training.cpu import use_cpus_well
+from diffct.training.cpu import configure_cpus
 from diffct.training.launcher import find_launcher
 from diffct.training.learner import SCHEDULES, averaged_weights
 from diffct.training.loop import Events, Loader, fit
 from diffct.training.precision import choose_precision
-from diffct.training.run_folder import check_room, claim_folder, has_begun
+from diffct.training.run_folder import check_disk_space, claim_folder, has_begun
 from diffct.training.settings import RunConfig
 from diffct.training.steps import GradientStep, Learner
 from diffct.training.summary import Split, announce
 
 Loaded = TypeVar("Loaded")
 TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
-"""Trackers by name, and the package that each needs."""
+"""The package that each tracker needs, by the tracker's name."""
 
 
 def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
@@ -38,10 +38,10 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
         resume: Whether the folder may already hold this run.
 
     Returns:
-        The accelerator, its trackers started.
+        The accelerator, with its tracker started.
 
     Raises:
-        ValueError: A setting is impossible, a tracker is not installed, or the folder holds
+        ValueError: A setting is not accepted, a tracker is not installed, or the folder holds
             another run.
     """
     if config.tracker != "none":
@@ -56,7 +56,7 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
             f"optim.schedule={config.optim.schedule!r}; accepted: {', '.join(SCHEDULES)}."
         )
     folder = Path(config.output_dir)
-    find_launcher()  # while it lives: a run stops when its launcher does
+    find_launcher()  # its answer is kept, so that the run notices when its launcher ends
     accelerator = Accelerator(
         mixed_precision=choose_precision(config.mixed_precision),
         gradient_accumulation_steps=config.train.gradient_accumulation,
@@ -67,16 +67,16 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if launched != accelerator.num_processes:
         raise ValueError(
-            f"{launched} processes were launched, but each trains alone: on CPUs set the"
+            f"{launched} processes were launched, but each would train on its own: on CPUs set the"
             " environment variable ACCELERATE_USE_CPU=true."
         )
     with accelerator.main_process_first():
         if accelerator.is_main_process:
             claim_folder(folder, config, resume=resume, processes=accelerator.num_processes)
     if resume and not has_begun(folder):
-        accelerator.print(f"{folder} holds no checkpoint yet: the run begins.")
+        accelerator.print(f"{folder} holds no checkpoint yet: the run starts.")
     if accelerator.device.type == "cpu":
-        use_cpus_well(accelerator.num_processes)
+        configure_cpus(accelerator.num_processes)
     torch.manual_seed(config.seed)
     accelerator.init_trackers(
         "diffct", config=flat_config(config), init_kwargs={"wandb": {"dir": str(folder)}}
@@ -84,15 +84,15 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
     return accelerator
 
 
-def load_in_turn(
+def load_main_first(
     load: Callable[..., Loaded], data: object, run: RunConfig, accelerator: Accelerator
 ) -> Loaded:
-    """Load the data of a run, in the main process first: the others find what it wrote.
+    """Load the data of a run, first in the main process, whose files the others then read.
 
     Args:
         load: Takes the `data` section and, by name, the run's folder `output`, its `seed`, and
-            whether this is the `main` process, which writes and reports.
-        data: The section.
+            whether this is the `main` process, which writes files and messages.
+        data: The `data` section.
         run: The run's configuration.
         accelerator: The run's accelerator.
     """
@@ -128,23 +128,24 @@ def train_network(
     images: str,
     others: Sequence[Learner] = (),
 ) -> None:
-    """Begin a run, or go on with it from its last checkpoint, and train to its end.
+    """Start a run, or resume it from its last checkpoint, and train to its end.
 
-    The moving average is what is shown and saved.
+    Previews and saved networks hold the moving average.
 
     Args:
         config: The run's configuration.
-        step: The network that the run is about; it learns from micro-batches.
+        step: The network that is saved; it learns from micro-batches.
         loader: The prepared training data.
-        progress: How far the run is; it is brought to that of the last checkpoint.
-        validate: Returns the validation loss; None if there is nothing to validate on.
-        preview: Draws samples of the network into a PNG file.
-        save: Saves the network for inference into a folder, with a name for its card.
-        product: What is saved, as the name of its folder.
-        splits: What the data hold, to be announced.
-        size: Of an image, in voxels or pixels.
-        images: What they are, e.g. scans.
-        others: Further networks that learn.
+        progress: The progress of the run; set to that of the last checkpoint if there is one.
+        validate: Returns the validation loss; None if there is no validation data.
+        preview: Writes samples of the network into a PNG file.
+        save: Saves the network for inference into a folder; its second argument is a name for the
+            model card.
+        product: The name of that folder.
+        splits: The sizes of the splits, for the summary.
+        size: Size of an image, in voxels or pixels.
+        images: The word for the images in messages, e.g. "scans".
+        others: Further networks that are trained.
 
     Raises:
         OSError: The disk has no room for the checkpoints and models of this run.
@@ -178,12 +179,12 @@ def train_network(
 
 
 def save_average(step: Learner, folder: Path, save: Callable[[Path, str], None]) -> None:
-    """Save the moving average of a network, in one process and atomically.
+    """Save the moving average of a network atomically, in the main process.
 
     Args:
-        step: Whose average.
-        folder: Where to.
-        save: Saves into a folder, with a name for its card.
+        step: The network.
+        folder: The folder to save into.
+        save: Saves the network into a folder; its second argument is a name for the model card.
     """
     if step.accelerator.is_main_process:
         with averaged_weights(step), atomic_folder(folder) as partial:
@@ -191,7 +192,7 @@ def save_average(step: Learner, folder: Path, save: Callable[[Path, str], None])
 
 
 def _restore(config: RunConfig, progress: Progress, learners: Sequence[Learner]) -> Checkpoints:
-    """Return to the last checkpoint if there is one; the first learner has the moving average."""
+    """Load the last checkpoint if there is one; the first learner has the moving average."""
     accelerator = learners[0].accelerator
     accelerator.register_for_checkpointing(progress)
     folder = Path(config.output_dir)
@@ -203,12 +204,12 @@ def _restore(config: RunConfig, progress: Progress, learners: Sequence[Learner])
         accelerator.print(f"Resumed at update {progress.update}.")
     elif accelerator.is_main_process:
         models = [learner.model for learner in learners]
-        check_room(folder, models, keep=config.train.keep_checkpoints)
+        check_disk_space(folder, models, keep=config.train.keep_checkpoints)
     return checkpoints
 
 
 def run_facts(config: RunConfig, history: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Collect what every model card says of its run: length, batch, rate and last losses."""
+    """Collect what every model card says about its run: length, batch, rate and last losses."""
     losses = {name: row[name] for row in history for name in row}
     return {
         "updates": int(losses.pop("update", 0)),

@@ -1,4 +1,4 @@
-"""A training script: its command line, and how it ends."""
+"""The command line of training scripts, and their error messages."""
 
 import argparse
 import logging
@@ -13,7 +13,7 @@ from typing import TypeVar
 from diffct.arguments import path_argument
 from diffct.config import config_differences, load_config
 from diffct.training.interruption import Interrupted
-from diffct.training.launcher import traceback_follows
+from diffct.training.launcher import traceback_notice
 from diffct.training.settings import RunConfig
 
 logger = logging.getLogger(__name__)
@@ -27,10 +27,10 @@ def run_script(
     description: str | None,
     arguments: Sequence[str] | None,
 ) -> None:
-    """Read the command line and train; what its user can mend ends in one line.
+    """Read the command line and train; an error that the user can correct ends in one line.
 
     Args:
-        train: Trains as configured; its second argument is whether to resume.
+        train: Trains as configured; its second argument says whether to resume.
         schema: See `diffct.config.load_config`.
         default: The configuration used when none is named.
         description: First lines of the help text.
@@ -45,10 +45,10 @@ def run_script(
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """End the script with one line, not a traceback, for what its user can mend.
+    """End the script with one line, not a traceback, at errors that the user can correct.
 
-    Bad data, settings and folders, a full disk, memory that ran out and a loss that diverged; and
-    for the user's own wish that it ends.
+    These are bad data, settings and folders, a full disk, memory that ran out and a loss that
+    diverged. A request by the user to stop ends without a traceback too.
     """
     try:
         yield
@@ -59,16 +59,17 @@ def plain_errors() -> Iterator[None]:
         sys.exit(128 + signal.SIGINT)
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         logger.debug("Traceback of the error:", exc_info=True)
-        sys.exit(f"ERROR: {error}{traceback_follows()}")
+        sys.exit(f"ERROR: {error}{traceback_notice()}")
 
 
 def read_command_line(
     schema: type[Config], *, default: Path, description: str | None, arguments: Sequence[str] | None
 ) -> tuple[Config, bool]:
-    """Read the command line that every training script shares.
+    """Read the command line, which is the same for every training script.
 
-    A resumed run goes on with the `config.yaml` in its folder; what is given as key=value comes on
-    top. Where there is no run yet, one begins if settings are given: batch scripts do so.
+    A resumed run uses the `config.yaml` in its folder, changed by settings given as key=value.
+    Where there is no run yet, `--resume` starts one if settings are given, so that a batch script
+    may use the same command every time.
 
     Args:
         schema: See `load_config`.
@@ -86,28 +87,30 @@ def read_command_line(
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the last checkpoint in output_dir, with the settings saved there;"
-        " without a run there, begin one if settings are given",
+        help="continue from the last checkpoint in output_dir, with the settings saved there;"
+        " without a run there, start one if settings are given",
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. optim.lr=2e-4")
     options = parser.parse_intermixed_args(arguments)
     try:
         config = load_config(schema, options.config or default, options.overrides)
-        own = Path(config.output_dir, "config.yaml")
-        told = options.config or any(not o.startswith("output_dir=") for o in options.overrides)
-        if options.resume and not own.is_file() and not told:
+        saved = Path(config.output_dir, "config.yaml")
+        has_settings = options.config or any(
+            not override.startswith("output_dir=") for override in options.overrides
+        )
+        if options.resume and not saved.is_file() and not has_settings:
             raise FileNotFoundError(
-                f"{own.parent} holds no run to go on with (no {own.name}), and nothing says what"
-                " another should train on. Leave --resume out to begin one there."
+                f"{saved.parent} holds no run to resume (no {saved.name}), and no settings are"
+                " given for a new one. Leave out --resume to start one there."
             )
-        if options.resume and own.is_file():
-            ignored = [] if options.config is None else config_differences(own, config)
-            config = load_config(schema, own, [*options.overrides, f"output_dir={own.parent}"])
-            ignored = sorted(set(ignored) - set(config_differences(own, config)))
+        if options.resume and saved.is_file():
+            ignored = [] if options.config is None else config_differences(saved, config)
+            config = load_config(schema, saved, [*options.overrides, f"output_dir={saved.parent}"])
+            ignored = sorted(set(ignored) - set(config_differences(saved, config)))
             if ignored and os.environ.get("RANK", "0") == "0":
                 print(
-                    f"Going on with {own}; of {options.config} these keys differ and are not used:"
-                    f" {', '.join(ignored)}. Give them as key=value to change them.",
+                    f"Resuming with {saved}; these keys of {options.config} differ and are not"
+                    f" used: {', '.join(ignored)}. Give them as key=value to change them.",
                     file=sys.stderr,
                 )
         return config, options.resume

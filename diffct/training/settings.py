@@ -1,4 +1,4 @@
-"""What every training script configures: the sections that all experiments share."""
+"""The configuration sections that all training scripts share."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from diffct.training.loop import LoopConfig
 
 @dataclass
 class TrainConfig(LoopConfig):
-    """The loop's intervals, and how data reaches it.
+    """The intervals of the training loop, and the loading of its data.
 
     Args:
         batch_size: Samples per micro-batch and process.
@@ -17,7 +17,7 @@ class TrainConfig(LoopConfig):
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
         channels_last: Keep images and weights in `channels_last` memory, or `channels_last_3d`.
             Faster on a CPU for shallow networks (1.8 times for a 3D one of 16 to 128 channels);
-            free for in-slice blocks.
+            in-slice blocks then copy nothing.
     """
 
     batch_size: int = field(default=1, metadata=within(1))
@@ -33,11 +33,11 @@ class OptimConfig:
 
     Args:
         lr: Peak learning rate.
-        lr_factors: What it is multiplied by for parts of the network, e.g. {text_encoder: 0.1}.
+        lr_factors: Factors of the learning rate for parts of the network, e.g. {text_encoder: 0.1}.
         betas: Decay rates of the moments.
         weight_decay: Decoupled weight decay.
         schedule: A diffusers schedule, e.g. cosine, constant_with_warmup.
-        warmup_updates: Updates until the peak.
+        warmup_updates: Updates until the peak is reached.
         max_grad_norm: Largest gradient norm; larger ones are scaled down.
     """
 
@@ -65,11 +65,11 @@ class EMAConfig:
 
 @dataclass
 class RunConfig:
-    """What every training script configures.
+    """The settings of every training script.
 
     Args:
         output_dir: Folder of the run.
-        seed: Seed of everything random.
+        seed: Seed of all random numbers.
         mixed_precision: auto, no, fp16 or bf16; see `diffct.training.precision`.
         tracker: tensorboard, mlflow, wandb or none.
     """

@@ -1,4 +1,4 @@
-"""What one micro-batch does to a network: forward, backward and, when due, an update."""
+"""Training steps: the forward and backward pass of a micro-batch and, when due, an update."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
 Losses = Callable[[Batch, torch.Generator], dict[str, Tensor]]
-"""Returns named losses of a batch; "loss" is the one to minimise."""
+"""Returns the named losses of a batch; "loss" is the one to minimise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """A network and what improves it.
+    """A network with its optimiser, learning rate and moving average.
 
     Args:
         accelerator: The run's accelerator.
         model: The prepared network.
-        optimizer: The prepared optimiser; it alone says which parameters learn.
-        lr_scheduler: The learning rate, *not* prepared: stepped once per update, whatever the
+        optimizer: The prepared optimiser; the parameters that it holds are those trained.
+        lr_scheduler: The learning rate, *not* prepared: it steps once per update, whatever the
             number of processes.
         max_grad_norm: Largest norm of the gradients; larger ones are scaled down to it.
-        ema: Moving average of the parameters that learn, if wanted.
+        ema: Moving average of the trained parameters; None for none.
     """
 
     accelerator: Accelerator
@@ -43,7 +43,7 @@ class Learner:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters that learn."""
+        """The trained parameters."""
         return [weight for group in self.optimizer.param_groups for weight in group["params"]]
 
 
@@ -62,29 +62,29 @@ class GradientStep(Learner):
 
         Args:
             batch: What the data set yields, on the device.
-            generator: The source of all randomness of this micro-batch.
+            generator: Draws everything that is random in this micro-batch.
 
         Returns:
             The losses, averaged over processes.
 
         Raises:
-            FloatingPointError: A loss or gradient is not finite; the weights are untouched.
+            FloatingPointError: A loss or gradient is not finite; the weights are unchanged.
         """
         with self.accelerator.accumulate(self.model):
             losses = self.losses(batch, generator)
-            values = shared_values(self.accelerator, losses)
+            values = average_over_processes(self.accelerator, losses)
             self.accelerator.backward(losses["loss"])
             update(self.accelerator, self)
         return values
 
 
-def shared_values(accelerator: Accelerator, losses: dict[str, Tensor]) -> dict[str, float]:
+def average_over_processes(accelerator: Accelerator, losses: dict[str, Tensor]) -> dict[str, float]:
     """Return losses averaged over processes.
 
     Raises:
-        FloatingPointError: One of them is not finite, in any process.
+        FloatingPointError: A loss is not finite in some process.
     """
-    # Averaged first, so that every process sees the trouble of any and all stop together.
+    # Averaged before the check: NaN in one process then stops all of them together.
     means = accelerator.reduce(
         {name: loss.detach().float() for name, loss in losses.items()}, reduction="mean"
     )
@@ -95,15 +95,15 @@ def shared_values(accelerator: Accelerator, losses: dict[str, Tensor]) -> dict[s
 
 
 def update(accelerator: Accelerator, *learners: Learner) -> None:
-    """Improve networks by their gradients, if an update is due after this micro-batch.
+    """Update networks by their gradients, if an update is due after this micro-batch.
 
     Args:
         accelerator: The run's accelerator.
-        learners: All networks that learn from the micro-batch. They share one gradient scaler
-            under fp16, which may change only when all of them have used it.
+        learners: All networks that learn from the micro-batch. Under fp16 they share one gradient
+            scaler, whose scale may change only when all of them have used it.
 
     Raises:
-        FloatingPointError: A gradient is not finite; the weights are untouched.
+        FloatingPointError: A gradient is not finite; the weights are unchanged.
     """
     if not accelerator.sync_gradients:
         return
@@ -113,20 +113,20 @@ def update(accelerator: Accelerator, *learners: Learner) -> None:
         accelerator.unscale_gradients(learner.optimizer)
         norm = nn.utils.clip_grad_norm_(learner.parameters, learner.max_grad_norm)
         if scaler is None:
-            # Under fp16 an overflow is the scaler's business: it skips the update.
+            # Not under fp16, where the scaler skips updates whose gradients overflow.
             _check_finite(float(norm), "gradient")
         norms.append(norm)
     for learner in learners:
         if scaler is None:
             learner.optimizer.step()
         else:
-            # Accelerate's own step would change the scale before the next network's.
+            # Accelerate's own `step` would change the scale before the next network's step.
             scaler.step(learner.optimizer.optimizer)
         learner.optimizer.zero_grad()
     if scaler is not None:
         scaler.update()
     for learner, norm in zip(learners, norms, strict=True):
-        if torch.isfinite(norm):
+        if torch.isfinite(norm):  # otherwise the scaler has skipped this network's update
             learner.lr_scheduler.step()
             if learner.ema is not None:
                 learner.ema.step(learner.parameters)

@@ -1,4 +1,4 @@
-"""What a run will do, told once before it trains."""
+"""The summary of a run that is printed before it trains."""
 
 import shutil
 from collections.abc import Iterable, Sequence
@@ -15,21 +15,21 @@ from diffct.training.steps import Learner
 
 
 class Row(Protocol):
-    """What belongs to a patient, as a row of a manifest."""
+    """A row of a manifest."""
 
     @property
     def patient(self) -> str:
-        """Whose it is."""
+        """The patient that the row belongs to."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """How many there are of a split.
+    """The size of a split.
 
     Args:
-        name: E.g. train or validation.
-        images: Images, or scans.
-        patients: Whose they are.
+        name: Name of the split, e.g. train or validation.
+        images: Number of images or scans.
+        patients: Number of patients.
     """
 
     name: str
@@ -51,15 +51,15 @@ def announce(
     images: str,
     batches: int,
 ) -> None:
-    """Print what the run will do: hardware, data, networks, length and disk.
+    """Print the summary of a run: hardware, data, networks, length and disk space.
 
     Args:
         config: The run's configuration.
-        learners: The networks that learn.
-        splits: What there is to learn from and to judge by.
-        size: Of an image, in voxels (depth, height, width) or pixels (height, width).
-        images: What the images are, e.g. scans.
-        batches: Micro-batches of an epoch, per process.
+        learners: The networks that are trained.
+        splits: The sizes of the splits.
+        size: Size of an image, in voxels (depth, height, width) or pixels (height, width).
+        images: The word for the images, e.g. "scans".
+        batches: Number of micro-batches in an epoch, per process.
     """
     train, accelerator = config.train, learners[0].accelerator
     counted = list(splits)
@@ -74,7 +74,7 @@ def announce(
         f"Length: {train.updates} updates, batches of {samples}, {epochs:.3g} epochs",
         f"Disk: {describe_disk(config, models)}",
         *(
-            f"No {images} of the split {split.name}: {_MISSED.get(split.name, 'none is used')}."
+            f"No {images} of the split {split.name}: {_WITHOUT.get(split.name, 'none is used')}."
             for split in counted
             if not split.images
         ),
@@ -86,14 +86,15 @@ def announce(
     accelerator.print("\n".join(lines))
 
 
-_MISSED = {
+_WITHOUT = {
     "validation": "no validation is done, and no best model is kept",
-    "test": "no figures of it are given",
+    "test": "no errors are reported for it",
 }
+"""What a run leaves out if a split is empty."""
 
 
 def describe_device(accelerator: Accelerator) -> str:
-    """Return the hardware and the arithmetic, e.g. "CPU, 2 threads, full precision"."""
+    """Return the hardware and the precision, e.g. "CPU, 2 threads, full precision"."""
     device = accelerator.device
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -113,16 +114,16 @@ def describe_splits(splits: Iterable[Split], images: str) -> str:
 
 
 def describe_networks(models: Iterable[nn.Module]) -> str:
-    """Return the parameters of networks, and how many of them learn."""
+    """Return the number of parameters of networks, and how many of them are trained."""
     weights = [weight for model in models for weight in model.parameters()]
     learning = sum(weight.numel() for weight in weights if weight.requires_grad)
     everything = sum(weight.numel() for weight in weights)
-    frozen = "" if learning == everything else f", of which {learning:,} learn"
+    frozen = "" if learning == everything else f", of which {learning:,} are trained"
     return f"{everything:,} parameters{frozen}"
 
 
 def describe_disk(config: RunConfig, models: Iterable[nn.Module]) -> str:
-    """Return what the run's files will take at most, and what is free."""
+    """Return the disk space that the run's files take at most, and what is free."""
     needed = disk_needed(models, keep=config.train.keep_checkpoints)
     free = shutil.disk_usage(Path(config.output_dir)).free
     return (
@@ -135,5 +136,6 @@ def disk_needed(models: Iterable[nn.Module], *, keep: int) -> int:
     """Return the bytes that checkpoints and models of a run take at most."""
     parameters = (weight for model in models for weight in model.parameters())
     weights = sum(weight.numel() * weight.element_size() for weight in parameters)
-    # A checkpoint holds weights, average and two moments; one more exists while it is written.
+    # A checkpoint holds weights, average and two moments of AdamW, and one more exists while it is
+    # written. The other three are the last model, the best one and one that is being written.
     return weights * (4 * (keep + 1) + 3)

@@ -1,10 +1,10 @@
-"""A first lesson for a text encoder that knows nothing: how films look on average, given the words.
+"""The warm-up of a text encoder with random weights: it learns what images of a prompt look like.
 
-It predicts coarse latents from the prompt alone, by least squares. That is the denoiser's own task
-where all is noise, for E[x_0 | prompt] is what remains to be known there. But it takes no denoiser:
-a thousand updates take minutes on a CPU. What words explain is a small part of what films differ
-in, and a random text encoder takes many thousand prompts to find it, far more than a short training
-of the denoiser shows.
+It is trained to predict coarse latents from the prompt alone, by least squares. This is the
+denoiser's own task at the noisiest timestep, where the best estimate of x_0 is E[x_0 | prompt], but
+it needs no denoiser: a thousand updates take minutes on a CPU. Prompts explain only a small part of
+the differences between images, and a random text encoder needs many thousand prompts to learn that
+part, far more than a short training of the denoiser uses.
 """
 
 from collections.abc import Iterator
@@ -22,36 +22,36 @@ from diffct.models.latent_space import LatentSpace
 from diffct.models.text_encoding import embed
 
 GRID = 8
-"""Latents are averaged to this many rows and columns: enough for sides and zones."""
+"""Number of rows and columns that latents are averaged to: enough for sides and zones."""
 NOISE_FLOOR = 0.1
-"""Directions in which films vary less than this share of the mean variance are not made as large
-as the others when latents are whitened: they hold noise."""
+"""Share of the mean variance that is added to every variance when latents are whitened, so that
+directions with little variance, which hold noise, are not amplified to that of the others."""
 BATCH_SIZE = 64
 LEARNING_RATE, WARMUP_UPDATES = 2e-3, 50
 
 
 def align_text_encoder(
     text_encoder: PreTrainedModel,
-    films: Samples,
+    images: Samples,
     prompts: Samples,
     *,
     space: LatentSpace,
     updates: int,
     seed: int,
 ) -> None:
-    """Teach a text encoder, in place, to predict coarse latents of films from their prompts.
+    """Train a text encoder, in place, to predict coarse latents of images from their prompts.
 
     Args:
-        text_encoder: Learns, on its device.
-        films: The training films, or their cached latents.
-        prompts: The films' prompts as tokens, drawn anew by `set_epoch`.
+        text_encoder: The text encoder, on its device.
+        images: The training images, or their cached latents.
+        prompts: The images' prompts as tokens, drawn anew by `set_epoch`.
         space: The latent space.
-        updates: Of 64 prompts each; 0 leaves the text encoder as it is.
-        seed: Of the order of the prompts, and of the linear layer, which is not kept.
+        updates: Number of updates, with 64 prompts each; 0 leaves the text encoder unchanged.
+        seed: Seed of the order of the prompts, and of the linear layer, which is discarded.
     """
     if updates == 0:
         return
-    targets = _coarse_latents(films, space)
+    targets = _coarse_latents(images, space)
     device = text_encoder.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -67,7 +67,7 @@ def align_text_encoder(
     for _ in bar:
         tokens, drawn = next(batches)
         tokens = {name: values.to(device) for name, values in tokens.items()}
-        # The mean over all tokens is what a cross-attention that knows nothing yet passes on.
+        # The mean over tokens, since this is what an untrained cross-attention passes on.
         loss = mse_loss(predict(embed(text_encoder, tokens).mean(dim=1)), targets[drawn].to(device))
         optimizer.zero_grad()
         loss.backward()
@@ -77,14 +77,14 @@ def align_text_encoder(
     text_encoder.eval()
 
 
-def _coarse_latents(films: Samples, space: LatentSpace) -> Tensor:
-    """Average the latents of each film to a coarse grid and whiten them, (N, C · 8 · 8).
+def _coarse_latents(images: Samples, space: LatentSpace) -> Tensor:
+    """Average the latents of each image to a coarse grid and whiten them, (N, C · 8 · 8).
 
-    Unwhitened, the size of the body and the exposure, of which words say nothing, would outweigh
-    every finding: what is left unexplained is thus measured by Mahalanobis distance.
+    Without whitening, the size of the body and the exposure, which prompts do not mention, would
+    outweigh every finding. The squared error of whitened latents is a Mahalanobis distance.
     """
     device = space.autoencoder.device
-    loader = DataLoader(films, batch_size=16)
+    loader = DataLoader(images, batch_size=16)
     coarse = []
     for batch in tqdm(loader, desc="coarse latents", leave=False):
         latents = space.encode({name: values.to(device) for name, values in batch.items()}, None)
@@ -93,14 +93,14 @@ def _coarse_latents(films: Samples, space: LatentSpace) -> Tensor:
     variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
     scales = (variances + NOISE_FLOOR * variances.mean()).clamp(min=1e-6).sqrt()
     whitened = centred @ directions / scales
-    return whitened / whitened.std().clamp(min=1e-6)  # one film alone has no deviation
+    return whitened / whitened.std().clamp(min=1e-6)  # the deviation of a single image is 0
 
 
 def _draw_batches(prompts: Samples, *, seed: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """Yield tokens and the films' numbers, without end; every epoch draws other prompts."""
+    """Yield tokens and the images' indices, without end; every epoch draws other prompts."""
     epoch, generator = 0, torch.Generator().manual_seed(seed)
     while True:
         prompts.set_epoch(epoch)
-        for films in torch.randperm(len(prompts), generator=generator).split(BATCH_SIZE):
-            yield default_collate([prompts[film] for film in films.tolist()]), films
+        for indices in torch.randperm(len(prompts), generator=generator).split(BATCH_SIZE):
+            yield default_collate([prompts[index] for index in indices.tolist()]), indices
         epoch += 1

@@ -1,4 +1,4 @@
-"""The validation loss: how well the moving average denoises held-out samples."""
+"""The validation loss of a moving average on held-out samples."""
 
 from collections.abc import Callable
 
@@ -14,17 +14,18 @@ from diffct.training.steps import Learner
 def make_validation(
     step: Learner, denoising: Denoising, samples: Samples, *, draws: int, seed: int
 ) -> Callable[[], float] | None:
-    """Return what computes the mean loss of held-out samples, the same for any number of processes.
+    """Return a function that computes the mean loss of held-out samples.
 
     Args:
-        step: Whose moving average is validated.
+        step: The network whose moving average is validated.
         denoising: The system.
         samples: The held-out samples.
         draws: Noise levels per sample.
         seed: Seed of the run.
 
     Returns:
-        A function of nothing, or None when there are no samples.
+        The function, whose result does not depend on the number of processes; None if there are no
+        samples.
     """
     accelerator = step.accelerator
 

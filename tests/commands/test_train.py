@@ -53,7 +53,7 @@ def test_a_run_saves_a_checkpoint_when_its_launcher_is_ended(run):
     process.terminate()
     _, said = process.communicate(timeout=200)  # of the run as well, which outlives its launcher
     assert process.returncode == -signal.SIGTERM
-    assert "with a checkpoint. Go on with:" in said
+    assert "with a checkpoint. Resume with:" in said
 
 
 @pytest.mark.slow

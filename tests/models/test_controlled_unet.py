@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from diffct.models.controlled_unet import controlled, make_controlnet
+from diffct.models.controlled_unet import make_controlnet, predict_controlled
 from diffct.models.fingerprint import is_base_unet
 
 
@@ -43,7 +43,7 @@ def test_untrained_control_changes_nothing_bit_by_bit(unet, conditions):
     noisy, timesteps, given = inputs(conditions)
     base = unet(noisy, timesteps, encoder_hidden_states=given["prompt_embeds"]).sample
     controlnet = make(unet, conditions=conditions)
-    assert controlled(unet, controlnet, noisy, timesteps, **given).equal(base)
+    assert predict_controlled(unet, controlnet, noisy, timesteps, **given).equal(base)
 
 
 def test_copy_is_strict(unet):
@@ -65,7 +65,7 @@ def test_gradient_reaches_all_of_the_controlnet_and_nothing_of_the_base(unet):
                 or "cond_embedding.conv_out" in name
             ):
                 weight.normal_(std=0.05)
-    controlled(unet, controlnet, noisy, timesteps, **given).square().mean().backward()
+    predict_controlled(unet, controlnet, noisy, timesteps, **given).square().mean().backward()
     silent = [n for n, w in controlnet.named_parameters() if w.grad is None or not w.grad.any()]
     assert silent == []
     assert all(weight.grad is None for weight in unet.parameters())

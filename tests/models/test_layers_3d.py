@@ -111,7 +111,7 @@ def test_attention_equals_softmax_attention_with_residual():
 
 
 def test_a_head_wider_than_the_block_is_refused():
-    with pytest.raises(ValueError, match="attention_head_dim=16 is more than the 8 channels"):
+    with pytest.raises(ValueError, match="attention_head_dim=16 exceeds the 8 channels"):
         Attention3D(8, head_dim=16, groups=4, eps=1e-5)
 
 

@@ -245,7 +245,7 @@ def test_checkpointing_recomputes_every_residual_block():
         ({"up_block_types": ("UpBlock2D",)}, "up_block_types must be as long .* got 1 and 2"),
         ({"block_out_channels": (8, 16, 32)}, r"one entry per down block \(2\), got 3"),
         ({"block_out_channels": (8, 18)}, "18 is not a multiple of norm_num_groups=4"),
-        ({"attention_head_dim": 32}, "attention_head_dim=32 is more than the 16 channels"),
+        ({"attention_head_dim": 32}, "attention_head_dim=32 exceeds the 16 channels"),
     ],
 )
 def test_impossible_configurations_are_refused_by_name(options, message):

@@ -43,7 +43,7 @@ def test_a_run_that_is_asked_to_stop_saves_itself_and_tells_how_to_go_on(experim
     )
     # The launcher's own traceback may come before or after; the command repeats no settings.
     lines = said.splitlines()
-    (place,) = (n for n, line in enumerate(lines) if "with a checkpoint. Go on with:" in line)
+    (place,) = (n for n, line in enumerate(lines) if "with a checkpoint. Resume with:" in line)
     announcement, command = lines[place : place + 2]
     assert "gradient_accumulation" not in command
     (saved,) = (run.folder / "checkpoints").glob("checkpoint-*")

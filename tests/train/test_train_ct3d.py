@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_is_named_and_data_that_moved_are_found(tmp_path, s
         (checkpoint / name).write_bytes((checkpoint / name).read_bytes()[:1000])
         message = refuse(output, *words)
         assert f"{checkpoint} is damaged" in message
-        assert "delete this folder to go on from checkpoint-00000003" in message
+        assert "delete this folder to continue from checkpoint-00000003" in message
     shutil.rmtree(checkpoint)
     train(output, *words)
     assert checkpoint.is_dir()
@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_is_named_and_data_that_moved_are_found(tmp_path, s
 def test_only_a_run_is_resumed_and_only_into_a_folder_that_can_be_written(tmp_path, scans, capsys):
     with pytest.raises(SystemExit):
         main([f"output_dir={tmp_path / 'mistyped'}", "--resume"])
-    assert "holds no run to go on with (no config.yaml)" in capsys.readouterr().err
+    assert "holds no run to resume (no config.yaml)" in capsys.readouterr().err
     assert not (tmp_path / "mistyped").exists()
     (tmp_path / "file").touch()
     assert "a file is in its way" in refuse(tmp_path / "file", f"data.folder={scans}")
@@ -134,7 +134,7 @@ def test_only_a_run_is_resumed_and_only_into_a_folder_that_can_be_written(tmp_pa
     assert "a file is in its way" in refuse(tmp_path / "run", *words)
     capsys.readouterr()
     train(tmp_path / "run", f"data.folder={scans}", "data.cache_dir=", "--resume")
-    assert "holds no checkpoint yet: the run begins" in capsys.readouterr().out
+    assert "holds no checkpoint yet: the run starts" in capsys.readouterr().out
     (tmp_path / "run/config.yaml").unlink()
     for words in ((), ("--resume",)):
         message = refuse(tmp_path / "run", f"data.folder={scans}", *words)

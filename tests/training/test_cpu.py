@@ -9,7 +9,7 @@ import pytest
 FAULTS_OF_MANY_TENSORS = """
 import resource
 import torch
-from diffct.training.cpu import use_cpus_well
+from diffct.training.cpu import configure_cpus
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -19,7 +19,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 by_default = faults()
-use_cpus_well(1)
+configure_cpus(1)
 faults()
 print(faults() / by_default)
 """

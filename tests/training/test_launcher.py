@@ -13,8 +13,8 @@ from diffct.training.launcher import find_launcher
 ROOT = Path(__file__).parents[2]
 SHOW_THREADS = """
 import diffct, torch
-from diffct.training.cpu import use_cpus_well
-use_cpus_well(1)
+from diffct.training.cpu import configure_cpus
+configure_cpus(1)
 print(torch.get_num_threads())
 """
 

@@ -127,7 +127,7 @@ def test_the_scaling_factor_is_null_until_it_is_written_and_nothing_else_changes
         ({"block_out_chanels": [4]}, (8, 8), r"autoencoder\.block_out_channels"),
         ({"block_out_channels": [4, 8, 8]}, (8, 8), "2 down_block_types.*3 block_out_channels"),
         ({"norm_num_groups": 3}, (8, 8), "divisible"),
-        ({"in_channels": 3}, (8, 8), "grey"),
+        ({"in_channels": 3}, (8, 8), "gray"),
         ({"scaling_factor": 0.3}, (8, 8), "outside of that section"),
     ],
 )

@@ -29,7 +29,7 @@ def test_hardware_data_length_and_disk_are_told(announced):
     assert f"On: CPU, {threads} thread" in announced and "full precision" in announced
     assert "Data: 22 scans of 20 patients (train)" in announced
     assert "4 x 16 x 24 voxels each" in announced
-    assert "1,090 parameters, of which 990 learn" in announced
+    assert "1,090 parameters, of which 990 are trained" in announced
     assert "60 updates, batches of 6, 20 epochs" in announced
     assert "up to 1 MB" in announced
 
