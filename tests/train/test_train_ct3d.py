@@ -138,7 +138,7 @@ def test_only_a_run_is_resumed_and_only_into_a_folder_that_can_be_written(tmp_pa
     (tmp_path / "run/config.yaml").unlink()
     for words in ((), ("--resume",)):
         message = refuse(tmp_path / "run", f"data.folder={scans}", *words)
-        assert "holds checkpoints without the config.yaml of their run" in message
+        assert "holds checkpoints, but not the config.yaml of their run" in message
 
 
 @pytest.mark.skipif(
@@ -249,7 +249,7 @@ def test_the_shipped_configurations_fit_the_schema_and_the_network():
         check_arguments("unet", config.unet, diffct.UNet3DModel)
         with torch.device("meta"):
             unet = diffct.UNet3DModel(**config.unet)
-        if "thesis" in path.name:
+        if "published" in path.name:
             assert sum(weight.numel() for weight in unet.parameters()) == 275_148_225
             assert (config.optim.lr, config.train.updates) == (1e-4, 46_000)
 

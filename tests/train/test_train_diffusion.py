@@ -140,7 +140,7 @@ def test_films_without_validation_train(tmp_path, sources):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["augmentation.flip_probability=0.5"], "left from right"),
+        (["augmentation.flip_probability=0.5"], "left or right"),
         (["data.cache_latents=true", "augmentation.probability=0.5"], "augmentation.probability=0"),
         (["data.cache_prompts=2"], "data.cache_prompts=0, or text_encoder.name=FOLDER_OR_ID"),
         (["lora.rank=4"], "initial_pipeline"),
