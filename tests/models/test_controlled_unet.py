@@ -1,4 +1,4 @@
-"""A ControlNet begins as a strict copy that changes nothing, and only it learns."""
+"""A ControlNet starts as an exact copy without effect, and only it is trained."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def inputs(conditions=1):
 
 
 @pytest.mark.parametrize("conditions", [1, 2])
-def test_untrained_control_changes_nothing_bit_by_bit(unet, conditions):
+def test_an_untrained_controlnet_changes_nothing_bit_by_bit(unet, conditions):
     noisy, timesteps, given = inputs(conditions)
     base = unet(noisy, timesteps, encoder_hidden_states=given["prompt_embeds"]).sample
     controlnet = make(unet, conditions=conditions)
@@ -55,7 +55,7 @@ def test_copy_is_strict(unet):
     assert is_base_unet(controlnet, unet)
 
 
-def test_gradient_reaches_all_of_the_controlnet_and_nothing_of_the_base(unet):
+def test_gradient_reaches_all_of_the_controlnet_and_none_of_the_base(unet):
     noisy, timesteps, given = inputs()
     controlnet = make(unet)
     with torch.no_grad():  # after some updates, the zero convolutions let gradients through
@@ -76,6 +76,6 @@ def test_embedding_must_end_at_the_latents_size(unet):
         make(unet, embedding_channels=[64, 128, 128, 256])
 
 
-def test_seed_decides_what_is_not_copied(unet):
+def test_seed_determines_the_weights_that_are_not_copied(unet):
     weights = [make(unet, seed=s).controlnet_cond_embedding.conv_in.weight for s in (0, 0, 1)]
     assert weights[0].equal(weights[1]) and not weights[0].equal(weights[2])

@@ -1,4 +1,4 @@
-"""A ControlNet knows its UNet again."""
+"""Fingerprints of networks, by which a ControlNet recognises its UNet."""
 
 import diffusers
 import pytest
@@ -32,7 +32,7 @@ def test_equal_weights_have_equal_fingerprints(tmp_path):
     assert unet_fingerprint(loaded) != unet_fingerprint(unet)
 
 
-def test_rounded_weights_have_none():
+def test_rounded_weights_have_no_fingerprint():
     assert unet_fingerprint(make_unet().to(torch.bfloat16)) is None
     assert unet_fingerprint(make_unet().to("meta")) is None
     with pytest.raises(ValueError, match="bfloat16"):

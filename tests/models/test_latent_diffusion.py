@@ -1,4 +1,4 @@
-"""The parts of a latent diffusion model: made to fit, refused when they do not."""
+"""The components of a latent diffusion model fit each other, or are refused."""
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ def test_latents_are_drawn_from_the_posterior_and_scaled():
     assert torch.equal(space.encode({"image": image}, None), posterior.mean * 0.5)
 
 
-def test_cached_moments_give_the_draws_that_images_give():
+def test_cached_moments_give_the_same_draws_as_images():
     space = LatentSpace(autoencoder())
     image = torch.rand(2, 1, 32, 32) * 2 - 1
     mean, std = space.moments(image)
@@ -86,7 +86,7 @@ def test_a_missing_autoencoder_is_named_with_the_way_to_get_one(tmp_path):
         load_autoencoder(str(tmp_path / "nothing"))
 
 
-def test_the_unet_is_made_to_fit_autoencoder_films_and_text_encoder():
+def test_the_unet_is_made_to_fit_autoencoder_images_and_text_encoder():
     config = unet().config
     assert (config.in_channels, config.out_channels) == (3, 3)
     assert list(config.sample_size) == [16, 24]
@@ -107,7 +107,7 @@ def test_a_small_text_encoder_must_be_trained():
         make_text_encoder(config, SENTENCES, seed=0)
 
 
-def test_gradients_reach_every_weight_of_a_text_encoder_that_learns_along():
+def test_gradients_reach_every_weight_of_a_text_encoder_that_is_trained_too():
     tokenizer, text_encoder = small_text_encoder()
     network = TextConditionedUNet(unet(), text_encoder=text_encoder)
     tokens = tokenize(tokenizer, SENTENCES)
@@ -117,7 +117,7 @@ def test_gradients_reach_every_weight_of_a_text_encoder_that_learns_along():
     assert missing == []
 
 
-def test_tokens_and_their_embeddings_condition_alike():
+def test_tokens_and_their_embeddings_give_the_same_prediction():
     tokenizer, text_encoder = small_text_encoder()
     network = TextConditionedUNet(unet(), text_encoder=text_encoder).eval()
     tokens = tokenize(tokenizer, SENTENCES)
@@ -144,15 +144,15 @@ def stock_pipeline(denoiser: UNet2DConditionModel) -> StableDiffusionPipeline:
     )
 
 
-def test_the_parts_of_a_stock_pipeline_are_taken_over(tmp_path):
+def test_the_components_of_a_diffusers_pipeline_are_loaded(tmp_path):
     stock_pipeline(unet()).save_pretrained(tmp_path)
     parts = load_parts(str(tmp_path))
     assert parts.scheduler.config.prediction_type == "v_prediction"
     assert torch.equal(parts.unet.conv_in.weight, unet().conv_in.weight)
 
 
-def test_a_network_with_guidance_distilled_into_it_is_not_trained_on(tmp_path):
-    # Its step condition is no part of the training objective: it would be left out in silence.
+def test_a_network_with_distilled_guidance_is_refused(tmp_path):
+    # The training objective does not include its guidance condition and would ignore it.
     distilled = unet(UNET | {"time_cond_proj_dim": 8})
     stock_pipeline(distilled).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"guidance distilled into its UNet.*distilled from"):

@@ -1,4 +1,4 @@
-"""The layers of the 3D UNet, each by itself."""
+"""The layers of the 3D UNet."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def test_folding_copies_nothing_in_channels_last_3d():
     assert unfolded.is_contiguous(memory_format=torch.channels_last_3d)
 
 
-def test_slice_group_norm_equals_group_norm_of_each_slice_alone():
+def test_slice_group_norm_equals_group_norm_of_each_slice():
     volumes = noise(2, 8, 3, 5, 6) * torch.tensor([1.0, 10.0, 100.0]).view(1, 1, 3, 1, 1)
     norm = SliceGroupNorm(4, 8)
     nn.init.normal_(norm.weight)
@@ -86,8 +86,8 @@ def test_enlarging_repeats_voxels_up_to_any_size_and_then_convolves():
     assert torch.equal(block(volumes, (5, 9, 14)), expected)
 
 
-def test_attention_treats_the_voxels_of_all_axes_alike():
-    # Self-attention knows no positions: to permute its input is to permute its output.
+def test_attention_treats_the_voxels_of_all_axes_equally():
+    # Self-attention does not depend on positions: permuting its input permutes its output.
     attention = Attention3D(8, head_dim=4, groups=4, eps=1e-5).eval()
     volumes = noise(2, 8, 3, 4, 5)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
@@ -115,7 +115,7 @@ def test_a_head_wider_than_the_block_is_refused():
         Attention3D(8, head_dim=16, groups=4, eps=1e-5)
 
 
-def test_a_skip_connection_counts_as_further_channels():
+def test_a_skip_connection_adds_channels():
     block = ResnetBlock3D(12, 8, settings=SETTINGS, in_slice=False)
     hidden_states, skip, temb = noise(2, 8, 2, 4, 4), noise(2, 4, 2, 4, 4), noise(2, 8)
     joined = block(torch.cat([hidden_states, skip], dim=1), temb)

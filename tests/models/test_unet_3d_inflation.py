@@ -1,4 +1,4 @@
-"""A 2D UNet carried into three dimensions computes the same, slice by slice."""
+"""The inflation of a 2D UNet: the 3D network computes the same, slice by slice."""
 
 import pytest
 import torch
@@ -101,7 +101,7 @@ def test_warm_start_puts_the_2d_kernels_into_the_middle_slice():
     assert not weight[:, :, ::2].any()
     assert unet.down_blocks[1].resnets[0].conv1.kernel_size == (1, 3, 3)
     assert unet.mid_block.resnets[0].conv1.kernel_size == (3, 3, 3)
-    # Until the first normalisation, the volumetric start is still the 2D function.
+    # Before the first normalisation, the volumetric network still computes the 2D function.
     sample = noise(1, 2, 5, 8, 8)
     assert torch.allclose(unet.conv_in(sample)[:, :, 0], unet2d.conv_in(sample[:, :, 0]), atol=1e-5)
     assert predict(unet, sample).shape == (1, 3, 5, 8, 8)

@@ -1,4 +1,4 @@
-"""Odd sizes: the 3D UNet computes what diffusers' 2D network computes with `upsample_size`."""
+"""Odd sizes: the 3D UNet computes the same as diffusers' 2D network with `upsample_size`."""
 
 import pytest
 import torch

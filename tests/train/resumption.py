@@ -1,4 +1,4 @@
-"""Kill a run, resume it, and compare all that it learnt with an undisturbed run."""
+"""Comparison of a run that was killed and resumed with an uninterrupted run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tests.train.conftest import Experiment
 
 LAST = "checkpoints/checkpoint-00000012"
-# While a checkpoint is being written, and between two.
+# While a checkpoint is being written, and between two checkpoints.
 MOMENTS = (
     "checkpoints/.checkpoint-00000004.partial-*/optimizer.bin",
     "checkpoints/checkpoint-00000008",
@@ -20,13 +20,13 @@ MOMENTS = (
 
 @dataclass(frozen=True)
 class Rerun:
-    """A run that is done once undisturbed and once killed and resumed.
+    """Two runs with equal settings: one is uninterrupted, one is killed and resumed.
 
     Args:
-        whole: The undisturbed one.
-        killed: The other one.
+        whole: The uninterrupted run.
+        killed: The run that is killed and resumed.
         overrides: Settings of both.
-        processes: Of each.
+        processes: Number of processes of each.
     """
 
     whole: Experiment
@@ -35,7 +35,7 @@ class Rerun:
     processes: int
 
     def kill_at(self, *moments: str) -> None:
-        """Kill the second run, and start it again, each time when a file is there."""
+        """Start the second run and kill it when a file appears, for each of the files."""
         for moment in moments:
             self.killed.kill_when(
                 lambda moment=moment: any(self.killed.folder.glob(moment)),
@@ -45,7 +45,7 @@ class Rerun:
             )
 
     def finish(self) -> None:
-        """Let both runs come to their end."""
+        """Finish both runs."""
         finished = self.whole.run(*self.overrides, processes=self.processes)
         assert finished.returncode == 0, finished.stderr
         resumed = self.killed.run("--resume", *self.overrides, processes=self.processes)

@@ -1,4 +1,4 @@
-"""Every experiment that ships can be read, and builds the networks that it describes."""
+"""The configurations of the package can be read, and describe networks that can be built."""
 
 from pathlib import Path
 

@@ -24,20 +24,20 @@ def test_killed_and_resumed_run_equals_uninterrupted_run(experiment_factory, nam
     rerun = prepare_rerun(
         experiment_factory, *overrides, script="train_ct3d.py", yaml=TINY, processes=processes
     )
-    # The first is before any checkpoint.
+    # The first moment is before any checkpoint.
     rerun.kill_at("scans.jsonl", *MOMENTS)
     assert not (rerun.killed.folder / LAST).exists()
     rerun.finish()
     rerun.check_equal(["pipeline/unet"])
 
 
-def test_a_run_that_is_asked_to_stop_saves_itself_and_tells_how_to_go_on(experiment_factory):
+def test_a_run_that_is_asked_to_stop_saves_a_checkpoint_and_says_how_to_resume(experiment_factory):
     overrides = ["train.gradient_accumulation=2", "train.checkpoint_every=0", "train.log_every=7"]
     rerun = prepare_rerun(
         experiment_factory, *overrides, script="train_ct3d.py", yaml=TINY, processes=1
     )
     run = rerun.killed
-    # As by Ctrl-C, which the launcher gets as well, and does not wait for the run.
+    # As by Ctrl-C, which the launcher gets too; it does not wait for the run.
     said = run.interrupt_when(
         lambda: (run.folder / "pipeline-best").exists(), *overrides, number=signal.SIGINT
     )
@@ -57,7 +57,7 @@ def test_a_run_that_is_asked_to_stop_saves_itself_and_tells_how_to_go_on(experim
     rerun.check_equal(["pipeline/unet"])
 
 
-def test_a_run_whose_launcher_is_ended_saves_itself(experiment_factory):
+def test_a_run_saves_a_checkpoint_when_its_launcher_is_ended(experiment_factory):
     run = experiment_factory("alone")
     said = run.interrupt_when(
         lambda: (run.folder / "scans.jsonl").exists(), number=signal.SIGTERM, group=False

@@ -12,7 +12,7 @@ from tests.train.resumption import LAST, MOMENTS, prepare_rerun
 
 pytestmark = pytest.mark.slow
 
-# The discriminator joins in after update 5, and has batch normalisation.
+# Adversarial training starts after update 5; the discriminator has batch normalisation.
 TINY = """
 output_dir: {folder}
 tracker: none
@@ -65,8 +65,8 @@ def test_killed_and_resumed_run_equals_uninterrupted_run(experiment_factory, fil
         yaml=TINY,
         processes=processes,
     )
-    # While a checkpoint is being written before the discriminator joins in, after it has joined in,
-    # and when everything is learnt but nothing measured.
+    # While a checkpoint is being written before adversarial training starts, after it has started,
+    # and when training has ended but nothing is measured.
     rerun.kill_at(*MOMENTS, LAST)
     killed, whole = rerun.killed.folder, rerun.whole.folder
     config = json.loads((killed / "autoencoder/config.json").read_text())

@@ -1,4 +1,4 @@
-"""The autoencoder's script: what it leaves behind, and what it says about bad input."""
+"""The training script of autoencoders: its files, and its messages about bad input."""
 
 import json
 import re
@@ -86,7 +86,7 @@ def test_a_run_leaves_a_measured_autoencoder_figures_and_pictures(tmp_path, film
         assert found["scaling_factor"] == round(1 / found["latents"]["overall_std"], 4)
         assert (found["validation"]["images"], found["test"]["images"]) == (2, 1)
         assert found["validation"]["ms_ssim_kernel"] == 3
-    # What is written is what the autoencoder's own draws have.
+    # The statistics in the file are those of latents that the autoencoder draws.
     images = [Image.open(films / f"{i}.png") for i in range(5)]
     images = np.stack([np.asarray(image)[1:49] for image in images]) / 65535 * 2 - 1
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_a_run_leaves_a_measured_autoencoder_figures_and_pictures(tmp_path, film
     assert {path.name for path in output.glob("*.png")} == {"loss.png", "reconstruction.png"}
     assert [path.name for path in (output / "previews").iterdir()] == ["update-00000004.png"]
     assert list(output.rglob("events.out.tfevents*"))
-    # Published is the moving average, not the last weights.
+    # The saved weights are the moving average, not the last weights.
     last = load_file(output / "checkpoints/checkpoint-00000004/model.safetensors")
     published = weights(output / "autoencoder")
     assert {f"autoencoder.{name}" for name in published} == set(last)
@@ -118,9 +118,7 @@ def test_the_finished_run_can_be_resumed_without_measuring_again(tmp_path, films
     assert "objective.kl_weight" in message
 
 
-def test_a_given_scaling_factor_is_written_and_the_latents_are_measured_all_the_same(
-    tmp_path, films
-):
+def test_a_given_scaling_factor_is_written_and_the_latents_are_measured_too(tmp_path, films):
     train(tmp_path / "run", f"data.manifest={films}", "scaling_factor=0.3")
     for name in ("autoencoder", "autoencoder-best"):
         loaded = AutoencoderKL.from_pretrained(tmp_path / "run" / name)
@@ -219,7 +217,7 @@ def test_gradient_checkpointing_learns_the_same(tmp_path, films):
         ("mixed_precision=fp16", "fp16 needs a GPU"),
     ],
 )
-def test_what_cannot_work_is_said_before_training(tmp_path, films, word, message):
+def test_impossible_settings_are_refused_before_training(tmp_path, films, word, message):
     if "perceptual=squeeze" in word:
         pytest.importorskip("lpips", reason="lpips is not installed: pip install lpips")
     if "fp16" in word and torch.cuda.is_available():

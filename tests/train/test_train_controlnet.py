@@ -1,4 +1,4 @@
-"""The ControlNet script: what it leaves behind, and what it says about bad input."""
+"""The training script of ControlNets: its files, and its messages about bad input."""
 
 import json
 import shutil
@@ -73,10 +73,10 @@ def test_preview_shows_the_true_image_and_not_its_reconstruction(tmp_path, sourc
         sheet = np.asarray(opened.convert("L")).astype(float)
     pairs = Path(sources[0].removeprefix("data.manifest="))
     truth = read_radiograph(pairs / "7-T1w.png", smallest_side=1)[1:65, 1:49]
-    # The autoencoder of this test is untrained: its reconstruction is like nothing.
+    # The autoencoder of this test is untrained: its reconstruction resembles nothing.
     tile = _TILE_INCHES * _DOTS_PER_INCH
     enlarged = resize(truth, (round(tile), round(tile * 48 / 64)), order=0)
-    # 0.88 for the truth, drawn a fraction of a pixel off; 0.1 for anything else.
+    # 0.88 for the true image, drawn a fraction of a pixel off; 0.1 for any other.
     assert match_template(sheet, enlarged).max() > 0.7
 
 
@@ -97,12 +97,12 @@ def test_only_the_controlnet_learns_and_is_saved(tmp_path, sources):
     # The checkpoint holds the ControlNet's weights and no others.
     held = load_file(output / "checkpoints" / "checkpoint-00000004" / "model.safetensors")
     assert held.keys() == learnt.keys()
-    # What is saved alone is what the pipeline has: the moving average.
+    # The ControlNet saved by itself is that of the pipeline: the moving average.
     together = weights(output / "pipeline" / "controlnet")
     assert all(together[name].equal(weight) for name, weight in learnt.items())
 
 
-def test_controlnet_remembers_its_base(tmp_path, sources):
+def test_controlnet_records_its_base_model(tmp_path, sources):
     output = train(tmp_path, *sources)
     pipeline = diffct.load_pipeline(output / "pipeline", device="cpu")
     alone = ControlNetModel.from_pretrained(output / "controlnet")

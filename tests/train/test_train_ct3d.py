@@ -1,4 +1,4 @@
-"""The training script: what it leaves behind, and what it says about bad input."""
+"""The training script of 3D CT models: its files, and its messages about bad input."""
 
 import re
 import shutil
@@ -81,7 +81,7 @@ def test_a_run_leaves_a_pipeline_pictures_and_pruned_checkpoints(tmp_path, scans
     assert "# pipeline\n" in card
     assert pipeline(num_inference_steps=2).volumes.shape == (1, 4, 16, 16)
 
-    # The published network is the moving average, not the last weights.
+    # The saved network is the moving average, not the last weights.
     last = load_file(output / "checkpoints/checkpoint-00000004/model.safetensors")
     published = load_file(output / "pipeline/unet/diffusion_pytorch_model.safetensors")
     assert last.keys() == published.keys()
@@ -254,8 +254,8 @@ def test_the_shipped_configurations_fit_the_schema_and_the_network():
             assert (config.optim.lr, config.train.updates) == (1e-4, 46_000)
 
 
-def test_a_model_that_could_not_be_saved_is_refused_beforehand(tmp_path, scans, capsys):
-    # Four slices of 20 mm brought to two are 40 mm apart: more than a pipeline takes.
+def test_a_model_that_could_not_be_saved_is_refused_before_training(tmp_path, scans, capsys):
+    # Four slices of 20 mm resized to two are 40 mm apart, which a pipeline refuses.
     run = tmp_path / "run"
     words = [f"data.folder={scans}", "data.fit=resize", "data.spacing_mm=null"]
     assert "spacing_mm is [40.0, " in refuse(run, *words, "data.size=[2,16,16]")

@@ -1,4 +1,4 @@
-"""The text-to-image script: what it leaves behind, and what it says about bad input."""
+"""The training script of text-to-image models: its files, and its messages about bad input."""
 
 import shutil
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_text_encoder_and_unet_both_learn(tmp_path, sources):
 
 
 def test_cached_latents_train_as_images_do(tmp_path, sources):
-    # Dropout follows the memory layout of what it drops, which the cache does not keep.
+    # Dropout depends on the memory layout of its input, which the cache does not keep.
     words = [*sources, "unet.dropout=0"]
     fresh = train(tmp_path / "fresh", *words)
     cached = train(tmp_path / "cached", *words, "data.cache_latents=true")
@@ -84,7 +84,7 @@ def write_text_encoder(folder: Path) -> Path:
     return folder
 
 
-def test_a_frozen_text_encoder_stays_and_its_embeddings_can_be_cached(tmp_path, sources):
+def test_a_frozen_text_encoder_does_not_change_and_its_embeddings_can_be_cached(tmp_path, sources):
     encoder = write_text_encoder(tmp_path / "encoder")
     words = [*sources, f"text_encoder.name={encoder}", "text_encoder.train=false", "unet.dropout=0"]
     fresh = train(tmp_path / "fresh", *words, "train.updates=3")
@@ -121,7 +121,7 @@ def test_lora_learns_beside_frozen_weights_and_loads_into_the_pipeline(tmp_path,
     assert torch.equal(before, sample())
 
 
-def test_a_run_goes_on_from_another_pipeline(tmp_path, sources):
+def test_a_run_starts_from_another_pipeline(tmp_path, sources):
     base = train(tmp_path / "base", *sources) / "pipeline"
     words = [sources[0], f"initial_pipeline={base}", "optim.lr=0", "optim.weight_decay=0"]
     again = train(tmp_path / "again", *words)
@@ -159,7 +159,7 @@ def test_impossible_settings_are_refused_with_their_name(tmp_path, sources, word
     assert message in refuse(tmp_path, *sources, *words)
 
 
-def test_a_run_that_stopped_at_bad_input_is_mended_in_the_same_folder(tmp_path, sources):
+def test_a_run_that_stopped_at_bad_input_can_be_corrected_in_the_same_folder(tmp_path, sources):
     assert "no-such" in refuse(tmp_path, sources[0], f"autoencoder={tmp_path}/no-such")
     output = train(tmp_path, *sources)
     assert (output / "pipeline").is_dir()
@@ -169,7 +169,7 @@ def test_a_run_that_stopped_at_bad_input_is_mended_in_the_same_folder(tmp_path, 
 def test_a_patient_in_two_splits_is_refused_before_training(tmp_path, sources):
     films = write_films(tmp_path / "films")
     file = films / "manifest.jsonl"
-    # Film 8 is for validation.
+    # Film 8 is in the validation split.
     file.write_text(
         file.read_text().replace('"8.png", "patient": "8.png"', '"8.png", "patient": "0.png"')
     )

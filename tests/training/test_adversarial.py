@@ -1,4 +1,4 @@
-"""Two networks against each other: who learns from what, and when."""
+"""Adversarial training: which network learns from what, and when."""
 
 import copy
 
@@ -39,7 +39,7 @@ def optim(**options: object) -> OptimConfig:
 def networks() -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
     maker = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 3, padding=1))
-    # Without batch normalisation, whose statistics would tell micro-batches from a batch.
+    # Without batch normalisation, whose statistics differ between micro-batches and a batch.
     section = {"channels": 4, "num_layers_d": 1, "norm": "INSTANCE"}
     return maker, make_discriminator(section, seed=1)
 
@@ -84,7 +84,7 @@ def equal(first: list[Tensor], second: list[Tensor], **tolerance: float) -> bool
     return all(torch.allclose(a, b, **tolerance) for a, b in zip(first, second, strict=True))
 
 
-def test_an_update_is_that_of_the_plain_algorithm():
+def test_an_update_equals_that_of_the_plain_algorithm():
     step = make_step()
     found = learn(step, images(), images().flip(0) * 0.5)
 
@@ -153,7 +153,7 @@ def test_one_gradient_scaler_serves_both_networks_though_it_changes_every_update
     assert accelerator.scaler.get_scale() == 64.0 * 2**2
 
 
-def test_the_discriminator_rests_until_its_start_and_its_schedule_begins_there():
+def test_the_discriminator_is_unchanged_until_its_start_where_its_schedule_begins():
     warming = optim(schedule="constant_with_warmup", warmup_updates=4)
     step = make_step(start=2, critic_optim=warming)
     critic = step.discriminator
@@ -170,7 +170,7 @@ def test_the_discriminator_rests_until_its_start_and_its_schedule_begins_there()
     assert all(weight.requires_grad for weight in critic.model.parameters())
 
 
-def test_the_discriminator_learns_to_tell_made_from_real():
+def test_the_discriminator_learns_to_tell_generated_from_real_images():
     step = make_step(critic_optim=optim(max_grad_norm=10.0))
     losses = [learn(step, images())[0]["discriminator"] for _ in range(40)]
     assert losses[-1] < 0.6 * losses[0]

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, pruned, and never at the cost of the ones before."""
+"""Checkpoints are complete or absent, old ones are deleted, and errors do not harm them."""
 
 import os
 import subprocess
@@ -45,7 +45,7 @@ def test_only_the_newest_are_kept_and_the_last_is_loaded(tmp_path):
     assert progress.update == 10
 
 
-def test_what_a_killed_process_left_half_written_is_never_loaded(tmp_path):
+def test_a_checkpoint_that_a_killed_process_left_incomplete_is_never_loaded(tmp_path):
     checkpoints, progress = make(tmp_path)
     progress.update = 1
     checkpoints.save(1)

@@ -1,4 +1,4 @@
-"""Following the advice of one message ends a conflict, and does not begin another."""
+"""Following the advice of a message ends a conflict and causes no other."""
 
 from itertools import product
 
@@ -70,14 +70,14 @@ def test_each_conflict_names_every_way_out(wrong, advice, ways_out):
         check_text_to_image(**FINE | wrong | way)
 
 
-def test_all_conflicts_are_told_at_once():
+def test_all_conflicts_are_reported_together():
     wrong = {"cached_latents": True, "flipped": True, "cached_prompts": True}
     with pytest.raises(ValueError) as refused:
         check_text_to_image(**FINE | wrong)
     assert str(refused.value).count("\n- ") == 3
 
 
-def test_what_can_go_together_is_not_refused():
+def test_compatible_settings_are_accepted():
     for cached, train in product([False, True], repeat=2):
         encoder = TextEncoderConfig("/a/folder", train=train and not cached)
         check_text_to_image(**FINE | {"cached_prompts": cached, "text_encoder": encoder})

@@ -1,4 +1,4 @@
-"""Denoising: one noun for the training loss, for validation and for what an attack sees."""
+"""Denoising: the same loss for training, for validation and for the membership attack."""
 
 from dataclasses import dataclass, replace
 
@@ -85,7 +85,7 @@ def test_a_new_controlnet_has_the_loss_of_the_frozen_denoiser_bit_by_bit(system)
     assert loss_of(system).equal(expected["loss"])
 
 
-def test_prompts_are_emptied_as_often_as_asked(system):
+def test_prompts_are_emptied_with_the_given_probability(system):
     never, always = (replace(system, empty_probability=share) for share in (0.0, 1.0))
     only_empty = replace(system, prompts=system.prompts[[0, 0]])
     only_constant = replace(system, prompts=system.prompts[[1, 1]])
@@ -137,7 +137,7 @@ class Proportional:
         return lambda noisy, timesteps: noisy * batch["factor"].view(-1, 1, 1, 1)
 
 
-def test_losses_of_a_sample_depend_on_its_number_alone_and_spread_over_the_schedule(system):
+def test_losses_of_a_sample_depend_on_its_index_alone_and_spread_over_the_schedule(system):
     denoising = Denoising(system.objective, voxels, Proportional())
     seen = []
 
@@ -160,7 +160,7 @@ def test_losses_of_a_sample_depend_on_its_number_alone_and_spread_over_the_sched
         assert [timestep // 250 for timestep in seen] == [0, 1, 2, 3]
 
 
-def test_draws_at_once_meet_the_condition_of_their_sample(system):
+def test_draws_at_once_get_the_condition_of_their_sample(system):
     batch = {name: values[:1] for name, values in pairs().items()}
     denoising = system.denoising()
     together = denoising.losses_of(batch, 0, draws=3, seed=1, at_once=True)
@@ -176,7 +176,7 @@ def test_draws_at_once_meet_the_condition_of_their_sample(system):
 
 
 @pytest.mark.parametrize("entry", ["prompt_embeds", "tokens"])
-def test_prompts_come_embedded_or_as_tokens_of_a_frozen_encoder(system, entry):
+def test_prompts_are_embeddings_or_tokens_of_a_frozen_encoder(system, entry):
     def network(noisy: Tensor, timesteps: Tensor, prompt: dict[str, Tensor]) -> Tensor:
         return system.unet(noisy, timesteps, encoder_hidden_states=prompt["prompt_embeds"]).sample
 

@@ -1,4 +1,4 @@
-"""The first signal asks a run to stop, the second one stops it."""
+"""The first signal asks a run to stop, the second one stops it at once."""
 
 import multiprocessing
 import os
@@ -29,21 +29,21 @@ def send(*numbers: signal.Signals) -> None:
         ([signal.SIGTERM, signal.SIGTERM], -signal.SIGTERM),
     ],
 )
-def test_one_signal_is_a_request_and_two_are_the_end(numbers, exit_code):
+def test_one_signal_is_a_request_and_two_end_the_process(numbers, exit_code):
     process = multiprocessing.get_context("fork").Process(target=send, args=numbers)
     process.start()
     process.join()
     assert process.exitcode == exit_code
 
 
-def test_signals_mean_what_they_meant_before_when_training_has_ended():
+def test_signal_handlers_are_restored_when_training_has_ended():
     before = signal.getsignal(signal.SIGINT)
     with Interruption(Accelerator(cpu=True)):
         assert signal.getsignal(signal.SIGINT) != before
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_what_is_ignored_stays_ignored():
+def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by nohup
     try:
         with Interruption(Accelerator(cpu=True)) as interruption:

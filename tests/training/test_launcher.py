@@ -1,4 +1,4 @@
-"""What a launcher set is told apart from what a user set."""
+"""Launchers: threads that the user set are distinguished from those that a launcher set."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ print(torch.get_num_threads())
 @pytest.mark.parametrize(
     ("variables", "threads"),
     [
-        # Unasked, `accelerate launch` allows one thread.
+        # By default `accelerate launch` allows one thread.
         ({}, count_cores()),
         ({"OMP_NUM_THREADS": "1"}, 1),
     ],
@@ -48,5 +48,5 @@ def test_a_launched_run_takes_all_cores_unless_its_user_set_threads(tmp_path, va
     assert run.stdout.split()[-1] == str(threads)
 
 
-def test_a_shell_or_pytest_is_no_launcher():
+def test_a_shell_or_pytest_is_not_a_launcher():
     assert find_launcher() is None

@@ -1,4 +1,4 @@
-"""The loop owns time: what it calls when, and what it says when a step fails."""
+"""The training loop: what it calls at which interval, and its messages when a step fails."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class Numbers(Dataset):
 
 
 class Diary:
-    """Writes down what the loop calls."""
+    """Records what the loop calls."""
 
     def __init__(self, losses: list[float], **options: str) -> None:
         self.losses = iter(losses) if losses else None
@@ -93,7 +93,7 @@ def test_events_come_at_their_intervals_and_at_the_end(tmp_path):
     assert [row["update"] for row in progress.history if "loss" in row] == [2, 4, 6, 7]
 
 
-def test_another_product_has_folders_of_its_own_and_no_best_without_validation(tmp_path):
+def test_another_product_has_its_own_folders_and_no_best_one_without_validation(tmp_path):
     config = LoopConfig(updates=4, validate_every=2, preview_every=0, checkpoint_every=2)
     diary = Diary([0.5, 0.7], product="autoencoder")
     run(tmp_path, lambda *_: {"loss": 1.0}, config=config, diary=diary)
@@ -104,7 +104,7 @@ def test_another_product_has_folders_of_its_own_and_no_best_without_validation(t
     assert not any("validation_loss" in row for row in progress.history)
 
 
-def test_a_loss_that_begins_late_is_averaged_over_the_micro_batches_that_have_it(tmp_path):
+def test_a_loss_that_starts_late_is_averaged_over_the_micro_batches_that_have_it(tmp_path):
     rows = iter([{"loss": 1.0}, {"loss": 2.0}, {"loss": 3.0, "late": 5.0}, {"loss": 4.0}])
     config = LoopConfig(updates=4, log_every=2, validate_every=0, preview_every=0)
     progress = run(tmp_path, lambda *_: next(rows), config=config, diary=Diary([]))
@@ -160,7 +160,7 @@ def test_running_out_of_memory_names_the_settings_to_lower(tmp_path, error):
         run(tmp_path, step, config=LoopConfig(updates=1), diary=Diary([]))
 
 
-def test_other_errors_keep_their_own_words(tmp_path):
+def test_other_errors_keep_their_message(tmp_path):
     def step(*_):
         raise RuntimeError("shapes do not match")
 

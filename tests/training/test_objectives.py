@@ -23,7 +23,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("prediction_type", TYPES)
-def test_every_target_leads_back_to_the_clean_sample(prediction_type):
+def test_the_clean_sample_can_be_computed_from_every_target(prediction_type):
     objective = make(prediction_type)
     clean, noise, timesteps = batch()
     noisy = objective.scheduler.add_noise(clean, noise, timesteps)
@@ -39,7 +39,7 @@ def test_every_target_leads_back_to_the_clean_sample(prediction_type):
 
 
 @pytest.mark.parametrize("prediction_type", TYPES)
-def test_min_snr_weights_say_the_same_about_the_clean_sample(prediction_type):
+def test_min_snr_weights_agree_on_the_error_of_the_clean_sample(prediction_type):
     # An error δ of x_0 at fixed x_t must cost min(SNR, γ)·δ², whatever is predicted.
     objective = make(prediction_type, gamma=5.0)
     _, _, timesteps = batch()
@@ -83,7 +83,7 @@ def test_the_drawn_loss_depends_on_the_generator_alone():
 
 
 @pytest.mark.parametrize("power", [1.0, 0.5, 3.0])
-def test_timesteps_are_drawn_as_often_as_their_density_says(power):
+def test_timesteps_are_drawn_from_their_density(power):
     objective = DiffusionObjective(DDPMScheduler(), timestep_power=power)
     drawn = objective.draw_timesteps(40_000, generator=torch.Generator().manual_seed(0))
     assert drawn.dtype == torch.int64 and 0 <= drawn.min() and drawn.max() <= 999
@@ -105,7 +105,7 @@ def test_impossible_settings_are_refused():
 @pytest.mark.parametrize(
     "name", ["DDPMScheduler", "DDIMScheduler", "LCMScheduler", "CogVideoXDDIMScheduler"]
 )
-def test_schedulers_that_add_noise_as_the_module_says_can_be_trained(name):
+def test_schedulers_that_add_noise_by_the_forward_process_are_accepted(name):
     DiffusionObjective(getattr(diffusers, name)())
 
 
@@ -120,6 +120,6 @@ def test_schedulers_that_add_noise_as_the_module_says_can_be_trained(name):
         "DDIMInverseScheduler",
     ],
 )
-def test_schedulers_that_add_noise_otherwise_are_refused(name):
+def test_schedulers_that_add_noise_differently_are_refused(name):
     with pytest.raises(ValueError, match="cannot be trained"):
         DiffusionObjective(getattr(diffusers, name)())

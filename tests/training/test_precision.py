@@ -1,4 +1,4 @@
-"""The arithmetic follows the hardware."""
+"""The precision suits the hardware."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_auto_obeys_the_launcher_and_an_explicit_no_wins(machine, monkeypatch):
     assert choose_precision("no") == "no"
 
 
-def test_what_the_hardware_would_emulate_is_refused(machine):
+def test_a_precision_that_the_hardware_would_emulate_is_refused(machine):
     machine()
     for precision in ("bf16", "fp16"):
         with pytest.raises(ValueError, match=precision):

@@ -1,4 +1,4 @@
-"""The autoencoder's objective against its formula, and what is measured of its latents."""
+"""The autoencoder's objective against its formula, and the statistics of its latents."""
 
 import json
 
@@ -47,7 +47,7 @@ class Double(torch.nn.Module):
         return image + 0.2, torch.cat([self.mean, self.logvar], dim=1)
 
 
-def test_losses_are_those_of_the_formula_in_the_sources_units():
+def test_losses_are_those_of_the_formula_in_units_of_0_to_1():
     double, generator = Double(), torch.Generator()
     objective = ReconstructionObjective(kl_weight=1e-2, perceptual=None, perceptual_weight=0)
     losses, made = objective(double, images(), generator=generator)
@@ -73,7 +73,7 @@ def test_the_perceptual_loss_sees_the_model_range_and_is_weighed():
     assert torch.equal(seen[0], made) and torch.equal(seen[1], images())
 
 
-def test_training_draws_from_the_posterior_by_the_generator_and_evaluation_takes_its_mean():
+def test_training_draws_from_the_posterior_with_the_generator_and_evaluation_takes_its_mean():
     network = Reconstruction(tiny())
     draws = [network(images(), torch.Generator().manual_seed(s))[0] for s in (1, 1, 2)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
@@ -89,7 +89,7 @@ def test_the_gradient_reaches_every_parameter():
     assert all(weight.grad.abs().sum() > 0 for weight in network.parameters())
 
 
-def test_latents_are_measured_as_if_very_many_were_drawn():
+def test_statistics_of_latents_are_those_of_very_many_draws():
     autoencoder = tiny().eval()
     torch.nn.init.normal_(autoencoder.quant_conv.weight)  # posteriors that differ by channel
     batches = [images(5)[:3], images(5)[3:]]

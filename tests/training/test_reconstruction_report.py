@@ -1,4 +1,4 @@
-"""The figures that end an autoencoder's training are those of its images, one row each."""
+"""The report on reconstructions: one row of errors per image, and their summary."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def films(size: int, count: int = 2) -> torch.Tensor:
     return torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 1)
 
 
-def test_volumes_have_figures_too():
+def test_errors_of_volumes_are_measured_too():
     clean = torch.rand(2, 1, 16, 40, 48, generator=torch.Generator().manual_seed(0))
     rows = torch.stack(reconstruction_errors(lambda x: x, [clean * 2 - 1]))
     assert torch.allclose(rows, torch.tensor([0.0, 1.0]), atol=1e-6)

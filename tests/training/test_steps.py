@@ -1,4 +1,4 @@
-"""A step teaches what may learn, and nothing else."""
+"""Training steps change the parameters that require gradients, and no others."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def two_layers() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
 
 
-def test_frozen_parts_are_neither_learnt_nor_averaged():
+def test_frozen_parts_are_neither_trained_nor_averaged():
     network = two_layers()
     network[0].requires_grad_(False)
     optim = OptimConfig(lr=0.1, warmup_updates=0)
@@ -57,7 +57,7 @@ def test_a_part_of_the_network_learns_at_its_own_rate():
         torch.testing.assert_close((layer.bias - bias).abs(), torch.full_like(bias, rate))
 
 
-def test_a_rate_for_what_is_no_part_of_the_network_is_refused():
+def test_a_learning_rate_for_an_unknown_part_of_the_network_is_refused():
     config = RunConfig(optim=OptimConfig(lr_factors={"text_encoder": 0.1}))
     with pytest.raises(ValueError, match="text_encoder; the parts are 0, 1"):
         make_step(two_layers(), config)

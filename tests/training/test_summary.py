@@ -1,4 +1,4 @@
-"""A run says beforehand what it will do, and what it will not."""
+"""The summary of a run says what it will do, and what it will not."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def announced(tmp_path, capsys) -> str:
     return capsys.readouterr().out
 
 
-def test_hardware_data_length_and_disk_are_told(announced):
+def test_summary_has_hardware_data_length_and_disk_space(announced):
     threads = torch.get_num_threads()
     assert f"On: CPU, {threads} thread" in announced and "full precision" in announced
     assert "Data: 22 scans of 20 patients (train)" in announced
@@ -34,12 +34,12 @@ def test_hardware_data_length_and_disk_are_told(announced):
     assert "up to 1 MB" in announced
 
 
-def test_what_a_run_will_not_do_is_told(announced):
+def test_summary_has_what_a_run_will_not_do(announced):
     assert "No scans of the split validation: no validation is done" in announced
     assert "No preview: the run is shorter than train.preview_every=100." in announced
 
 
-def test_checkpoints_and_models_take_no_more_than_was_told():
+def test_checkpoints_and_models_take_no_more_than_announced():
     network = nn.Linear(100, 100, bias=False)
     # Three checkpoints of weights, average and two moments, and three models.
     assert disk_needed([network], keep=2) == 4 * 100 * 100 * (3 * 4 + 3)
@@ -49,5 +49,5 @@ def test_checkpoints_and_models_take_no_more_than_was_told():
     ("seconds", "said"),
     [(5, "5 seconds"), (840, "14 minutes"), (9000, "2.5 hours"), (300_000, "3.5 days")],
 )
-def test_lengths_of_time_are_said_as_one_would(seconds, said):
+def test_lengths_of_time_are_in_readable_units(seconds, said):
     assert describe_seconds(seconds) == said

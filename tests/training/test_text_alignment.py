@@ -1,4 +1,4 @@
-"""The first lesson of a text encoder: words of one meaning come together."""
+"""The warm-up of a text encoder: words of one meaning get similar embeddings."""
 
 import pytest
 import torch
@@ -18,9 +18,9 @@ REPORTS = {
 
 
 def pairs_and_encoder(films: int = 64):
-    """Latents that are bright on one side, and reports that say which, also by the other side.
+    """Return latents that are bright on one side, and reports that name it or the clear side.
 
-    Exposure differs far more, as among films; no word tells it.
+    Exposure differs far more, as between films, and no report mentions it.
     """
     sides = ["left", "right"] * (films // 2) or ["left"]
     generator = torch.Generator().manual_seed(0)
@@ -45,7 +45,7 @@ def space() -> LatentSpace:
 
 
 def agreement(tokenizer, encoder) -> float:
-    """Cosine between left minus right as told by the finding and as told by the clear lung."""
+    """Return the cosine between left minus right as named by findings and by the clear lung."""
     texts = [
         "Left effusion.",
         "Right effusion.",
@@ -57,15 +57,15 @@ def agreement(tokenizer, encoder) -> float:
     return torch.cosine_similarity(left - right, left_too - right_too, dim=0).item()
 
 
-def test_different_wordings_of_one_side_come_to_mean_the_same():
+def test_different_wordings_for_one_side_get_similar_embeddings():
     pairs, tokenizer, encoder = pairs_and_encoder()
-    # The same word tells one side in one sentence and the other side in the other.
+    # The same word names opposite sides in the two kinds of sentences.
     assert agreement(tokenizer, encoder) < 0
     align_text_encoder(encoder, *pairs, space=space(), updates=200, seed=0)
     assert agreement(tokenizer, encoder) > 0.5
 
 
-def test_the_same_lesson_gives_the_same_encoder_whatever_the_global_randomness():
+def test_equal_warm_ups_give_equal_encoders_whatever_the_global_random_state():
     learnt = []
     for noise in range(2):
         torch.manual_seed(noise)
@@ -78,7 +78,7 @@ def test_the_same_lesson_gives_the_same_encoder_whatever_the_global_randomness()
 
 
 @pytest.mark.parametrize(("films", "updates"), [(1, 2), (64, 0)])
-def test_one_film_or_no_lesson_leaves_finite_weights(films, updates):
+def test_one_film_or_no_update_leaves_finite_weights(films, updates):
     pairs, _, encoder = pairs_and_encoder(films)
     before = {name: weight.clone() for name, weight in encoder.state_dict().items()}
     align_text_encoder(encoder, *pairs, space=space(), updates=updates, seed=0)
