@@ -110,7 +110,7 @@ for name, options, kind, words in (
     ("group/pelvis", {"revision": "v9"}, FileNotFoundError, "no such revision"),
     ("group/pelvis", {}, FileNotFoundError, "holds no pipeline"),
     ("group/pelvis", {"subfolder": "ct"}, FileNotFoundError, "holds no pipeline"),
-    ("group/a--b..c", {}, FileNotFoundError, "no Hub id"),
+    ("group/a--b..c", {}, FileNotFoundError, "not a Hub id"),
 ):
     try:
         diffct.load_pipeline(name, device="cpu", **options)
