@@ -16,7 +16,7 @@ interrupted. When training ends, the latents of the training images are measured
 factor is written into the autoencoder's config.json, where later stages find it.
 """
 
-import diffct  # isort: skip # noqa: F401 - before torch: it tells how threads wait
+import diffct  # isort: skip # noqa: F401 - before torch: sets how its threads wait
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

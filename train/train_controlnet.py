@@ -14,7 +14,7 @@ the end both are saved together in <output_dir>/pipeline. After a crash, the sam
 --resume gives the same weights as a run that was never interrupted.
 """
 
-import diffct  # isort: skip # noqa: F401 - before torch: it tells how threads wait
+import diffct  # isort: skip # noqa: F401 - before torch: sets how its threads wait
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

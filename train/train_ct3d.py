@@ -11,7 +11,7 @@ For another experiment add --config train/configs/ct3d/diffusion-published.yaml.
 same command with --resume gives the same weights as a run that was never interrupted.
 """
 
-import diffct  # isort: skip # noqa: F401 - before torch: it tells how threads wait
+import diffct  # isort: skip # noqa: F401 - before torch: sets how its threads wait
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -14,7 +14,7 @@ id> and lora.rank=16. After a crash, the same command with --resume gives the sa
 that was never interrupted.
 """
 
-import diffct  # isort: skip # noqa: F401 - before torch: it tells how threads wait
+import diffct  # isort: skip # noqa: F401 - before torch: sets how its threads wait
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

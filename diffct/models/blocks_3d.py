@@ -223,6 +223,7 @@ class UpBlock3D(_Block3D):
     ) -> None:
         super().__init__(in_slice=in_slice)
         widths = [prev_output_channel] + [out_channels] * (num_layers - 1)
+        # The last skip connection is the input of the corresponding down block.
         skip_widths = [out_channels] * (num_layers - 1) + [in_channels]
         self.resnets = nn.ModuleList(
             ResnetBlock3D(width + skip, out_channels, settings=settings, in_slice=in_slice)

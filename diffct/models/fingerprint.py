@@ -33,6 +33,7 @@ def add_weights(digest: "hashlib._Hash", network: nn.Module) -> None:
     """Add a network's weights and their names to a hash."""
     for name, weight in sorted(network.state_dict().items()):
         digest.update(name.encode())
+        # As bytes, since numpy has no bfloat16.
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 

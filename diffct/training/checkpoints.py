@@ -111,7 +111,7 @@ class Checkpoints:
             ValueError: It is damaged; the message says how to continue without it.
         """
         if self.accelerator.is_main_process and self.folder.is_dir():
-            remove_partials(self.folder)
+            remove_partials(self.folder)  # incomplete checkpoints of a killed process
         self.accelerator.wait_for_everyone()
         checkpoints = self.all()
         if not checkpoints:

@@ -76,7 +76,7 @@ class Denoising:
             (draws,), float32.
         """
         generator = torch.Generator().manual_seed(derive_seed(seed, index))
-        part = self.objective.num_timesteps / draws
+        part = self.objective.num_timesteps / draws  # length of each part of the schedule
         losses = []
         with self.autocast():
             clean = self.clean(batch, None)
@@ -156,6 +156,7 @@ def by_image(
         images = batch["condition"]
         chosen = prompts[1:]
         if generator is not None:
+            # Row 0 is the empty prompt, row 1 the constant one.
             draws = torch.rand(len(images), generator=generator, device=images.device)
             chosen = prompts[(draws >= empty_probability).long()]
 

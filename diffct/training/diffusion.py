@@ -51,8 +51,8 @@ class SamplePreviewConfig:
     """Pictures of samples during training.
 
     Args:
-        steps: Denoising steps of each.
-        scheduler: What to sample with, e.g. ddpm, ddim, dpm++ or a diffusers class.
+        steps: Denoising steps of each sample.
+        scheduler: Scheduler to sample with: e.g. ddpm, ddim, dpm++ or a diffusers class.
     """
 
     steps: int = field(default=25, metadata=within(1))

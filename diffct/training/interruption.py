@@ -74,6 +74,7 @@ class Interruption:
             self.signal = signal.SIGTERM
         if self.accelerator.num_processes == 1:
             return self.signal
+        # Signals may arrive before an update in one process and after it in another.
         mine = torch.tensor([self.signal or 0], device=self.accelerator.device)
         return int(self.accelerator.gather(mine).max()) or None
 
@@ -89,6 +90,7 @@ class Interruption:
             )
         elif not echo:
             self._print("Stopped at once. What was saved before is complete.")
+            # Sent again without a handler, so that the exit status names the signal.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 

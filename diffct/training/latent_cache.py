@@ -36,10 +36,10 @@ def fingerprint(*parts: str | nn.Module | Iterable[Path]) -> str:
         elif isinstance(part, nn.Module):
             add_weights(digest, part)
         else:
-            for path in part:
+            for path in part:  # their contents would take long to read
                 facts = path.stat()
                 digest.update(f"{path.name} {facts.st_size} {facts.st_mtime_ns}".encode())
-        digest.update(b"\0")
+        digest.update(b"\0")  # so that "ab", "c" and "a", "bc" differ
     return digest.hexdigest()[:24]
 
 
@@ -62,6 +62,7 @@ class CachedLatents(Samples):
         return len(self.moments)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
+        # Copied, since a tensor must not share the read-only memory of the file.
         mean, std = torch.from_numpy(np.array(self.moments[index]))
         return {"latent_mean": mean, "latent_std": std}
 

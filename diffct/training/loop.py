@@ -133,6 +133,7 @@ def fit(
                 position = (seed, accelerator.process_index, epoch, index)
                 generator = reseed(*position, device=accelerator.device)
                 log.add(_learn(step, batch, generator, progress, checkpoints))
+                # The position of the next micro-batch, where a resumed run continues.
                 at_end = index + 1 == len(loader)
                 progress.epoch, progress.batch = (epoch + 1, 0) if at_end else (epoch, index + 1)
                 if accelerator.sync_gradients:
@@ -210,6 +211,7 @@ def _after_update(
     if config.updates >= config.preview_every and due(config.preview_every):
         events.preview(log.folder / "previews" / f"update-{progress.update:08d}.png")
     if last or due(config.checkpoint_every):
+        # The checkpoint comes last: a run killed before it is whole saves the model again.
         events.save(log.folder / events.product)
         checkpoints.save(progress.update)
         log.draw_curve()

@@ -50,7 +50,7 @@ def add_lora(unet: UNet2DConditionModel, config: LoRAConfig) -> None:
         LoraConfig(
             r=config.rank,
             lora_alpha=config.alpha or config.rank,  # type: ignore[arg-type]  # any number will do
-            init_lora_weights="gaussian",
+            init_lora_weights="gaussian",  # of one matrix; the other is zero, and so their product
             target_modules=list(config.target_modules),
         )
     )

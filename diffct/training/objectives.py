@@ -127,6 +127,7 @@ class DiffusionObjective:
         device = generator.device
         if self.timestep_power == 1:
             return torch.randint(self.num_timesteps, (number,), generator=generator, device=device)
+        # If u is uniform in [0, 1], u^(1/k) has the density k·x^(k-1).
         share = torch.rand(number, generator=generator, device=device) ** (1 / self.timestep_power)
         # Rounding can give a share of 1, and thus a timestep one too large.
         return (share * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
@@ -145,6 +146,7 @@ class DiffusionObjective:
         """
         prediction = denoise(self.scheduler.add_noise(clean, noise, timesteps), timesteps)
         target = self.target(clean, noise, timesteps)
+        # In float32, since small differences vanish in the half precision of a prediction.
         errors = (prediction.float() - target.float()).square().flatten(1).mean(dim=1)
         return errors * self.weights(timesteps)
 
@@ -184,6 +186,7 @@ def _preserves_variance(scheduler: NoiseScheduler) -> bool:
     last = scheduler.config.num_train_timesteps - 1
     timesteps = torch.tensor([0, last // 2, last])
     kept = scheduler.alphas_cumprod.cpu()[timesteps].float()
+    # x_0 = 1 and ε = 2 differ, so that a scheduler which exchanges their factors fails.
     clean, noise = torch.ones(3, 1), torch.full((3, 1), 2.0)
     noisy = scheduler.add_noise(clean, noise, timesteps)[:, 0].float()
     return torch.allclose(noisy, kept.sqrt() + 2 * (1 - kept).sqrt(), atol=1e-3)

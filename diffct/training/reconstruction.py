@@ -79,7 +79,7 @@ def make_autoencoder(section: dict[str, Any], *, size: Sequence[int], seed: int)
         )
     if (config.in_channels, config.out_channels) != (1, 1):
         raise ValueError("Images are gray: autoencoder.in_channels and out_channels must be 1.")
-    factor = 2 ** (levels - 1)
+    factor = 2 ** (levels - 1)  # every level but the last halves the image
     if any(side % factor for side in size):
         nearest = [max(1, round(side / factor)) * factor for side in size]
         raise ValueError(
@@ -202,6 +202,7 @@ class LatentStatistics:
     def from_sums(cls, sums: Tensor) -> "LatentStatistics":
         """Compute the statistics from what `latent_sums` returns."""
         number, first, second = sums
+        # Var[z] = E[z²] − E[z]²
         std = (second / number - (first / number).square()).sqrt()
         all_number, all_first, all_second = sums.sum(dim=1)
         overall = (all_second / all_number - (all_first / all_number).square()).sqrt()

@@ -62,8 +62,10 @@ def start_run(config: RunConfig, *, resume: bool) -> Accelerator:
         gradient_accumulation_steps=config.train.gradient_accumulation,
         log_with=None if config.tracker == "none" else config.tracker,
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder)),
+        # The order of the data depends on seed and epoch alone, so that a run can resume.
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=config.seed),
     )
+    # On CPUs, accelerate joins the launched processes only if it is told to.
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if launched != accelerator.num_processes:
         raise ValueError(

@@ -91,6 +91,7 @@ def read_command_line(
         " without a run there, start one if settings are given",
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. optim.lr=2e-4")
+    # Intermixed, so that settings may stand before and after options.
     options = parser.parse_intermixed_args(arguments)
     try:
         config = load_config(schema, options.config or default, options.overrides)
@@ -107,7 +108,7 @@ def read_command_line(
             ignored = [] if options.config is None else config_differences(saved, config)
             config = load_config(schema, saved, [*options.overrides, f"output_dir={saved.parent}"])
             ignored = sorted(set(ignored) - set(config_differences(saved, config)))
-            if ignored and os.environ.get("RANK", "0") == "0":
+            if ignored and os.environ.get("RANK", "0") == "0":  # once, not by every process
                 print(
                     f"Resuming with {saved}; these keys of {options.config} differ and are not"
                     f" used: {', '.join(ignored)}. Give them as key=value to change them.",

@@ -109,6 +109,7 @@ def describe_device(accelerator: Accelerator) -> str:
 
 def describe_splits(splits: Iterable[Split], images: str) -> str:
     """Return e.g. "22 scans of 20 patients (train), 6 of 5 (validation)"."""
+    # The nouns are inserted into the first count alone.
     counts = [f"{split.images} of {split.patients} ({split.name})" for split in splits]
     return ", ".join(counts).replace(" of ", f" {images} of ", 1).replace(" (", " patients (", 1)
 

@@ -53,6 +53,7 @@ def align_text_encoder(
         return
     targets = _coarse_latents(images, space)
     device = text_encoder.device
+    # The layer is initialised from the global generator, whose state must not change.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         predict = nn.Linear(text_encoder.config.hidden_size, targets.shape[1]).to(device)
@@ -90,6 +91,7 @@ def _coarse_latents(images: Samples, space: LatentSpace) -> Tensor:
         latents = space.encode({name: values.to(device) for name, values in batch.items()}, None)
         coarse.append(adaptive_avg_pool2d(latents, GRID).flatten(1).cpu())
     centred = torch.cat(coarse) - torch.cat(coarse).mean(dim=0)
+    # Principal directions, in which the latents are uncorrelated, and the variances along them.
     variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
     scales = (variances + NOISE_FLOOR * variances.mean()).clamp(min=1e-6).sqrt()
     whitened = centred @ directions / scales

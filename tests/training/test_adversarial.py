@@ -38,30 +38,30 @@ def optim(**options: object) -> OptimConfig:
 
 def networks() -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
-    maker = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 3, padding=1))
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 3, padding=1))
     # Without batch normalisation, whose statistics differ between micro-batches and a batch.
     section = {"channels": 4, "num_layers_d": 1, "norm": "INSTANCE"}
-    return maker, make_discriminator(section, seed=1)
+    return network, make_discriminator(section, seed=1)
 
 
 def make_step(
-    *, accumulation: int = 1, start: int = 0, critic_optim: OptimConfig | None = None
+    *, accumulation: int = 1, start: int = 0, discriminator_optim: OptimConfig | None = None
 ) -> AdversarialStep:
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
-    maker, critic = (accelerator.prepare(network) for network in networks())
+    network, discriminator = (accelerator.prepare(network) for network in networks())
 
     def reconstruct(batch: dict[str, Tensor], _: torch.Generator) -> tuple:
-        made = maker(batch["image"])
-        l1 = (made - batch["image"]).abs().mean()
-        return {"loss": l1, "l1": l1}, made
+        generated = network(batch["image"])
+        l1 = (generated - batch["image"]).abs().mean()
+        return {"loss": l1, "l1": l1}, generated
 
     return make_adversarial_step(
         RunConfig(optim=optim(max_grad_norm=0.05), ema=EMAConfig()),
         accelerator=accelerator,
-        model=maker,
+        model=network,
         reconstruct=reconstruct,
-        discriminator=critic,
-        discriminator_optim=critic_optim or optim(max_grad_norm=1e-3),
+        discriminator=discriminator,
+        discriminator_optim=discriminator_optim or optim(max_grad_norm=1e-3),
         weight=WEIGHT,
         start_updates=start,
     )
@@ -88,27 +88,33 @@ def test_an_update_equals_that_of_the_plain_algorithm():
     step = make_step()
     found = learn(step, images(), images().flip(0) * 0.5)
 
-    maker, critic = networks()
+    network, discriminator = networks()
     criterion = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
-    optimizers = [torch.optim.AdamW(n.parameters(), 1e-2, weight_decay=0) for n in (maker, critic)]
+    optimizers = [
+        torch.optim.AdamW(n.parameters(), 1e-2, weight_decay=0) for n in (network, discriminator)
+    ]
     for image, values in zip((images(), images().flip(0) * 0.5), found, strict=True):
-        made = maker(image)
-        judge = copy.deepcopy(critic)
-        fooling = criterion(judge(made)[-1], target_is_real=True, for_discriminator=False)
-        loss = (made - image).abs().mean() + WEIGHT * fooling
+        generated = network(image)
+        frozen = copy.deepcopy(discriminator)
+        adversarial = criterion(frozen(generated)[-1], target_is_real=True, for_discriminator=False)
+        loss = (generated - image).abs().mean() + WEIGHT * adversarial
         loss.backward()
-        on_made = criterion(critic(made.detach())[-1], target_is_real=False, for_discriminator=True)
-        on_real = criterion(critic(image)[-1], target_is_real=True, for_discriminator=True)
-        (WEIGHT * (on_made + on_real) / 2).backward()
-        nn.utils.clip_grad_norm_(maker.parameters(), 0.05)
-        nn.utils.clip_grad_norm_(critic.parameters(), 1e-3)
+        on_generated = criterion(
+            discriminator(generated.detach())[-1], target_is_real=False, for_discriminator=True
+        )
+        on_real = criterion(discriminator(image)[-1], target_is_real=True, for_discriminator=True)
+        (WEIGHT * (on_generated + on_real) / 2).backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 0.05)
+        nn.utils.clip_grad_norm_(discriminator.parameters(), 1e-3)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
         assert values["loss"] == pytest.approx(loss.item(), rel=1e-5)
-        assert values["adversarial"] == pytest.approx(fooling.item(), rel=1e-5)
-        assert values["discriminator"] == pytest.approx((on_made + on_real).item() / 2, rel=1e-5)
-    plain = [*maker.parameters(), *critic.parameters()]
+        assert values["adversarial"] == pytest.approx(adversarial.item(), rel=1e-5)
+        assert values["discriminator"] == pytest.approx(
+            (on_generated + on_real).item() / 2, rel=1e-5
+        )
+    plain = [*network.parameters(), *discriminator.parameters()]
     assert equal(weights(step), plain, atol=1e-6)
 
 
@@ -146,32 +152,32 @@ def test_one_gradient_scaler_serves_both_networks_though_it_changes_every_update
     hook = scaled.model[0].weight.register_hook(lambda gradient: gradient * float("inf"))
     learn(scaled, *batches[:2])
     hook.remove()
-    makers = len(list(scaled.model.parameters()))
-    assert equal(weights(scaled)[:makers], before[:makers], atol=0)
-    assert not equal(weights(scaled)[makers:], before[makers:], atol=0)
+    own = len(list(scaled.model.parameters()))
+    assert equal(weights(scaled)[:own], before[:own], atol=0)
+    assert not equal(weights(scaled)[own:], before[own:], atol=0)
     assert scaled.lr_scheduler.last_epoch == 3
     assert accelerator.scaler.get_scale() == 64.0 * 2**2
 
 
 def test_the_discriminator_is_unchanged_until_its_start_where_its_schedule_begins():
     warming = optim(schedule="constant_with_warmup", warmup_updates=4)
-    step = make_step(start=2, critic_optim=warming)
-    critic = step.discriminator
-    before = [weight.clone() for weight in critic.model.parameters()]
+    step = make_step(start=2, discriminator_optim=warming)
+    discriminator = step.discriminator
+    before = [weight.clone() for weight in discriminator.model.parameters()]
     early = learn(step, images(), images())
     assert all(set(values) == {"loss", "l1"} for values in early)
-    assert equal(before, list(critic.model.parameters()), atol=0)
-    assert not critic.optimizer.state
+    assert equal(before, list(discriminator.model.parameters()), atol=0)
+    assert not discriminator.optimizer.state
     late = learn(step, images(), images())
     assert all({"adversarial", "discriminator"} < set(values) for values in late)
-    assert critic.lr_scheduler.last_epoch == 2
-    assert critic.lr_scheduler.get_last_lr() == [pytest.approx(1e-2 * 2 / 4)]
-    assert not equal(before, list(critic.model.parameters()), atol=0)
-    assert all(weight.requires_grad for weight in critic.model.parameters())
+    assert discriminator.lr_scheduler.last_epoch == 2
+    assert discriminator.lr_scheduler.get_last_lr() == [pytest.approx(1e-2 * 2 / 4)]
+    assert not equal(before, list(discriminator.model.parameters()), atol=0)
+    assert all(weight.requires_grad for weight in discriminator.model.parameters())
 
 
 def test_the_discriminator_learns_to_tell_generated_from_real_images():
-    step = make_step(critic_optim=optim(max_grad_norm=10.0))
+    step = make_step(discriminator_optim=optim(max_grad_norm=10.0))
     losses = [learn(step, images())[0]["discriminator"] for _ in range(40)]
     assert losses[-1] < 0.6 * losses[0]
 
