@@ -1,4 +1,4 @@
-"""Figures and measurements one by one: an impossible one is missing, with its reason."""
+"""Separate attempts at figures: one that cannot be computed is missing, with its reason."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -6,24 +6,25 @@ from typing import TypeVar
 Figure = TypeVar("Figure")
 
 IMPOSSIBLE = (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError)
-"""What a measurement raises that cannot be made of these images, here: too few or too small ones, a
-full disk, memory that ran out, a matrix without a root."""
+"""Errors of a measurement that is not possible with these images on this machine: too few or too
+small images, a full disk, too little memory, a matrix without a root."""
 
 _MAX_NAMED = 3
 
 
 class Attempts:
-    """The figures of a section, each attempted."""
+    """Attempts at the figures of a section, and the reasons of those that failed."""
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}
 
     def __call__(self, name: str, compute: Callable[[], Figure]) -> Figure | None:
-        """Compute a figure, or return None and remember why there is none.
+        """Compute a figure, or return None and remember the reason.
 
         Args:
-            name: Of the figure, for readers.
-            compute: Raises an error if the images are too few, too small or too much alike.
+            name: Name of the figure for readers.
+            compute: Returns the figure; raises an error if the images are too few, too small or
+                too similar.
         """
         try:
             return compute()
@@ -33,7 +34,7 @@ class Attempts:
 
     @property
     def missing(self) -> list[str]:
-        """What there is not, a sentence for each reason."""
+        """The missing figures, one sentence for each reason."""
         sentences = []
         for reason, names in self._names.items():
             more = len(names) - _MAX_NAMED

@@ -1,4 +1,4 @@
-"""Which images a model was trained on, and which it has never seen."""
+"""Cohorts: the images that a model was trained on, and held-out images that it has never seen."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,8 +40,8 @@ class Cohort:
     """Real images, or phantoms, in two parts that share no patient.
 
     Attributes:
-        train: What the model was trained on; None if nobody says.
-        held_out: What it has never seen.
+        train: The images that the model was trained on; None if they are not known.
+        held_out: Images that it has never seen.
         synthetic: Whether all of them are known to be phantoms.
     """
 
@@ -62,27 +62,27 @@ def load_cohort(
     source: Path | None = None,
     cache_dir: Path,
 ) -> Cohort:
-    """Read the images that a pipeline is measured against, and look at each of them.
+    """Read and check the images that a pipeline is measured against.
 
     Args:
-        data: A manifest or the folder that holds it; the `output_dir` of a training run, which
-            knows its images and their split; or a folder of held-out images.
-        pipeline: What is measured, if it is a pipeline.
-        split: Which split of a manifest is held out; None for "test", or "validation" if there is
-            no test image.
+        data: A manifest or its folder; the `output_dir` of a training run, which knows its images
+            and their split; or a folder of held-out images.
+        pipeline: The pipeline to measure; None for samples.
+        split: The split of a manifest that is held out; None for "test", or "validation" if there
+            is no test image.
         train: A folder of training images, if `data` is one of held-out images.
         window_hu: For folders of CT; None for the pipeline's.
-        patient_pattern: Finds the patient in each path of folders of images; None for DICOM's
-            PatientID, and for a patient of its own for each other image.
-        cut: What pictures are cut to; None for what the run in `data` cut, or for nothing.
-        source: The folder of the pipeline or of the samples, which says how scans of a manifest are
-            prepared: as by the run beside it, or else to the size and spacing of what it makes.
-        cache_dir: Where prepared scans are kept if the run's own are gone.
+        patient_pattern: Finds the patient in the path of each image, for folders; None for DICOM's
+            PatientID, without which each image counts as another patient.
+        cut: How pictures are cut; None for the cut of the run in `data`, if there is one.
+        source: The folder of the pipeline or of the samples. It determines how scans of a manifest
+            are prepared: as by the run beside it, otherwise to the size and spacing that it makes.
+        cache_dir: Where prepared scans are kept if the run's own cache is gone.
 
     Raises:
         FileNotFoundError: There is no such run, manifest or folder.
-        ValueError: A split is empty, images cannot be used or do not fit each other, or a patient
-            or an image is in both parts.
+        ValueError: A split is empty, images are unusable or not comparable, or a patient or an
+            image is in both parts.
     """
     if not data.exists():
         raise FileNotFoundError(
@@ -92,10 +92,10 @@ def load_cohort(
     settings = read_settings(data) if data.is_dir() else None
     for_folders = {"train": train, "patient_pattern": patient_pattern}
     if settings is None and not data.is_file() and not (data / MANIFEST_NAME).is_file():
-        _refuse_idle({"split": split}, f"{data} is a folder of images, without splits")
+        _refuse_unused({"split": split}, f"{data} is a folder of images, without splits")
         cohort = _folders(data, train, pipeline, window_hu, patient_pattern)
     else:
-        _refuse_idle(for_folders, f"{data} knows its patients and splits")
+        _refuse_unused(for_folders, f"{data} knows its patients and splits")
         if settings is None:
             manifest = read_manifest(data)
         else:
@@ -103,12 +103,12 @@ def load_cohort(
             manifest = manifest_of_run(data, settings, cache_dir=cache_dir)
         trained = ct_settings(settings)
         if trained is not None:
-            idle = {"window_hu": window_hu} | ({} if trained.manifest else {"split": split})
-            _refuse_idle(idle, f"{data}, a run of CT, knows it")
+            unused = {"window_hu": window_hu} | ({} if trained.manifest else {"split": split})
+            _refuse_unused(unused, f"{data}, a run of CT, knows it")
         if trained is not None or _holds_volumes(manifest):
             config = trained or _grid(pipeline, source, window_hu)
-            return _volumes(manifest, split, config, cache_dir)  # looked at when prepared
-        _refuse_idle({"window_hu": window_hu}, f"{data} holds no CT")
+            return _volumes(manifest, split, config, cache_dir)  # checked when prepared
+        _refuse_unused({"window_hu": window_hu}, f"{data} holds no CT")
         cohort = _splits(manifest, split)
         cut = cut or _cut_of_run(settings)
     held_out = screen(cohort.held_out, cut=cut)
@@ -118,8 +118,8 @@ def load_cohort(
     return replace(cohort, train=seen, held_out=held_out)
 
 
-def _refuse_idle(options: Mapping[str, object], reason: str) -> None:
-    """Refuse options that say what the data say themselves, or that would do nothing."""
+def _refuse_unused(options: Mapping[str, object], reason: str) -> None:
+    """Refuse options that would have no effect, or that repeat what the data say themselves."""
     for name, value in options.items():
         if value is not None:
             option = name.replace("_", "-")
@@ -127,7 +127,7 @@ def _refuse_idle(options: Mapping[str, object], reason: str) -> None:
 
 
 def _cut_of_run(settings: DictConfig | None) -> Cut | None:
-    """Return what a training run cut its pictures to."""
+    """Return how a training run cut its pictures."""
     if settings is None:
         return None
     height, width = settings.data.size
@@ -135,13 +135,13 @@ def _cut_of_run(settings: DictConfig | None) -> Cut | None:
 
 
 def _holds_volumes(manifest: Manifest) -> bool:
-    """Say whether the images of a manifest are volumes, by the first of them."""
+    """Return whether the images of a manifest are volumes, judged by the first."""
     first = manifest.path(manifest.rows[0])
     return first.is_dir() or first.name.lower().endswith(VOLUME_ENDINGS)
 
 
 def _splits(manifest: Manifest, split: SplitName | None) -> Cohort:
-    """Take training and held-out pictures of a manifest."""
+    """Return training and held-out pictures of a manifest."""
     split = _held_out_split(manifest, split)
     return Cohort(
         pictures_of_manifest(manifest, "train", title="training")
@@ -155,7 +155,7 @@ def _splits(manifest: Manifest, split: SplitName | None) -> Cohort:
 def _volumes(
     manifest: Manifest, split: SplitName | None, config: CTDataConfig, cache_dir: Path
 ) -> Cohort:
-    """Take training and held-out scans of a manifest as the network sees them."""
+    """Return training and held-out scans of a manifest as the network sees them."""
     split = _held_out_split(manifest, split)
     held_out = volumes_of_manifest(
         manifest, split, title="held-out", config=config, cache_dir=cache_dir
@@ -172,7 +172,7 @@ def _volumes(
 def _grid(
     pipeline: DiffusionPipeline | None, source: Path | None, window_hu: Sequence[float] | None
 ) -> CTDataConfig:
-    """Say how scans are prepared: as training did, or else to what is made of them."""
+    """Return how scans are prepared: as in training, otherwise to the grid of what is measured."""
     beside = read_settings(source.parent) if source is not None and source.is_dir() else None
     trained = ct_settings(beside)
     if trained is not None:
@@ -198,14 +198,14 @@ def _grid(
 
 
 def _held_out_split(manifest: Manifest, split: SplitName | None) -> SplitName:
-    """Return the split that is held out: what was asked for, the test, or the validation."""
+    """Return the held-out split: the one asked for, otherwise test, otherwise validation."""
     if split == "train":
         raise ValueError("Training images are not held out: choose validation or test.")
     return split or ("test" if manifest.split("test") else "validation")
 
 
 def _synthetic(manifest: Manifest, split: SplitName) -> bool:
-    """Say whether all images that are used are known to be phantoms."""
+    """Return whether all images that are used are known to be phantoms."""
     rows = [*manifest.split("train"), *manifest.split(split)]
     return all(bool(row.facts.get("synthetic")) for row in rows)
 
@@ -217,7 +217,7 @@ def _folders(
     window_hu: Sequence[float] | None,
     patient_pattern: str | None,
 ) -> Cohort:
-    """Read folders as they are: pictures, or CT of the pipeline's spacing."""
+    """Read folders without preparation: pictures, or CT with the pipeline's spacing."""
     config = {} if pipeline is None else pipeline.config
     volumes = makes_volumes(pipeline)
     sets = {}
@@ -246,9 +246,9 @@ def _folders(
 
 
 def _patients(images: ImageSet, folder: Path, pattern: str | None) -> tuple[str, ...]:
-    """Tell whose images those of a folder are."""
+    """Return the patient of each image of a folder."""
     if pattern is None:
-        # What has no PatientID is a patient of its own.
+        # An image without a PatientID counts as another patient.
         return tuple(
             patient_key(path) or own
             for path, own in zip(images.files, images.patients, strict=True)
@@ -269,14 +269,14 @@ def _check_apart(train: ImageSet, held_out: ImageSet) -> None:
     if common:
         raise ValueError(
             f"{common} of {len(set(held_out.patients))} held-out patients have training images,"
-            " too, so they are not held out. Patients are told by --patient-pattern, or else by"
+            " too, so they are not held out. Patients are named by --patient-pattern, otherwise by"
             " the PatientID of DICOM; if that is the same in all files, name patients by their"
             " paths: --patient-pattern REGEX with one (group)."
         )
 
 
 def _check_no_copies(train: ImageSet, held_out: ImageSet) -> None:
-    """Refuse a folder of held-out images in which a training image stands under another name."""
+    """Refuse a folder of held-out images that holds a training image under any name."""
     leaks = same_images(held_out, train)
     if leaks:
         held, trained = next(iter(leaks.items()))

@@ -1,4 +1,4 @@
-"""Two results figure by figure, if their protocols are the same."""
+"""A comparison of two results, figure by figure, if their protocols are the same."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,15 +19,15 @@ class Comparison:
 
     Attributes:
         figure: Its place in the results.
-        first: Its value there.
-        second: Its value here.
-        first_interval: 95 %, (low, high); None where it is not known.
+        first: Its value in the first result.
+        second: Its value in the second result.
+        first_interval: 95 % interval (low, high); None where it is not known.
         second_interval: Likewise.
         difference: Second minus first.
         better_if: "higher", "lower", "nearer" or "none".
-        nearer_to: What real images have, for "nearer".
-        second_is_better: None if both are equal, or no way is better.
-        intervals_overlap: None if one is not known.
+        nearer_to: The value of real images, for "nearer".
+        second_is_better: None if both are equal, or if no direction is better.
+        intervals_overlap: None if an interval is not known.
     """
 
     figure: str
@@ -57,15 +57,15 @@ def compare_protocols(
 
 
 def read_measurements(path: Path) -> dict[str, Any]:
-    """Read the measurements of a file, by name, without those that found nothing."""
-    if path.is_dir():  # of an evaluation
+    """Read the measurements of a file by name, without those that have no figures."""
+    if path.is_dir():  # the folder of an evaluation
         path = path / "metrics.json"
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: there is no such file. Give the metrics.json of an evaluation, or its folder."
         )
     try:
-        # What others wrote as NaN or Infinity is, as in diffct's own files, no value.
+        # NaN and Infinity in files of others count as missing values, as null in diffct's files.
         values = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except ValueError as error:
         raise ValueError(f"{path}: is no JSON.") from error
@@ -86,9 +86,9 @@ def read_measurements(path: Path) -> dict[str, Any]:
 
 
 def compare_figures(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Comparison]:
-    """Compare the figures of two results, as their JSON holds them, that both have.
+    """Compare the figures that two results have in common, as their JSON holds them.
 
-    Figures of yardsticks are left out: they are those of the same real images.
+    Figures of yardsticks are left out: they describe the same real images.
     """
     mine, other = (dict(_leaves(figures)) for figures in (first, second))
     values = [{place: figure.value for place, figure in side.items()} for side in (mine, other)]
@@ -123,7 +123,7 @@ def _overlap(first: tuple[float, float] | None, second: tuple[float, float] | No
 
 
 def _leaves(figures: object, place: str = "") -> Iterator[tuple[str, Estimate]]:
-    """List numbers by their places, with their intervals where there are some."""
+    """List numbers by their places, with their intervals where they have one."""
     if isinstance(figures, dict) and figures.get(_VALUE) is not None:
         bounds = figures.get(_INTERVAL)
         interval = tuple(bounds) if bounds and None not in bounds else None

@@ -15,12 +15,12 @@ def read_conditions(
     """Read the conditions of each image of a manifest, (names, H, W) in [0, 1].
 
     Args:
-        images: From a manifest of `diffct prepare brain`.
-        names: Of the conditions.
+        images: Images from a manifest of `diffct prepare brain`.
+        names: Names of the conditions.
         progress: Draw a progress bar.
 
     Raises:
-        ValueError: The images are from no manifest, or a row has none of the conditions.
+        ValueError: The images are not from a manifest, or a row has none of the conditions.
     """
     if images.manifest is None:
         raise ValueError("Conditions are known for images of a manifest only.")

@@ -1,4 +1,4 @@
-"""The settings of an evaluation: those of the command line, by the same names."""
+"""The settings of an evaluation, with the names of the command line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,35 +11,36 @@ NAMES = ("reconstruction", "fidelity", "distribution", "privacy", "findings", "v
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How a pipeline or a folder of samples is evaluated.
+    """Settings for the evaluation of a pipeline or of a folder of samples.
 
     Attributes:
-        variant: Of the pipeline's weights, as "fp16".
+        variant: Variant of the pipeline's weights, such as "fp16".
         revision: Branch, tag or commit on the Hub.
-        train: Folder of training images, if the data are a folder of held-out ones.
+        train: Folder of training images, if the data are a folder of held-out images.
         size: (height, width) in pixels that real pictures are cut to around their centres; None for
-            what the pipeline was trained at.
-        patient_pattern: A regular expression with one group that finds, in each path of folders of
-            images, whose image it is; None for DICOM's PatientID, and otherwise for one patient
-            for each image.
-        split: Which split of a manifest is held out; None for "test", or "validation" if that is
-            all there is.
+            the size that the pipeline was trained at.
+        patient_pattern: A regular expression with one group that finds the patient in the path of
+            each image, for folders; None for DICOM's PatientID, without which each image counts as
+            another patient.
+        split: The split of a manifest that is held out; None for "test", or "validation" if there
+            is no test image.
         window_hu: (low, high), for folders of CT; None for the pipeline's, or (-1000, 1000).
-        number: How many samples are drawn; None for 16 volumes, 200 films or images, all held-out
+        number: Number of samples to draw; None for 16 volumes, 200 films or images, all held-out
             slices, 160 prompts of findings, and 4 translations of a whole scan.
         steps: Denoising steps.
-        guidance_scale: Of prompts; None for the pipeline's default.
-        seed: Of the first sample.
-        batch_size: Samples drawn at once.
-        empty_prompt: Whether films are sampled without a prompt, not from held-out reports.
-        feature_network: Networks as NAME=WEIGHTS; random ones, which say so, if there are none.
+        guidance_scale: Guidance by prompts or conditions; None for the pipeline's default.
+        seed: Seed of the first sample.
+        batch_size: Number of samples drawn at once.
+        empty_prompt: Whether films are sampled with the empty prompt, not with held-out reports.
+        feature_network: Networks as NAME=WEIGHTS; without any, random networks, which the report
+            says.
         lpips: Network of `lpips_weights`; None for "squeeze".
         lpips_weights: Its ImageNet weights; None to leave LPIPS out.
-        max_images: Use so many images of each set at most; privacy is always asked of all.
+        max_images: Largest number of images of each set to use; privacy always uses all.
         scan: The scan that "volume" translates.
-        truth: What the translation should be, on the same grid.
+        truth: The true scan that the translation is compared with, on the same grid.
         device: Where networks compute; None for a GPU if there is one.
-        out: Folder of samples, pictures, and of the report.
+        out: Folder for samples, pictures and the report.
 
     Examples:
         >>> import diffct

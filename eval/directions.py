@@ -1,6 +1,6 @@
-"""The better direction of each figure: higher, lower, or nearer to what real images have.
+"""The better direction of each figure: higher, lower, or nearer to the value of real images.
 
-Figures are named by their place in a result, as "FD[net], samples".
+Figures are named by their place in a result, such as "FD[net], samples".
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Literal
 
 Direction = Literal["higher", "lower", "nearer", "none"]
 
-# What is told of real images, of other methods and of the measurement itself: no figure under test.
+# Figures of real images, of other methods and of the measurement itself are not under test.
 _OF_OTHERS = re.compile(
     r"(^|, )(train|held_out|decoded|empty prompt|yardstick|expected)(, |$)"
     r"|(^|, )samples, (images|pairs|scales)(, |$)"
@@ -30,30 +30,30 @@ _HIGHER = re.compile(
     r"|^nearest neighbours, .*score_quantiles|^PSNR|^uncertainty and error, |, spearman$"
     r"|^(present|side|zone|severity|heart size|absent), \w+, samples$"
 )
-# What real images have stands beside the figure, under another name.
+# The value of real images stands beside the figure, under another name.
 _REAL = (
     (re.compile(r"^(MS-SSIM of pairs|realism, (?:figures|tissue), .*), samples$"), r"\1, held_out"),
     (re.compile(r"^(manifold\[.*), samples, density$"), r"\1, train, density"),
     (re.compile(r"^(slice-to-slice difference), translated$"), r"\1, true T1w"),
     (re.compile(r"^(samples nearest to a training patient), share$"), r"\1, expected"),
 )
-_NO_SIGN = {"membership attack, auc": 0.5, "ratio": 1.0}
+_NEUTRAL = {"membership attack, auc": 0.5, "ratio": 1.0}
 
 
 def is_under_test(place: str) -> bool:
-    """Say whether a figure tells of the samples or the model, and not of its yardsticks."""
+    """Return whether a figure describes the samples or the model, not a yardstick."""
     return not _OF_OTHERS.search(place)
 
 
 def direction(place: str, figures: Mapping[str, float]) -> tuple[Direction, float | None]:
-    """Return which way a figure is better, and for "nearer" to what.
+    """Return the direction in which a figure is better, and for "nearer" the target.
 
     Args:
-        place: Of the figure.
-        figures: All figures of its result, by place.
+        place: The place of the figure.
+        figures: All figures of its result by place.
     """
-    if place in _NO_SIGN:
-        return "nearer", _NO_SIGN[place]
+    if place in _NEUTRAL:
+        return "nearer", _NEUTRAL[place]
     for pattern, real in _REAL:
         match = pattern.match(place)
         if match:
@@ -65,7 +65,7 @@ def direction(place: str, figures: Mapping[str, float]) -> tuple[Direction, floa
 
 
 def is_better(first: float, second: float, way: Direction, target: float | None) -> bool | None:
-    """Say whether the second of two values is better; None if neither is, or no way is."""
+    """Return whether the second value is better; None if neither is, or if no direction is."""
     if way == "none":
         return None
     if target is not None:

@@ -1,8 +1,8 @@
-"""Figures of whole sets: do samples look as real images do, and are they as varied.
+"""The distribution section: whether samples as a set look like real images and vary as much.
 
 Every figure of samples against held-out images stands beside the same figure of training images
-against held-out ones: that is what real images of other patients reach at this number, and what
-perfect samples would.
+against held-out images. This yardstick is what real images of other patients reach at this number
+of images, and what perfect samples would reach.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,21 +35,21 @@ from diffct.metrics.slice_features import slice_features
 
 NEIGHBOURS = 5
 BANDWIDTH = "MMD bandwidth"
-"""Found from the data, but a setting."""
+"""Computed from the data, but a setting and no result."""
 MANIFOLD, MANIFOLD_FIGURES = "manifold", ("precision", "recall", "density", "coverage")
-_COMPARED = ("samples", "train")  # with held-out images
-_SLICES = 16  # of each plane and volume, for networks that see slices; fewer of thinner volumes
+_COMPARED = ("samples", "train")  # each with held-out images
+_SLICES = 16  # of each plane and volume, for networks of slices; fewer in thinner volumes
 _BATCH = 16
 _MAX_FOR_DIVERSITY = 1000
 
 Features = dict[str, tuple[Tensor, list[str]]]
-"""For each plane ("" for whole images): features (n, d), and whose image each row is of."""
+"""For each plane ("" for whole images): features (n, d), and the patient of each row."""
 
 
 def measure(inputs: Inputs) -> Section:
     """Compare samples with held-out images as sets.
 
-    The three sets are cut to one number, since distances shrink as numbers grow.
+    All three sets are reduced to the same number of images, as distances shrink with more images.
 
     Raises:
         ValueError: The sets cannot be compared, or are too small.
@@ -109,7 +109,7 @@ def measure(inputs: Inputs) -> Section:
 
 
 def foresee(inputs: Inputs) -> list[str]:
-    """Say, before anything is sampled, what will not be measured and why."""
+    """Say, before anything is sampled, what will not be measured, and why."""
     cohort = inputs.cohort
     parts = [cohort.held_out, *([] if cohort.train is None else [cohort.train])]
     samples = len(inputs.samples[0]) if inputs.pipeline is None else inputs.number
@@ -131,14 +131,14 @@ def foresee(inputs: Inputs) -> list[str]:
     return found
 
 
-def _sets(samples: ImageSet, cohort: Cohort, most: int | None) -> dict[str, ImageSet]:
-    """Pick equally many images of each set."""
+def _sets(samples: ImageSet, cohort: Cohort, max_images: int | None) -> dict[str, ImageSet]:
+    """Pick the same number of images from each set."""
     sets = {"samples": samples, "held_out": cohort.held_out}
     if cohort.train is not None:
         sets["train"] = cohort.train
     for images in sets.values():
         check_comparable(images, cohort.held_out)
-    number = min(most or len(samples), *map(len, sets.values()))
+    number = min(max_images or len(samples), *map(len, sets.values()))
     return {role: images.pick(number) for role, images in sets.items()}
 
 
@@ -165,7 +165,7 @@ def _features(network: FeatureNetwork, images: ImageSet, slices: int) -> Feature
     volumes = len(images.size) == 3
     if not volumes or network.spatial_dims == 3:
         return {"": (network.extract(images.batches(_BATCH)), list(images.patients))}
-    spacing_mm, window_hu = images.of_volumes()
+    spacing_mm, window_hu = images.spacing_and_window()
     pairs = ((image[0].numpy(), spacing_mm) for image in images.images())
     pixel_mm = min(spacing_mm)
     found = slice_features(network, pairs, window_hu=window_hu, slices=slices, pixel_mm=pixel_mm)
@@ -176,7 +176,7 @@ def _features(network: FeatureNetwork, images: ImageSet, slices: int) -> Feature
 def _compare(
     network: FeatureNetwork, features: dict[str, Features], attempts: Attempts
 ) -> list[Figure]:
-    """Compute every distance in one feature space: of samples, and of training images."""
+    """Compute every distance in one feature space, for samples and for training images."""
     figures = []
     for plane in features["samples"]:
         reference, owners = features["held_out"][plane]
@@ -204,7 +204,7 @@ def _compare(
 
 
 def _means_of_planes(figures: Sequence[Figure]) -> list[Figure]:
-    """Average the Fréchet distance over the planes of a volume, for each role that has all."""
+    """Average the Fréchet distance over the planes of volumes, for each role that has all three."""
     means = []
     for role in dict.fromkeys(figure.of for figure in figures):
         planes = [figure for figure in figures if figure.metric == "FD" and figure.of == role]
@@ -238,8 +238,8 @@ def _network_table(network: FeatureNetwork, figures: Sequence[Figure]) -> Table:
         ("", "samples and held-out", "training and held-out (yardstick)"),
         rows,
         note=(
-            "The network's weights are random: these figures compare with figures of the same"
-            " random network only, and are no FID."
+            "The network's weights are random: compare these figures only with figures of the same"
+            " random network; they are no FID."
             if random
             else ""
         ),

@@ -1,4 +1,4 @@
-"""The evaluation of a pipeline or of samples: all measurements that suit, as one report."""
+"""The evaluation of a pipeline or of samples: all measurements that apply, in one report."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,28 +18,29 @@ from diffct.pipelines.denoising import guide_of
 
 @dataclass(frozen=True)
 class Measurement:
-    """What can be measured.
+    """A measurement, which makes one section of the report.
 
     Attributes:
-        name: Of its section.
-        title: For readers.
-        module: Whose `measure(inputs)` makes the section.
-        questions: Of a reader, that it answers.
-        suits: Says whether a pipeline is measured if nobody chooses; None stands for samples.
+        name: Name of its section.
+        title: Title of its section for readers.
+        module: The module whose `measure(inputs)` makes the section.
+        questions: The questions of a reader that it answers.
+        is_default: Returns whether it is part of an evaluation for which no measurements were
+            chosen, given the pipeline; None stands for samples.
     """
 
     name: str
     title: str
     module: ModuleType
     questions: tuple[str, ...] = ()
-    suits: Callable[[DiffusionPipeline | None], bool] = lambda pipeline: True
+    is_default: Callable[[DiffusionPipeline | None], bool] = lambda pipeline: True
 
     def missing(self, reason: str) -> Section:
-        """Return its section if it cannot be made."""
+        """Return the section of a measurement that is not possible."""
         return not_measured(self.name, self.title, reason, questions=self.questions)
 
     def attempt(self, inputs: Inputs) -> Section:
-        """Make its section, or one that says why there is none."""
+        """Make the section, or one that says why the measurement is not possible."""
         try:
             return self.module.measure(inputs)
         except IMPOSSIBLE as error:
@@ -54,18 +55,18 @@ def _translates(pipeline: DiffusionPipeline | None) -> bool:
     return guide_of(pipeline) == "image"
 
 
-def _if_named(pipeline: DiffusionPipeline | None) -> bool:
+def _never(pipeline: DiffusionPipeline | None) -> bool:
     return False
 
 
-# Cheap ones first; the order of the report.
+# In the order of the report, quick ones first.
 MEASUREMENTS = (
-    Measurement("reconstruction", "Autoencoder", reconstruction, suits=_has_autoencoder),
+    Measurement("reconstruction", "Autoencoder", reconstruction, is_default=_has_autoencoder),
     Measurement("fidelity", "Translation", fidelity, (TRUTH,), _translates),
     Measurement("distribution", "Samples as a set", distribution, (QUALITY, VARIETY)),
     Measurement("privacy", "Privacy", privacy, (PRIVACY,)),
-    Measurement("findings", "Findings asked for", findings, suits=_if_named),
-    Measurement("volume", "A whole translated scan", volume, suits=_if_named),
+    Measurement("findings", "Findings asked for", findings, is_default=_never),
+    Measurement("volume", "A whole translated scan", volume, is_default=_never),
 )
 
 
@@ -77,21 +78,22 @@ def evaluate(
     data_name: str | None = None,
     config: EvaluationConfig | None = None,
 ) -> Report:
-    """Measure quality and privacy of a pipeline or of samples.
+    """Measure the quality and privacy of a pipeline or of samples.
 
     Args:
         pipeline: A pipeline, its folder or Hub id; or a folder of samples or of an autoencoder.
         data: A manifest, the `output_dir` of a training run, or a folder of held-out images.
-        only: Names of measurements; None for all that suit.
-        data_name: What the report calls the data.
-        config: How to measure; None for the defaults of the command line.
+        only: Names of measurements; None for all that apply.
+        data_name: Name of the data in the report.
+        config: The settings; None for the defaults of the command line.
 
     Returns:
-        The report; `report.save(folder)` writes it. What could not be measured says why.
+        The report; `report.save(folder)` writes it. It gives the reason for each measurement that
+        was not possible.
 
     Raises:
         FileNotFoundError: There is no such pipeline, folder or data.
-        ValueError: They do not fit each other, or a setting is impossible.
+        ValueError: Pipeline and data do not match, or a setting is invalid.
 
     Examples:
         >>> import diffct
@@ -108,15 +110,15 @@ def evaluate(
     """
     inputs = read_inputs(pipeline, data, config or EvaluationConfig())
     inputs.load_networks()
-    measurements = chosen(inputs, only)
+    measurements = choose_measurements(inputs, only)
     return make_report(inputs, list(measure_each(inputs, measurements)), data_name=data_name)
 
 
-def chosen(inputs: Inputs, only: Sequence[str] | None = None) -> list[Measurement]:
-    """List the measurements of these names, or those that suit the inputs.
+def choose_measurements(inputs: Inputs, only: Sequence[str] | None = None) -> list[Measurement]:
+    """List the measurements of these names, or the default ones for the inputs.
 
     Raises:
-        ValueError: There is no measurement of a name, or it needs what is not given.
+        ValueError: There is no measurement of a name, or one needs an option that is missing.
     """
     unknown = [name for name in only or () if name not in NAMES]
     if unknown:
@@ -124,11 +126,11 @@ def chosen(inputs: Inputs, only: Sequence[str] | None = None) -> list[Measuremen
     _check_scan(inputs.config, wanted="volume" in (only or ()))
     if only:
         return [measurement for measurement in MEASUREMENTS if measurement.name in only]
-    return [m for m in MEASUREMENTS if m.suits(inputs.pipeline)]
+    return [m for m in MEASUREMENTS if m.is_default(inputs.pipeline)]
 
 
 def _check_scan(config: EvaluationConfig, *, wanted: bool) -> None:
-    """Refuse a scan without its truth, one that nothing measures, and one that is not there."""
+    """Refuse a scan that has no truth, that nothing measures, or that does not exist."""
     given = {"scan": config.scan, "truth": config.truth}
     for name, path in given.items():
         if wanted and path is None:
@@ -140,7 +142,7 @@ def _check_scan(config: EvaluationConfig, *, wanted: bool) -> None:
 
 
 def measure_each(inputs: Inputs, measurements: Sequence[Measurement]) -> Iterator[Section]:
-    """Make one section after the other; before, print what will not be measured and why."""
+    """Make the sections one by one; first print what will not be measured, and why."""
     for measurement in measurements:
         for gap in foresee(measurement, inputs):
             print(f"Will not be measured: {gap}")
@@ -149,6 +151,6 @@ def measure_each(inputs: Inputs, measurements: Sequence[Measurement]) -> Iterato
 
 
 def foresee(measurement: Measurement, inputs: Inputs) -> list[str]:
-    """Say, before anything is sampled, what of a measurement will not be measured and why."""
+    """Say, before anything is sampled, which parts will not be measured, and why."""
     known = getattr(measurement.module, "foresee", None)
     return [] if known is None else known(inputs)

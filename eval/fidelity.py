@@ -1,4 +1,4 @@
-"""Translated images beside the true ones, and beside translations that learn nothing."""
+"""The translation section: translated images beside the true ones, and beside baselines."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ from diffct.phantoms.brain.lesions import LesionFigures, lesion_figures
 from diffct.pipelines.denoising import guide_of
 
 TRUTH = "true T1w"
-_TRAINING_SLICES = 400  # that baselines learn from; they have two numbers or one curve to learn
+_TRAINING_SLICES = 400  # to fit baselines, which have two numbers or one curve to learn
 _BATCH = 16
 _DRAWN = 6
 
@@ -35,11 +35,11 @@ _DRAWN = 6
 def measure(inputs: Inputs) -> Section:
     """Compare translations with the truth, pair by pair.
 
-    Translations of a pipeline stand beside those of the autoencoder alone, and beside trivial ones;
-    those of a folder have the names of the held-out images.
+    Translations by a pipeline stand beside those of the autoencoder alone and of the baselines.
+    Translations in a folder have the file names of the held-out images.
 
     Raises:
-        ValueError: The pipeline translates nothing, or samples have no partner.
+        ValueError: The pipeline does not translate, or samples have no partner.
     """
     if inputs.pipeline is None:
         return _paired_folders(inputs)
@@ -51,7 +51,7 @@ def measure(inputs: Inputs) -> Section:
     samples, described = inputs.samples
     held_out = inputs.cohort.held_out
     places = {row.image: place for place, row in enumerate(held_out.rows)}
-    truths = held_out.of([places[row.image] for row in samples.rows])
+    truths = held_out.select([places[row.image] for row in samples.rows])
     conditions = torch.stack(list(read_conditions(truths, inputs.pipeline.conditions)))
     targets = truths.stacked()
     results = {OWN_METHOD: samples.stacked()}
@@ -61,7 +61,7 @@ def measure(inputs: Inputs) -> Section:
     sets = {"held_out": truths}
     if inputs.cohort.train is not None:
         sets["train"] = seen = inputs.cohort.train.pick(_TRAINING_SLICES)
-        results |= _trivial(seen, conditions, inputs.pipeline.conditions)
+        results |= _baselines(seen, conditions, inputs.pipeline.conditions)
     compared = {
         name: _compare(images, targets, truths.patients, inputs.perceptual)
         for name, images in results.items()
@@ -88,22 +88,22 @@ def measure(inputs: Inputs) -> Section:
         ),
         figures=_figures(pairs, lesions),
         tables=tables,
-        pictures=[Picture(path, "An even pick of held-out slices.")],
+        pictures=[Picture(path, "Held-out slices, evenly picked.")],
         remarks=list(samples.notes),
         missing=missing_of(compared[OWN_METHOD]),
         verdicts=[
             truth(
                 pairs,
                 method=OWN_METHOD,
-                trivial=BASELINES,
+                baselines=BASELINES,
                 patients=len(set(truths.patients)),
             )
         ],
     )
 
 
-def _trivial(seen: ImageSet, conditions: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """Translate by what learns nothing of anatomy, fitted to training slices."""
+def _baselines(seen: ImageSet, conditions: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Translate by the baselines, fitted to training slices."""
     examples, targets = torch.stack(list(read_conditions(seen, names)))[:, :1], seen.stacked()
     return {name: fit(examples, targets)(conditions[:, :1]) for name, fit in BASELINES.items()}
 
@@ -111,7 +111,7 @@ def _trivial(seen: ImageSet, conditions: Tensor, names: Sequence[str]) -> dict[s
 def _figures(
     pairs: Mapping[str, Mapping[str, Estimate]], lesions: Mapping[str, LesionFigures | None]
 ) -> list[Figure]:
-    """List the figures of each method, those of lesions last."""
+    """List the figures of each method, with those of lesions last."""
     found = []
     for method in dict.fromkeys([*pairs, *lesions]):
         found += [
@@ -133,7 +133,7 @@ def _compare(
 
 
 def _lesions(results: dict[str, Tensor], truths: ImageSet) -> dict[str, LesionFigures | None]:
-    """Find lesions on each translation; nothing for data whose labels mean something else."""
+    """Find lesions on each translation; return nothing unless all data are labelled phantoms."""
     slices = [BrainSlice.from_row(row) for row in truths.rows]
     manifest = truths.manifest
     if manifest is None or not all(piece.labels and piece.synthetic for piece in slices):
@@ -164,7 +164,7 @@ def _lesion_table(lesions: dict[str, LesionFigures | None], number: int) -> Tabl
         f"Lesions ({number}, slice by slice)",
         ("", "found", "Dice", "distance (pixels)", "false per slice"),
         rows,
-        note="The true T1w shows what reading lesions off an image reaches.",
+        note="The true T1w shows how well lesions can be found on an image.",
     )
 
 
@@ -202,7 +202,7 @@ def _paired_folders(inputs: Inputs) -> Section:
 
 
 def _true_images(samples: ImageSet, truths: ImageSet) -> ImageSet:
-    """Return the held-out image of each sample, which has its file name, but for the ending."""
+    """Return the held-out image of each sample: the one of the same file name, less its ending."""
     places = {_stem(path): place for place, path in enumerate(truths.files)}
     names = [_stem(path) for path in samples.files]
     alone = sum(name not in places for name in names)
@@ -211,9 +211,9 @@ def _true_images(samples: ImageSet, truths: ImageSet) -> ImageSet:
             f"Samples are paired with held-out images by their file names, and {alone} of"
             f" {len(names)} samples have no partner of the same name (or a name is there twice)."
         )
-    return truths.of([places[name] for name in names])
+    return truths.select([places[name] for name in names])
 
 
 def _stem(path: Path) -> str:
-    """Return a file's name without its ending; 001.nii.gz and 001.nrrd are of one scan."""
+    """Return a file's name without its ending: 001.nii.gz and 001.nrrd are the same scan."""
     return path.name.removesuffix(".gz").rpartition(".")[0] or path.name

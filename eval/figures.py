@@ -1,6 +1,6 @@
-"""Figures as values: what was measured, of which images, in which network's features.
+"""Figures as values: the metric, the images and the network that they belong to.
 
-Each writer (Markdown, HTML, JSON, model card) gives them its own form.
+Each writer (Markdown, HTML, JSON, model card) formats them in its own way.
 """
 
 import math
@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args
 from diffct.metrics.intervals import Estimate
 
 Role = Literal["samples", "held_out", "train", "decoded", "empty prompt"]
-"""Images that a figure may be of: those under test, and those that stand beside them."""
+"""Images that a figure may describe: those under test, and those for comparison."""
 ROLES: tuple[str, ...] = get_args(Role)
 OWN_METHOD = "diffct"
-"""The method under test, where methods are compared: a model beside trivial ones."""
+"""The method under test, where methods are compared: a model beside baselines."""
 
 _TITLES = {
     "mae": "MAE",
@@ -37,10 +37,10 @@ class Figure:
         metric: What was measured: "FD", "ms_ssim", "membership attack".
         value: An estimate, a number, or a dataclass or dictionary of several; None if it could not
             be measured.
-        of: One of `ROLES`, or a method whose figures stand together; None if there is one only.
-        network: In the features of which network.
-        plane: In which plane of volumes.
-        unit: Of the value, where the metric does not tell.
+        of: One of `ROLES`, or a method whose figures belong together; None if there is only one.
+        network: Name of the network whose features were used.
+        plane: Plane of the volumes.
+        unit: Unit of the value, where the metric does not imply it.
     """
 
     metric: str
@@ -52,7 +52,7 @@ class Figure:
 
     @property
     def name(self) -> str:
-        """The figure by its name in files: "FD[xrv-densenet121-all], axial"."""
+        """The name of the figure in files: "FD[xrv-densenet121-all], axial"."""
         unit = f" ({self.unit})" if self.unit else ""
         network = f"[{self.network}]" if self.network else ""
         plane = f", {self.plane}" if self.plane else ""
@@ -60,13 +60,13 @@ class Figure:
 
     @property
     def title(self) -> str:
-        """The figure by its name for readers."""
+        """The name of the figure for readers."""
         return _TITLES.get(self.metric, self.name)
 
     def parts(self) -> Iterator["Figure"]:
-        """List the estimates and numbers: the figure itself, or those that it is made of.
+        """List the estimates and numbers: the figure itself, or the parts of its value.
 
-        What lies deeper, and whole numbers, which are counts, are left out.
+        Deeper parts, and whole numbers, which are counts, are left out.
         """
         if isinstance(self.value, Estimate | float):
             yield self
@@ -74,13 +74,13 @@ class Figure:
         inner = vars(self.value) if is_dataclass(self.value) else self.value
         for name, value in inner.items() if isinstance(inner, dict) else ():
             if isinstance(value, Estimate | float):
-                # As precision[network], but copies, chance.
+                # Named "precision[network]" in a network, otherwise "copies, chance".
                 metric = str(name) if self.network else f"{self.metric}, {name}"
                 yield replace(self, metric=metric, value=value)
 
 
 def nested(figures: Iterable[Figure]) -> dict[str, Any]:
-    """Return values by name as files have them: of each role below the figure, or by method."""
+    """Return values by name as in files: by figure and role, or by method and figure."""
     found: dict[str, Any] = {}
     for figure in figures:
         if figure.of is None:
@@ -97,11 +97,11 @@ class Number:
     """A number as a table or a sentence shows it.
 
     Attributes:
-        value: None, NaN and infinity are shown as a dash.
-        digits: Significant ones.
-        percent: Whether it is a share.
+        value: The number; None, NaN and infinity are shown as a dash.
+        digits: Number of significant digits.
+        percent: Whether to show it as a percentage.
         deviation: Whether to show the standard deviation over images.
-        out_of: The whole that it counts in: 3 of 20.
+        out_of: The total that it is counted in, as in "3 of 20".
     """
 
     value: Estimate | float | None
@@ -143,7 +143,7 @@ class Number:
 
 
 def show(figure: Estimate | float | None, *, digits: int = 4, percent: bool = False) -> str:
-    """Write a figure with its 95 % interval into a sentence."""
+    """Return a figure with its 95 % interval as text for a sentence."""
     return str(Number(figure, digits, percent))
 
 
@@ -155,11 +155,11 @@ class Table:
     """A table of numbers and words.
 
     Attributes:
-        title: A line above it.
-        columns: Their names.
-        rows: Cells, as many in each row as there are columns.
+        title: The line above it.
+        columns: Names of the columns.
+        rows: Rows of cells, one for each column.
         note: What a reader must know to read it.
-        aside: Whether readers may skip it, as the figures of a random network: reports fold it
+        aside: Whether readers may skip it, such as figures of a random network: reports fold it
             away at their end.
     """
 
@@ -170,7 +170,7 @@ class Table:
     aside: bool = False
 
     def markdown(self) -> str:
-        """Write it as Markdown."""
+        """Return the table as Markdown."""
         lines = [f"| {' | '.join(map(str, row))} |" for row in (self.columns, *self.rows)]
         lines.insert(1, "|" + "---|" * len(self.columns))
         parts = [f"**{self.title}**", "\n".join(lines), self.note]

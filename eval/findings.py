@@ -1,13 +1,13 @@
-"""Findings asked for and findings there: whether prompts matter, told by sampled phantom films.
+"""The findings section: whether sampled phantom films show the findings that prompts ask for.
 
 Films are sampled from prompts that ask for one thing each, and as many from empty prompts with the
-same noise. Findings are read off the films by their physics (`diffct.phantoms.chest.findings`),
-with thresholds set on the manifest's training films, and the rates are compared with those on its
-held-out films (the best that the reader can find), on the same encoded and decoded (the best that
-the autoencoder lets through), and on the films of empty prompts (chance).
+same noise. A reader finds findings on the films by their physics (`diffct.phantoms.chest.findings`)
+with thresholds set on the manifest's training films. The rates are compared with those on held-out
+films (the best that the reader can find), on the same films through the autoencoder (the best that
+a model with it can show), and on the films of empty prompts (chance).
 
-The reader is made for phantom films and calibrated on them. On radiographs of persons its findings
-mean nothing.
+The reader is made for phantom films and calibrated on them. On radiographs of persons its results
+are meaningless.
 """
 
 from collections.abc import Sequence
@@ -53,44 +53,44 @@ _QUESTIONS = {
 _EXPLANATION = (
     "Each cell: rate (hits/films; 95 % interval after Wilson). Sampled: films of prompts that ask"
     " for one thing each; empty prompt: films sampled with the same noise and no prompt; held-out:"
-    " phantom films that show just what was asked; decoded: the same through the autoencoder. Side"
-    " counts films with the asked finding; zone and severity those that have it on the asked side;"
-    " the heart counts where nothing hides it. Absence counts all films of empty prompts, for each"
-    " finding."
+    " phantom films that show what was asked; decoded: the same films through the autoencoder. The"
+    " side is counted among films with the asked finding; zone and severity among those that have"
+    " it on the asked side; the heart where nothing hides it; absence among all films of empty"
+    " prompts, for each finding."
 )
 _ROLES = {"sampled": "samples", "held-out": "held_out"}
 
 _PROMPTS = 160
 _MAX_CALIBRATION = 2000  # training films
-# The films of a small model are blurred and noisy; the thresholds shall not hang on sharpness.
+# A small model's films are blurred and noisy; the thresholds must not depend on sharpness.
 _MAX_BLUR_PX, _NOISE = 1.0, 0.005
 _PAIRS_DRAWN = 24
 
 
 @dataclass(frozen=True)
 class Hits(Estimate):
-    """How often films were as asked.
+    """The rate of films that are as requested.
 
     Attributes:
-        hits: How often they were.
-        count: How often they could have been.
+        hits: Number of films that are as requested.
+        count: Number of all films that the rate is about.
     """
 
     hits: int = 0
     count: int = 0
 
     @classmethod
-    def of(cls, rate: Rate) -> "Hits":
-        """Take a rate; without films it has no value."""
+    def from_rate(cls, rate: Rate) -> "Hits":
+        """Convert a rate; without films its value is NaN."""
         share = rate.hits / rate.count if rate.count else float("nan")
         return cls(share, interval=rate.interval, hits=rate.hits, count=rate.count)
 
 
 def measure(inputs: Inputs) -> Section:
-    """Sample films of balanced prompts, read them, and compare what was asked with what is there.
+    """Sample films of balanced prompts, read them, and compare requests with findings.
 
     Raises:
-        ValueError: The pipeline takes no prompts, or the data are no phantom films of a manifest.
+        ValueError: The pipeline takes no prompts, or the data are not phantom films of a manifest.
     """
     pipeline, config = inputs.pipeline, inputs.config
     if pipeline is None or guide_of(pipeline) != "prompt":
@@ -149,7 +149,7 @@ def measure(inputs: Inputs) -> Section:
 
 
 def phantom_films(inputs: Inputs) -> Manifest:
-    """Return the manifest whose films have their truth in its rows; refuse other data."""
+    """Return the manifest, whose rows hold the truth about its films; refuse other data."""
     manifest = inputs.cohort.held_out.manifest
     if manifest is None:
         raise ValueError("Findings are read off films of a manifest only: diffct phantom chest.")
@@ -164,7 +164,7 @@ def phantom_films(inputs: Inputs) -> Manifest:
 
 
 def foresee(inputs: Inputs) -> list[str]:
-    """Say, before anything is sampled, what will not be measured and why."""
+    """Say, before anything is sampled, what will not be measured, and why."""
     try:
         phantom_films(inputs)
     except ValueError as error:
@@ -177,9 +177,9 @@ def _role(source: str) -> str:
 
 
 def _figures(rates: Sequence[Asked], amounts: Sequence[Amounts]) -> list[Figure]:
-    """List rates by question, and amounts by what they are of."""
+    """List rates by question and subject, and amounts by subject."""
     found = [
-        Figure(f"{row.question}, {row.about}", Hits.of(row.rates[source]), of=_role(source))
+        Figure(f"{row.question}, {row.about}", Hits.from_rate(row.rates[source]), of=_role(source))
         for row in rates
         for source in SOURCES
     ]
@@ -226,10 +226,10 @@ def _judge(
     known: Sequence[ManifestRow],
     readings: dict[str, list[Reading | None]],
 ) -> dict[str, Judged]:
-    """Pair what was read with what was asked."""
+    """Pair each reading with what was requested."""
     cases = all_requests()
     judged = {source: list(zip(requests, readings[source], strict=True)) for source in SOURCES[:2]}
-    # How often a finding is absent by itself is told by all films that nothing was asked of.
+    # All films of empty prompts show how often a finding is absent without a request.
     judged["empty prompt"] = [
         *(pair for pair in judged["empty prompt"] if pair[0].subject != "absence"),
         *product(cases["absence"], readings["empty prompt"]),
@@ -250,9 +250,9 @@ def calibrate(
     """Set a reader's thresholds on films of known truth, a little blurred and noisy.
 
     Args:
-        manifest: Where the films are.
+        manifest: The manifest of the films.
         rows: The films, phantoms of every kind.
-        seed: Of blur and noise.
+        seed: Seed of blur and noise.
 
     Returns:
         The reader, and the expected half that its measurements need.
@@ -274,7 +274,7 @@ def calibrate(
 def sample(
     pipeline: DiffusionPipeline, prompts: Sequence[str], config: EvaluationConfig
 ) -> list[np.ndarray]:
-    """Sample a film of each prompt: number i has the seed `seed + i`.
+    """Sample one film for each prompt: film i has the seed `seed + i`.
 
     Returns:
         Films in [0, 1], the shorter side 128 pixels.
@@ -298,10 +298,10 @@ def decode(
     """Encode films and decode them again.
 
     Args:
-        pipeline: Its autoencoder is used.
-        manifest: Where the films are.
+        pipeline: The pipeline with the autoencoder.
+        manifest: The manifest of the films.
         rows: The films, all of one size.
-        batch_size: How many at once.
+        batch_size: Number of films at once.
 
     Returns:
         Films in [0, 1], the shorter side 128 pixels.
@@ -317,7 +317,7 @@ def decode(
 def read_films(
     films: Sequence[np.ndarray], reader: FindingReader, expected: np.ndarray
 ) -> list[Reading | None]:
-    """Read films; None stands for a film that shows no chest."""
+    """Read the findings of films; None stands for a film that shows no chest."""
     measurements = (measure_film(film, expected) for film in tqdm(films, desc="reading"))
     return [None if found is None else reader.read(found) for found in measurements]
 
@@ -327,17 +327,17 @@ def _draw(
     known: Sequence[tuple[ManifestRow, np.ndarray]],
     path: Path,
 ) -> bool:
-    """Draw sampled films, each beside a held-out film of what was asked, where there is one.
+    """Draw sampled films, each beside a held-out film that meets its request, where there is one.
 
     Returns:
-        Whether there was.
+        Whether anything was drawn.
     """
     films, titles = [], []
     for index in np.unique(np.linspace(0, len(sampled) - 1, _PAIRS_DRAWN).astype(int)):
         request, film = sampled[index]
         alike = [(row, other) for row, other in known if request.is_met_by(row.facts)]
         if alike and alike[0][1].shape == film.shape:
-            # Of the films that show it the one with the least besides.
+            # Of the films that meet the request, the one with the fewest findings.
             films += [film, min(alike, key=lambda pair: len(pair[0].facts["findings"]))[1]]
             titles += [request.prompt, "held-out film"]
     if films:
@@ -346,7 +346,7 @@ def _draw(
 
 
 def _read_films(manifest: Manifest, rows: Sequence[ManifestRow]) -> list[np.ndarray]:
-    """Read films at the size that they are measured at."""
+    """Read films at the size at which they are measured."""
     return [
         resize_shorter_side(read_radiograph(manifest.path(row)), SHORTER_SIDE)
         for row in tqdm(rows, desc="films")

@@ -1,4 +1,4 @@
-"""Counts of films that are as they were asked to be."""
+"""Counts of films that are as requested."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ from diffct.phantoms.chest.findings import HEART_SIZES, KINDS, SEVERITIES, Readi
 from diffct.phantoms.chest.requests import SUBJECTS, Rate, Request
 
 SOURCES = ("sampled", "empty prompt", "decoded", "held-out")
-"""Where films are from."""
+"""The sources of films."""
 QUESTIONS = ("present", "side", "wrong side", "zone", "severity", "heart size", "absent")
-"""What is asked of each film, see `Request.judge`."""
+"""The questions about each film; see `Request.judge`."""
 
 Judged = list[tuple[Request, Reading | None]]
-"""What was asked of each film, and what was read from it; None where it shows no chest."""
+"""The request and the reading of each film; the reading is None where it shows no chest."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """How often films are as asked.
+    """The rates of films that are as requested.
 
     Attributes:
         question: One of `QUESTIONS`.
-        about: A subject, for denied findings their kind; "all" for all together.
-        rates: By source.
+        about: A subject; for denied findings their kind; "all" for all together.
+        rates: Rates by source.
     """
 
     question: str
@@ -35,13 +35,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much of a finding is there, by asked grade.
+    """The measured amount of a finding, by requested grade.
 
     Attributes:
         about: The finding, or "heart".
-        source: Of the films.
-        means: Of the measured figure, from the least grade to the most; None without films.
-        counts: Films of each grade.
+        source: Source of the films.
+        means: Means of the measured figure, from the lowest grade to the highest; None without
+            films.
+        counts: Number of films of each grade.
         spearman: Rank correlation of grade and figure; None where it is not defined.
     """
 
@@ -53,10 +54,10 @@ class Amounts:
 
 
 def hit_rates(judged: dict[str, Judged]) -> list[Asked]:
-    """Count how often films are as asked.
+    """Count how often films are as requested.
 
     Args:
-        judged: For each source, what was asked and what was read.
+        judged: For each source, the requests and readings.
 
     Returns:
         One row for each question and subject (for denied findings their kind).
@@ -84,10 +85,10 @@ def hit_rates(judged: dict[str, Judged]) -> list[Asked]:
 
 
 def amounts_by_grade(judged: dict[str, Judged]) -> list[Amounts]:
-    """Average the measured figure over the films of each asked grade.
+    """Average the measured figure over the films of each requested grade.
 
     Args:
-        judged: For each source, what was asked and what was read.
+        judged: For each source, the requests and readings.
 
     Returns:
         One row for each subject and source.
@@ -115,7 +116,7 @@ def amounts_by_grade(judged: dict[str, Judged]) -> list[Amounts]:
 
 
 def _rank_correlation(pairs: Sequence[tuple[int, float]]) -> float | None:
-    """Return Spearman's coefficient; None where one of both is everywhere the same."""
+    """Return Spearman's coefficient; None if ranks or amounts are all the same."""
     ranks, amounts = (np.array([pair[n] for pair in pairs]) for n in (0, 1))
     if len(pairs) < 3 or not np.ptp(ranks) or not np.ptp(amounts):
         return None

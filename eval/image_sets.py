@@ -1,6 +1,6 @@
-"""Sets of images that are measured: read when asked for, all of one size and unit.
+"""Sets of images to be measured: read on request, all of one size and unit.
 
-A set says where each image is from, whose it is, and what its numbers mean, so that sets which
+A set knows the file and the patient of each image and the meaning of its values, so that sets that
 cannot be compared are refused before anything is computed.
 """
 
@@ -30,7 +30,7 @@ from diffct.imaging.volume import check_hounsfield, read_volume
 
 Unit = Literal["[0, 1]", "HU"]
 SAMPLES = "samples"
-"""Title of the images under test: they are judged, where real images are checked."""
+"""Title of the images under test, which are judged and not refused, unlike real images."""
 
 _LOSSY = (".jpg", ".jpeg")
 _WORKERS = 2  # scans prepared at the same time
@@ -41,18 +41,18 @@ class ImageSet:
     """Images of one kind.
 
     Attributes:
-        title: What they are: `SAMPLES`, "held-out", "training".
+        title: The kind of images: `SAMPLES`, "held-out", "training".
         files: One file or folder for each image; their names may be private.
-        patients: Whose image each is; private. Samples have a number each.
+        patients: The patient of each image; private. Each sample has a name of its own.
         read: Reads a file: float32 (H, W) in [0, 1], or (D, H, W) in HU.
-        unit: What the numbers are.
+        unit: Unit of the values.
         preparation: What was done to the images, for the protocol.
-        window_hu: The HU that are 0 and 1 for what needs [0, 1]; None for images without HU.
+        window_hu: The HU that become 0 and 1 where [0, 1] is needed; None for images without HU.
         spacing_mm: Voxel size of volumes; None where it is not known.
-        manifest: Where the images are from, if they are from one.
-        rows: Its rows, one for each image; of translations, the rows of the true images.
-        left_out: How many files of their folder were not read, by reason.
-        notes: Sentences about images that are not as they should be, for the report.
+        manifest: The manifest of the images, if they are from one.
+        rows: Its rows, one for each image; for translations, the rows of the true images.
+        left_out: Number of files of the folder that were not read, by reason.
+        notes: Sentences about defective images, for the report.
     """
 
     title: str
@@ -74,7 +74,7 @@ class ImageSet:
 
     @property
     def name(self) -> str:
-        """What sentences call the set: "samples", "held-out images"."""
+        """The name of the set in sentences: "samples", "held-out images"."""
         return self.title if self.title == SAMPLES else f"{self.title} images"
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class ImageSet:
 
     @property
     def endings(self) -> dict[str, int]:
-        """How many files of each format there are."""
+        """Number of files of each format."""
         names = ["".join(path.suffixes[-2:]).lower() or "folder" for path in self.files]
         return {name: names.count(name) for name in sorted(set(names))}
 
@@ -101,12 +101,12 @@ class ImageSet:
         return any(path.suffix.lower() in _LOSSY for path in self.files)
 
     def pick(self, number: int | None) -> "ImageSet":
-        """Return an even pick of at most so many images; all for None."""
+        """Return at most so many images, evenly picked; all for None."""
         if number is None or number >= len(self):
             return self
-        return self.of(np.linspace(0, len(self) - 1, number).round().astype(int).tolist())
+        return self.select(np.linspace(0, len(self) - 1, number).round().astype(int).tolist())
 
-    def of(self, indices: Sequence[int]) -> "ImageSet":
+    def select(self, indices: Sequence[int]) -> "ImageSet":
         """Return some of the images."""
         return replace(
             self,
@@ -115,11 +115,11 @@ class ImageSet:
             rows=tuple(self.rows[index] for index in indices) if self.rows else (),
         )
 
-    def of_volumes(self) -> tuple[tuple[float, ...], tuple[float, float]]:
-        """Return voxel size and window of volumes, which always have both.
+    def spacing_and_window(self) -> tuple[tuple[float, ...], tuple[float, float]]:
+        """Return the voxel size and the window of volumes, which always have both.
 
         Raises:
-            ValueError: They are pictures.
+            ValueError: The images are pictures.
         """
         if self.spacing_mm is None or self.window_hu is None:
             raise ValueError(f"The {self.name} are pictures, not volumes in HU.")
@@ -145,14 +145,14 @@ class ImageSet:
             yield torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
 
     def unit_images(self, *, progress: bool = True) -> Iterator[Tensor]:
-        """Read image by image in [0, 1], (1, *size): HU by the window."""
+        """Read image by image in [0, 1], (1, *size); HU are mapped by the window."""
         for image in self.images(progress=progress):
             if self.window_hu is not None:
                 image = model_range_to_unit(to_model_range(image, self.window_hu))
             yield image.clamp(0, 1)
 
     def from_unit(self, image: Tensor) -> Tensor:
-        """Bring an image from [0, 1] back to the set's unit."""
+        """Map an image from [0, 1] back to the set's unit."""
         if self.window_hu is None:
             return image
         return to_hounsfield(unit_to_model_range(image), self.window_hu)
@@ -160,7 +160,7 @@ class ImageSet:
     def cut(self, size: Sequence[int]) -> "ImageSet":
         """Return the same pictures, cut to (height, width) around their centres as in training.
 
-        Reading one that is smaller raises a ValueError.
+        Reading a smaller picture raises a ValueError.
         """
         height, width = size
 
@@ -190,7 +190,7 @@ class ImageSet:
 
 
 def too_small(path: Path, size: Sequence[int], cut: Sequence[int]) -> str:
-    """Say that a picture is smaller than what is cut out of it."""
+    """Return the message that a picture is smaller than the size to cut."""
     return (
         f"{path}: {size[0]}x{size[1]} pixels are too few to cut out {cut[0]}x{cut[1]}, the size"
         " that the model makes; prepare the images larger."
@@ -198,10 +198,11 @@ def too_small(path: Path, size: Sequence[int], cut: Sequence[int]) -> str:
 
 
 def check_comparable(first: ImageSet, second: ImageSet) -> None:
-    """Refuse two sets that no figure compares.
+    """Refuse two sets that cannot be compared.
 
     Raises:
-        ValueError: They differ in unit, window, size or spacing, or one is stored lossily.
+        ValueError: They differ in unit, window, size or spacing, or only one is compressed with
+            loss.
     """
     names = f"the {first.name} and the {second.name}"
     if first.unit != second.unit:
@@ -231,7 +232,7 @@ def images_of_folder(
     window_hu: Sequence[float],
     spacing_mm: Sequence[float] | None = None,
 ) -> ImageSet:
-    """Take the volumes of a folder if there are some, or else its pictures; say what is left out.
+    """Take the volumes of a folder, or its pictures if it has no volumes; print what is left out.
 
     See `volumes_of_folder` and `pictures_of_folder`.
     """
@@ -244,11 +245,11 @@ def images_of_folder(
 
 
 def pictures_of_folder(folder: Path, *, title: str) -> ImageSet:
-    """Take the pictures of a folder, each for itself; samples may show nothing.
+    """Take the pictures of a folder, each as another patient; samples may be blank.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: There is no picture in it.
+        ValueError: It holds no picture.
     """
     found = find_images(folder, kind="pictures", empty=title == SAMPLES)
     return _pictures(found, title)
@@ -258,7 +259,7 @@ def pictures_of_manifest(manifest: Manifest, split: SplitName, *, title: str) ->
     """Take the images of one split of a manifest.
 
     Raises:
-        ValueError: The split has none.
+        ValueError: The split is empty.
     """
     rows = _rows(manifest, split)
     files = tuple(manifest.path(row) for row in rows)
@@ -273,13 +274,13 @@ def volumes_of_manifest(
 
     Args:
         manifest: The scans.
-        split: Which of them.
-        title: What they are.
-        config: The size, spacing and window that they are brought to.
-        cache_dir: Where the prepared scans are kept.
+        split: The split.
+        title: Title of the set.
+        config: The size, spacing and window to which scans are prepared.
+        cache_dir: Folder for the prepared scans.
 
     Raises:
-        ValueError: The split has no scan, or scans cannot be used.
+        ValueError: The split is empty, or scans are unusable.
     """
     rows = _rows(manifest, split)
     files = prepare_scans(
@@ -315,13 +316,13 @@ def volumes_of_manifest(
 def volumes_of_folder(
     folder: Path, *, title: str, window_hu: Sequence[float], spacing_mm: Sequence[float] | None
 ) -> ImageSet:
-    """Take the CT volumes of a folder as they are, each for itself; samples may show anything.
+    """Take the CT volumes of a folder, each as another patient; samples may have any values.
 
     Args:
         folder: NIfTI or NRRD files, or DICOM series.
-        title: What they are.
-        window_hu: The HU that are 0 and 1 for what needs [0, 1]; others are clipped to them.
-        spacing_mm: What the spacing must be; None for that of the first volume.
+        title: Title of the set.
+        window_hu: The HU that become 0 and 1 where [0, 1] is needed; other values are clipped.
+        spacing_mm: The required spacing; None for that of the first volume.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -332,7 +333,7 @@ def volumes_of_folder(
 
 
 def _rows(manifest: Manifest, split: SplitName) -> list[ManifestRow]:
-    """Return the rows of a split, which must have some."""
+    """Return the rows of a split, which must not be empty."""
     rows = manifest.split(split)
     if not rows:
         raise ValueError(f"No row of the manifest has the split {split!r}.")
@@ -381,7 +382,7 @@ def _volumes(
 
 
 def _numbers(files: Sequence[Path], title: str) -> tuple[str, ...]:
-    """Give each image a patient of its own, of this set alone."""
+    """Return a different patient for each image, unique to this set."""
     return tuple(f"{title} {number}" for number in range(len(files)))
 
 

@@ -1,4 +1,4 @@
-"""Samples or a pipeline, real images, and networks: what all measurements have in common."""
+"""The inputs of all measurements: samples or a pipeline, real images, and networks."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +36,7 @@ class Inputs:
 
     Attributes:
         source: The pipeline, its folder or Hub id, or the folder of samples or of an autoencoder.
-        pipeline: None if `source` is a folder of samples or of an autoencoder.
+        pipeline: The pipeline; None if `source` is a folder of samples or of an autoencoder.
         cohort: Training and held-out images.
         device: Where networks compute.
         config: How to evaluate.
@@ -50,7 +50,7 @@ class Inputs:
 
     @property
     def name(self) -> str:
-        """The model or samples by their folder, with the run's where training called it so."""
+        """The name of the folder of the model or samples; "pipeline" with its parent's name."""
         if isinstance(self.source, DiffusionPipeline):
             return type(self.source).__name__
         source = Path(self.source)
@@ -65,10 +65,10 @@ class Inputs:
 
     @property
     def samples(self) -> tuple[ImageSet, dict[str, Any] | None]:
-        """The samples, read or drawn when first asked for, and what made them, for protocols.
+        """The samples, read or drawn on first use, and what made them, for protocols.
 
         Raises:
-            ValueError: No sample can be measured, or they do not fit the held-out images.
+            ValueError: No sample can be measured, or they do not match the held-out images.
         """
         if isinstance(self._samples, Exception):
             raise self._samples
@@ -76,7 +76,7 @@ class Inputs:
 
     @cached_property
     def _samples(self) -> tuple[ImageSet, dict[str, Any] | None] | Exception:
-        """The samples or why there are none, kept since to try again would take as long."""
+        """The samples or the error that prevented them, kept as trying again takes as long."""
         try:
             samples, described = (
                 self._read_samples() if self.pipeline is None else self._draw(self.pipeline)
@@ -115,13 +115,13 @@ class Inputs:
 
     @property
     def number(self) -> int:
-        """How many samples a pipeline draws."""
-        assert self.pipeline is not None  # what is sampled already has its number
+        """The number of samples that the pipeline draws."""
+        assert self.pipeline is not None  # samples from a folder have their number already
         return self.config.number or default_number(self.pipeline, self.cohort)
 
     @cached_property
     def networks(self) -> list[FeatureNetwork]:
-        """The feature networks that were asked for, or random ones, which say so."""
+        """The feature networks that were asked for, otherwise random ones, named as such."""
         volumes = self.cohort.held_out.unit == "HU"
         asked = self.config.feature_network or [RANDOM_2D, *([RANDOM_3D] if volumes else [])]
         loaded = []
@@ -139,7 +139,7 @@ class Inputs:
         return PerceptualDistance(self.config.lpips or _LPIPS, backbone=weights).per_image
 
     def load_networks(self) -> None:
-        """Load the networks asked for: what is wrong with them is said before sampling."""
+        """Load the networks asked for, so that errors in them are reported before sampling."""
         if self.config.feature_network:
             self.networks  # noqa: B018 - loads them
         self.perceptual  # noqa: B018 - loads it
@@ -157,7 +157,7 @@ def read_inputs(
 
     Raises:
         FileNotFoundError: There is no such pipeline, folder or data.
-        ValueError: They do not fit each other.
+        ValueError: They do not match, or a setting is invalid.
     """
     _check(config)
     device = str(find_device(config.device))
@@ -167,12 +167,12 @@ def read_inputs(
         pipeline, device = source, str(source.device)
     else:
         source, folder = str(source), Path(source)
-        # A folder of samples, or an autoencoder alone, has no pipeline's index.
+        # A folder of samples, or of an autoencoder alone, has no model_index.json.
         if not folder.is_dir() or (folder / _INDEX).is_file():
             pipeline = load_pipeline(
                 source, device=device, variant=config.variant, revision=config.revision
             )
-    _refuse_idle(config, pipeline)
+    _refuse_unused(config, pipeline)
     if config.size:
         height, width = config.size
         cut: Cut | None = Cut((height, width))
@@ -199,7 +199,7 @@ def read_inputs(
 
 
 def _check(config: EvaluationConfig) -> None:
-    """Refuse settings that are impossible whatever is evaluated."""
+    """Refuse settings that are invalid for every evaluation."""
     for name in ("number", "steps", "batch_size", "max_images"):
         given = getattr(config, name)
         if given is not None and given < 1:
@@ -213,10 +213,10 @@ def _check(config: EvaluationConfig) -> None:
         raise ValueError("--lpips needs --lpips-weights FILE, its ImageNet weights.")
 
 
-def _refuse_idle(config: EvaluationConfig, pipeline: DiffusionPipeline | None) -> None:
-    """Refuse options of sampling that would do nothing."""
+def _refuse_unused(config: EvaluationConfig, pipeline: DiffusionPipeline | None) -> None:
+    """Refuse options of sampling that would have no effect."""
     guided_by = guide_of(pipeline)
-    idle = {
+    unused = {
         "number": pipeline is None,
         "variant": pipeline is None,
         "revision": pipeline is None,
@@ -224,13 +224,13 @@ def _refuse_idle(config: EvaluationConfig, pipeline: DiffusionPipeline | None) -
         "empty_prompt": guided_by != "prompt",
     }
     what = "what is sampled already" if pipeline is None else f"a {type(pipeline).__name__}"
-    for name, does_nothing in idle.items():
-        if does_nothing and getattr(config, name) not in (None, False):
+    for name, is_unused in unused.items():
+        if is_unused and getattr(config, name) not in (None, False):
             raise ValueError(f"--{name.replace('_', '-')} has no meaning for {what}.")
 
 
 def _usual_cut(source: Path | None, pipeline: DiffusionPipeline | None) -> Cut | None:
-    """Return what real pictures are cut to, by what the source makes or has learnt from."""
+    """Return how real pictures are cut, by the pictures that the source makes or was trained on."""
     if source is None or pipeline is not None or (source / _NETWORK).is_file():
         return training_cut(pipeline, source)
     found = find_images(source, empty=True)

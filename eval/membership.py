@@ -1,4 +1,4 @@
-"""The denoising loss of each image: what a membership attack sees."""
+"""The denoising loss of each image, for a membership attack."""
 
 from collections.abc import Iterable
 
@@ -22,9 +22,9 @@ def denoising_losses(
     parts of the schedule. Prompts and conditions are those of the image, as in training.
 
     Args:
-        pipeline: Of diffct.
-        images: What to denoise.
-        draws: Noise levels of each image.
+        pipeline: A pipeline of diffct.
+        images: The images to denoise.
+        draws: Number of noise levels of each image.
         seed: Seed of the noise.
 
     Returns:
@@ -44,7 +44,7 @@ def denoising_losses(
 
 
 def _conditions(pipeline: DiffusionPipeline, images: ImageSet) -> Iterable[str | Tensor | None]:
-    """Return what guided each image in training: its report, its conditions, or nothing."""
+    """Return the guidance of each image in training: its report, its conditions, or None."""
     if pipeline.guided_by == "image":
         return read_conditions(images, pipeline.conditions, progress=False)
     if pipeline.guided_by == "prompt":

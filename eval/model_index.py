@@ -1,8 +1,8 @@
-"""Figures on a pipeline's model card, as the Hugging Face Hub shows them: its model-index.
+"""The model-index: figures on a pipeline's model card, as the Hugging Face Hub shows them.
 
-Which figures of a section: those of samples or of none, and every `Estimate` and float in them one
-level deep (`Figure.parts`). What is told of other roles and methods is no figure of this pipeline;
-what is not finite is left out.
+A section contributes its figures of samples and those without a role, each with the estimates and
+floats one level inside its value (`Figure.parts`). Figures of other roles and methods do not
+describe this pipeline and are left out, as are values that are not finite.
 """
 
 import json
@@ -31,14 +31,14 @@ def add_to_model_card(
 ) -> int:
     """Put figures into the model card of a saved pipeline.
 
-    All earlier figures of diffct are replaced, on whatever data; the rest of the card stays. The
-    figures also go into `model_index.json`, so that a pipeline loaded afterwards brings them to
-    every card that it writes.
+    All earlier figures by diffct are replaced, also those on other data; the rest of the card
+    stays. The figures also go into `model_index.json`, so that a pipeline loaded afterwards writes
+    them into every new card.
 
     Args:
-        folder: What `save_pretrained` wrote.
-        sections: What was measured.
-        data_name: What readers call the data; it is published.
+        folder: The folder that `save_pretrained` wrote.
+        sections: The sections of the report.
+        data_name: Name of the data for readers; it is published.
         task: The Hub's name of the task, e.g. "text-to-image".
 
     Returns:
@@ -63,7 +63,7 @@ def add_to_model_card(
     others = [result for result in card.data.eval_results or [] if not _is_own(result)]
     name = card.data.model_name or folder.resolve().name
     both = [*others, *results]
-    # An empty model-index would be refused by the Hub.
+    # The Hub would refuse an empty model-index.
     card.data.model_name, card.data.eval_results = (name, both) if both else (None, None)
     _store(index_path, eval_results_to_model_index(name, results)[0]["results"])
     with atomic_file(card_path) as partial:
@@ -73,8 +73,8 @@ def add_to_model_card(
 
 def _section_results(section: Section, *, data_name: str, task: str) -> Iterator[EvalResult]:
     """Write the figures of a section as results."""
-    # The Hub's library joins results of one task, type and split under the first one's name: the
-    # type must be nobody else's.
+    # The Hub's library merges results of the same task, type and split under the name of the first,
+    # so the type must be unique to this data.
     words = "".join(sign if sign.isalnum() else " " for sign in data_name.lower()).split()
     facts = _MEASURED_BY | {
         "version": section.protocol["versions"]["diffct"],
@@ -102,7 +102,7 @@ def _section_results(section: Section, *, data_name: str, task: str) -> Iterator
 
 
 def _figures(section: Section) -> Iterator[tuple[Figure, str]]:
-    """List the numbers of the pipeline itself, and say what of which images they tell."""
+    """List the figures of the pipeline itself, each with the images that it describes."""
     methods = any(figure.of == OWN_METHOD for figure in section.figures)
     both = {figure.metric for figure in section.figures if figure.of == "held_out"}
     for figure in section.figures:
@@ -110,7 +110,7 @@ def _figures(section: Section) -> Iterator[tuple[Figure, str]]:
             continue
         compared = section.title.lower()
         if figure.of == "samples":
-            # Where held-out images have a figure of their own, it is one of a single set.
+            # If held-out images have the figure too, it describes a single set.
             compared = "samples" if figure.metric in both else "samples and held-out"
         elif figure.of not in (None, OWN_METHOD):
             continue
@@ -119,12 +119,12 @@ def _figures(section: Section) -> Iterator[tuple[Figure, str]]:
 
 
 def _is_own(result: EvalResult) -> bool:
-    """Say whether diffct wrote a result."""
+    """Return whether diffct wrote a result."""
     return _MEASURED_BY.items() <= (result.metric_args or {}).items()
 
 
 def _store(index_path: Path, results: list[dict[str, Any]]) -> None:
-    """Put results into the pipeline's config, in place of earlier ones."""
+    """Put results into the pipeline's config, replacing earlier ones."""
     index = json.loads(index_path.read_text(encoding="utf-8"))
     index["training"] = {**(index.get("training") or {}), EVALUATION: results}
     with atomic_file(index_path) as partial:

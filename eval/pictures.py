@@ -13,7 +13,7 @@ _PICTURES, _VOLUMES = 8, 3
 
 
 def save_sheet(samples: ImageSet, held_out: ImageSet, path: Path) -> tuple[Path, str]:
-    """Draw an even pick of samples above an even pick of held-out images.
+    """Draw evenly picked samples above evenly picked held-out images.
 
     Returns:
         The path and a caption.
@@ -24,13 +24,13 @@ def save_sheet(samples: ImageSet, held_out: ImageSet, path: Path) -> tuple[Path,
         arrays += [image[0].numpy() for image in images.images(progress=False)]
         titles += [images.title] * len(images)
     draw(samples, arrays, path, titles=titles, columns=min(number, len(samples)))
-    return path, "An even pick of the samples, and below of the held-out images."
+    return path, "Evenly picked samples, and below them evenly picked held-out images."
 
 
-def inner_pick(number: int, most: int) -> list[int]:
-    """Return at most so many even places among a number, off both ends: there heads show little."""
-    most = min(number, most)
-    return [int((place + 0.5) * number / most) for place in range(most)]
+def inner_pick(count: int, limit: int) -> list[int]:
+    """Return at most `limit` even places among `count`, away from both ends, which show little."""
+    limit = min(count, limit)
+    return [int((place + 0.5) * count / limit) for place in range(limit)]
 
 
 def draw(
@@ -44,11 +44,11 @@ def draw(
     """Draw images in rows, or volumes as rows of slices.
 
     Args:
-        images: Says what the arrays are.
-        arrays: In its unit.
+        images: The set that the arrays belong to.
+        arrays: Images in the unit of the set.
         path: The PNG to write.
-        titles: One for each.
-        columns: Images in a row; volumes have a row each.
+        titles: One title for each.
+        columns: Number of images in a row; each volume has a row of its own.
     """
     if images.unit == "HU":
         save_montage(list(arrays), path, spacing_mm=images.spacing_mm, titles=titles)

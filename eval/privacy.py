@@ -1,6 +1,6 @@
 """The privacy section: its tables, its picture, its remarks and its verdict.
 
-What is asked and how it is answered is `diffct.privacy`; here it gets images, and is written down.
+The audit itself is in `diffct.privacy`; this module gives it images and presents its findings.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ _NO_TRAINING = (
     " manifest, or the output_dir of the training run."
 )
 _DRAWS = 8  # noise levels of each image in the membership attack
-_MAX_LOSSES = 200  # images of each set in it
+_MAX_LOSSES = 200  # images of each set in the membership attack
 _MAX_NAMED = 50
 _MAX_PAIRS = 6
 _NAMING = PatientNaming(
@@ -40,7 +40,7 @@ _NAMING = PatientNaming(
 
 
 def measure(inputs: Inputs) -> Section:
-    """Audit samples, and the losses of a pipeline, for what they tell of training images.
+    """Audit samples, and the losses of a pipeline, for what they reveal of training images.
 
     Raises:
         ValueError: No training image is known, the sets cannot be compared, or there are too few
@@ -108,7 +108,7 @@ def measure(inputs: Inputs) -> Section:
 
 
 def foresee(inputs: Inputs) -> list[str]:
-    """Say, before anything is sampled, what will not be measured and why."""
+    """Say, before anything is sampled, what will not be measured, and why."""
     cohort = inputs.cohort
     translated = guide_of(inputs.pipeline) == "image"
     if cohort.train is None:
@@ -151,10 +151,10 @@ def _score_table(report: privacy.PrivacyReport) -> Table:
         rows,
         note=(
             "Below 1: nearer to a training image. Real: training and held-out images, each"
-            " compared with all others of other patients, which are no copies. A translation is not"
+            " compared with all images of other patients; they are no copies. A translation is not"
             " compared with the true image of its patient. Among few held-out images the distance"
-            " to the nearest is a matter of luck; it is drawn towards the mean of all samples', as"
-            " far as real images tell. The threshold is the"
+            " to the nearest varies randomly; it is shrunk towards the mean over all samples, by a"
+            " weight estimated from real images. The threshold is the"
             f" score that {FALSE_ALARMS:.1%} of real images would have or fall below, if the"
             " logarithms of scores are normal. With more training than held-out images, scores are"
             " below 1 without any copy; the threshold takes that into account."
@@ -163,7 +163,7 @@ def _score_table(report: privacy.PrivacyReport) -> Table:
 
 
 def _suspect_table(report: privacy.PrivacyReport, names: Sequence[str]) -> Table | None:
-    """Name the samples that somebody should look at, the nearest first; None if there are none."""
+    """List the samples that need a look, the nearest first; return None if there are none."""
     suspects = report.suspects()
     if not suspects:
         return None
@@ -191,7 +191,7 @@ def _draw_pairs(
     report: privacy.PrivacyReport,
     out: Path,
 ) -> Picture:
-    """Draw the samples of the lowest scores, aligned, with both neighbours."""
+    """Draw the samples with the lowest scores, aligned, beside both neighbours."""
     arrays, titles = [], []
     for pair in report.closest(_MAX_PAIRS):
         pictures = [
@@ -209,11 +209,11 @@ def _draw_pairs(
     draw(samples, arrays, path, titles=titles, columns=3)
     return Picture(
         path,
-        "The samples of the lowest scores, turned, zoomed and shifted onto their nearest training"
-        " image. PRIVATE if the training images are: do not publish this picture.",
+        "The samples with the lowest scores, mirrored, zoomed and shifted onto their nearest"
+        " training image. PRIVATE if the training images are: do not publish this picture.",
     )
 
 
 def _unit_image(images: ImageSet, place: int) -> Tensor:
     """Read one image in [0, 1], (1, *size)."""
-    return next(images.of([place]).unit_images(progress=False))
+    return next(images.select([place]).unit_images(progress=False))

@@ -1,8 +1,8 @@
-"""Protocol cards: under which conditions a figure was found, so that only like is compared.
+"""Protocol cards: the conditions of a figure, so that only like is compared with like.
 
 A card names the measurement, every set of images (number, patients, size, unit, range, preparation,
 and a hash of all their bytes), every network with the hash of its weights, the settings, the seed
-and the versions of what computed. It holds no file name and no patient.
+and the versions of the libraries. It holds no file name and no patient.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from diffct.metrics.features import FeatureNetwork
 
 CARD_FORMAT = 1
 UNDER_TEST = ("samples", "pipeline")
-"""What may differ between two cards: the thing that is measured."""
+"""The entries that may differ between two cards: those of the model or samples under test."""
 
 _COMPUTING = ("torch", "numpy", "scipy", "monai", "diffusers", "torchxrayvision")
 
@@ -40,12 +40,12 @@ def protocol_card(
     """Write the card of a measurement.
 
     Args:
-        measurement: Its name.
-        sets: The images that went in, by role; "samples" are those under test.
-        settings: Everything that was chosen, the seed among it, as JSON values.
+        measurement: Name of the measurement.
+        sets: The images by role; "samples" are those under test.
+        settings: All settings, the seed included, as JSON values.
         networks: Descriptions of the feature networks.
-        pipeline: What made the samples, and how; None for samples from elsewhere.
-        synthetic: Whether the real images are phantoms; None if nobody knows.
+        pipeline: The model that made the samples, and its settings; None for other samples.
+        synthetic: Whether the real images are phantoms; None if that is not known.
 
     Returns:
         JSON values.
@@ -71,7 +71,7 @@ def describe_set(images: ImageSet) -> dict[str, Any]:
     low, high, digest = float("inf"), float("-inf"), hashlib.sha256()
     for image in images.images(progress=False):
         low, high = min(low, image.min().item()), max(high, image.max().item())
-    # Sorted, so that the order of the files, and with it their names, says nothing.
+    # Sorted, so that the hash does not depend on the order of the files, and so on their names.
     for line in sorted(file_hash(path) for path in images.files):
         digest.update(line.encode())
     return {
@@ -98,10 +98,10 @@ def file_hash(path: Path) -> str:
 
 
 def describe_model(source: str | Path | DiffusionPipeline) -> dict[str, Any]:
-    """Name a model, and hash its weights.
+    """Return the name of a model and the hash of its weights.
 
     Args:
-        source: Its folder, or a Hub id, which is then named as it is, or the pipeline itself.
+        source: Its folder, the pipeline itself, or a Hub id, which is named without a hash.
     """
     if isinstance(source, DiffusionPipeline):
         return {"name": type(source).__name__, "weights_sha256": _hash_in_memory(source)}
@@ -115,7 +115,7 @@ def describe_model(source: str | Path | DiffusionPipeline) -> dict[str, Any]:
 
 
 def describe_network(network: FeatureNetwork) -> dict[str, Any]:
-    """Describe a feature network: the hash of its weights, and what it does to images."""
+    """Describe a feature network: the hash of its weights, and its preprocessing."""
     return {
         "name": network.name,
         "weights_sha256": network.weights_sha256,
@@ -136,9 +136,9 @@ def _hash_in_memory(pipeline: DiffusionPipeline) -> str:
 
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    """List where two cards differ, besides what is under test.
+    """List the differences of two cards, except in what is under test.
 
-    Samples may differ in what they are, not in number, size, unit or preparation.
+    Samples may have other files and values, but not another number, size, unit or preparation.
 
     Returns:
         One line for each difference: its place, and both values.
@@ -152,9 +152,9 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
 
 
 def _comparable(card: dict[str, Any]) -> dict[str, Any]:
-    """Take out what is under test."""
+    """Return a card without the entries under test."""
     kept = {name: part for name, part in card.items() if name not in UNDER_TEST}
-    # Files that were not read change nothing.
+    # Files that were not read have no influence.
     kept["sets"] = {
         role: {
             name: value
@@ -168,7 +168,7 @@ def _comparable(card: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flatten(value: object, place: str = "") -> Iterable[tuple[str, object]]:
-    """List every leaf of a card with its place."""
+    """List every value of a card with its place."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _flatten(inner, f"{place}.{name}" if place else name)

@@ -1,4 +1,4 @@
-"""CT realism of sets, without any network: HU, volumes of tissue, noise, continuity of slices."""
+"""The realism of CT sets without any network: HU, tissue volumes, noise, continuity of slices."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,7 @@ _COLUMNS = ("", "samples", "held-out", "training", "distance", "yardstick")
 
 
 class Realism(NamedTuple):
-    """What was found: figures, and how readers see them."""
+    """The figures of realism, and their tables and picture for readers."""
 
     comparison: RealismComparison
     tables: list[Table]
@@ -36,8 +36,8 @@ def measure_realism(sets: dict[str, ImageSet], out: Path) -> Realism:
     """Measure volumes one by one and compare the sets.
 
     Args:
-        sets: "samples", "held_out" and perhaps "train", volumes in HU.
-        out: Where the picture goes.
+        sets: "samples", "held_out" and optionally "train", volumes in HU.
+        out: Folder for the picture.
     """
     records = {role: _records(images) for role, images in sets.items()}
     roles = ("samples", "held_out", "train")
@@ -51,7 +51,7 @@ def measure_realism(sets: dict[str, ImageSet], out: Path) -> Realism:
     plot(
         {sets[role].title: found for role, found in records.items()},
         path,
-        window_hu=sets["samples"].of_volumes()[1],
+        window_hu=sets["samples"].spacing_and_window()[1],
     )
     caption = (
         "Share of voxels by HU (logarithmic), and noise power spectrum of soft tissue, mean over"
@@ -63,7 +63,7 @@ def measure_realism(sets: dict[str, ImageSet], out: Path) -> Realism:
 def _records(images: ImageSet) -> list[VolumeRecord]:
     volumes = images.images(progress=False)
     bar = tqdm(volumes, f"measuring {images.title}", len(images), unit="volume")
-    spacing_mm, _ = images.of_volumes()
+    spacing_mm, _ = images.spacing_and_window()
     return [measure_volume(volume[0].numpy(), spacing_mm) for volume in bar]
 
 
@@ -81,16 +81,17 @@ def _tables(comparison: RealismComparison) -> list[Table]:
             "HU histograms: Wasserstein distance in HU",
             ("tissue window", "samples and held-out", "training and held-out (yardstick)"),
             windows,
-            note="All voxels of a set together; in each window, of the values inside it.",
+            note="All voxels of a set together; for each window, only the values inside it.",
         ),
         Table(
             "Tissue, noise and continuity: mean over volumes [95 % interval]",
             _COLUMNS,
             _rows(comparison.figures),
             note=(
-                "Distance: Wasserstein, of the volumes' figures, samples and held-out; yardstick:"
-                " training and held-out. noise_hu and noise_frequency_per_mm: soft tissue after a"
-                " polynomial trend; slice_difference_hu: mean absolute difference of neighbouring"
+                "Distance: Wasserstein distance of the volumes' figures between samples and"
+                " held-out; yardstick: between training and held-out. noise_hu and"
+                " noise_frequency_per_mm: soft tissue after subtraction of a polynomial trend;"
+                " slice_difference_hu: mean absolute difference of neighbouring"
                 " slices in the body."
             ),
         ),
@@ -119,7 +120,7 @@ def _rows(figures: dict[str, FigureComparison]) -> list[tuple[Cell, ...]]:
 
 
 def _without_body(counts: dict[str, int | None]) -> str:
-    """Say how many volumes show no body, if some do not."""
+    """Return a sentence with the number of volumes without a body, if there are some."""
     if not any(counts.values()):
         return ""
     names = {"samples": "samples", "held_out": "held-out", "train": "training"}
@@ -133,7 +134,7 @@ def plot(
     """Draw HU histograms and noise power spectra of sets.
 
     Args:
-        records: Of each set, by its title.
+        records: The records of each set, by its title.
         path: The PNG to write.
         window_hu: The HU shown.
     """

@@ -1,4 +1,4 @@
-"""Held-out images through the autoencoder: the best that any model in its latents can do."""
+"""The reconstruction section: held-out images through the autoencoder, the limit of its models."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ _DRAWN = 4
 
 
 def measure(inputs: Inputs) -> Section:
-    """Compare held-out images with what the autoencoder makes of them, by its posterior's mean.
+    """Compare held-out images with their reconstructions from the mean of the posterior.
 
     Raises:
         ValueError: There is no autoencoder.
@@ -38,7 +38,7 @@ def measure(inputs: Inputs) -> Section:
         start += len(batch)
     found = accumulator.result()
     path = Path(inputs.config.out) / "reconstruction.png"
-    drawn = images.of(inner_pick(len(images), _DRAWN)).stacked(progress=False)
+    drawn = images.select(inner_pick(len(images), _DRAWN)).stacked(progress=False)
     save_comparison(drawn, reconstruct(autoencoder, drawn), path)
     return Section(
         name="reconstruction",
@@ -52,13 +52,13 @@ def measure(inputs: Inputs) -> Section:
         ),
         figures=[Figure(metric, value) for metric, value in found.items()],
         tables=[paired_table({"reconstruction": found}, images)],
-        pictures=[Picture(path, "An even pick of held-out images, and their reconstructions.")],
+        pictures=[Picture(path, "Held-out images, evenly picked, and their reconstructions.")],
         missing=missing_of(accumulator),
     )
 
 
 def _autoencoder(inputs: Inputs) -> AutoencoderKL:
-    """Take the pipeline's autoencoder, or load one alone."""
+    """Return the pipeline's autoencoder, or load a single one."""
     if inputs.pipeline is not None:
         vae = getattr(inputs.pipeline, "vae", None)
         if vae is None:
@@ -73,25 +73,25 @@ def _autoencoder(inputs: Inputs) -> AutoencoderKL:
 @torch.no_grad()
 def reconstruct(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
     """Pass images (B, 1, H, W) in [0, 1] through an autoencoder."""
-    grey = images.expand(-1, autoencoder.config["in_channels"], -1, -1)
-    pixels = unit_to_model_range(grey).to(autoencoder.device, autoencoder.dtype)
+    gray = images.expand(-1, autoencoder.config["in_channels"], -1, -1)
+    pixels = unit_to_model_range(gray).to(autoencoder.device, autoencoder.dtype)
     latents = autoencoder.encode(pixels).latent_dist.mode()
     return from_model_range(autoencoder.decode(latents).sample.mean(dim=1, keepdim=True)).cpu()
 
 
 def missing_of(accumulator: PairedAccumulator) -> list[str]:
-    """Say what could not be measured of pairs."""
+    """Say which figures of pairs could not be measured."""
     return [] if accumulator.missing is None else [f"MS-SSIM: {accumulator.missing}"]
 
 
 def paired_table(results: dict[str, dict[str, Estimate]], images: ImageSet) -> Table:
-    """Show figures of pairs, a row for each method, or for each figure of a single one."""
+    """Return a table of pairs: a row for each method, or for each figure of a single method."""
     metrics = list(next(iter(results.values())))
     cells = [
         [Number(found[metric], deviation=True) for metric in metrics] for found in results.values()
     ]
     names, methods = [Figure(metric, None).title for metric in metrics], list(results)
-    if len(results) == 1:  # as wide as the page
+    if len(results) == 1:  # transposed, to fit the width of the page
         names, methods, cells = methods, names, [list(row) for row in zip(*cells, strict=True)]
     rows: list[tuple[Cell, ...]] = [
         (method, *row) for method, row in zip(methods, cells, strict=True)
@@ -103,5 +103,5 @@ def paired_table(results: dict[str, dict[str, Estimate]], images: ImageSet) -> T
         ("", *names),
         rows,
         note=(f"MS-SSIM: {multi_scale(images.size)}. " if "ms_ssim" in metrics else "")
-        + "Whole images count, background included.",
+        + "Whole images are compared, background included.",
     )

@@ -11,23 +11,23 @@ from diffct import __version__
 from diffct.eval.cohorts import Cohort
 from diffct.eval.inputs import Inputs
 from diffct.eval.report_page import render_report, write_report
-from diffct.eval.section import Section, anonymous, write_json, write_section
+from diffct.eval.section import Section, anonymise, write_json, write_section
 
 PAGE, FIGURES = "report.html", "metrics.json"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an evaluation found, without names of patients' files.
+    """The findings of an evaluation, without names of patients' files.
 
     Attributes:
-        name: Of the model or of the samples.
-        data: What readers call the data.
-        summary: What was measured on what, names and values.
+        name: Name of the model or of the samples.
+        data: Name of the data for readers.
+        summary: Names and values that summarise model, data and settings.
         synthetic: Whether the data are phantoms.
-        sections: What was measured, or why it was not.
-        rest: What is not measured yet, and says so.
-        origin: How the report was made, as the command; for its end.
+        sections: One for each measurement; if it was not possible, with the reason.
+        rest: Sections of the measurements that have not been made yet.
+        origin: How the report was made, such as the command; shown at its end.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Report:
     origin: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Section:
-        """Return the section of a measurement; a KeyError names those that there are."""
+        """Return the section of a measurement; a KeyError names the existing ones."""
         found = {section.name: section for section in self.sections}
         if name not in found:
             raise KeyError(f"{name}: measured are {', '.join(found) or 'none'}.")
@@ -59,8 +59,8 @@ class Report:
         """Write report.html, metrics.json, and the JSON of each measurement.
 
         Args:
-            folder: Where to.
-            origin: How the report was made, for its end; None for what it says itself.
+            folder: The folder to write into.
+            origin: How the report was made, for its end; None for its own `origin`.
 
         Returns:
             The path of report.html.
@@ -80,7 +80,7 @@ class Report:
         return folder / PAGE
 
     def json(self) -> dict[str, Any]:
-        """Return everything that was measured, with its protocols, as JSON values."""
+        """Return all measurements with their protocols as JSON values."""
         return {
             "source": self.name,
             "data": self.data,
@@ -94,7 +94,7 @@ class Report:
         return f"Evaluation of {self.name}"
 
     def _repr_html_(self) -> str:
-        """Show the page in a notebook, in a frame of its own: its style is for itself alone."""
+        """Show the page in a notebook, in a frame, so that its style applies to nothing else."""
         page = render_report(
             [*self.sections, *self.rest],
             title=self._title,
@@ -112,13 +112,13 @@ def make_report(
     *,
     data_name: str | None = None,
 ) -> Report:
-    """Put sections into a report that can be shared.
+    """Make a report that can be shared.
 
     Args:
-        inputs: What was measured.
-        sections: What was found; errors in it may name files of patients.
-        rest: What is not measured yet.
-        data_name: What readers call the data; None for what is known of them.
+        inputs: The inputs of the measurements.
+        sections: Their sections; errors in them may name files of patients.
+        rest: Sections of the measurements that have not been made yet.
+        data_name: Name of the data for readers; None for a general one.
     """
     cohort = inputs.cohort
     names = _file_names(cohort)
@@ -137,15 +137,15 @@ def make_report(
         data,
         summary,
         cohort.synthetic,
-        tuple(anonymous(section, names) for section in sections),
+        tuple(anonymise(section, names) for section in sections),
         tuple(rest),
     )
 
 
 def _file_names(cohort: Cohort) -> dict[str, str]:
-    """Return what stands for the file names of patients' images in what is shared.
+    """Return replacements for the file names of patients' images.
 
-    The name of a DICOM folder alone may be any word; only its whole path is replaced.
+    The name of a DICOM folder may be any word, so only its whole path is replaced.
     """
     return {
         text: f"image {number} of the {images.name}"

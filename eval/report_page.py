@@ -24,7 +24,7 @@ _ORDER = (TRUTH, *_ALWAYS_ASKED)
 _DRAWN_FIRST = {"distribution": 0, "fidelity": 1, "privacy": 2}
 _HASH = re.compile(r"[0-9a-f]{40,}")
 _BOLD = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
-_MAX_BESIDE = 2  # columns of intervals; more are wider than the page
+_MAX_BESIDE = 2  # columns of intervals; more would be wider than the page
 Column = Literal["text", "numbers", "intervals", "stacked"]
 
 
@@ -54,18 +54,18 @@ def render_report(
     """Return all sections as one HTML page.
 
     First the answers to a reader's questions, then pictures, then tables; the figures of random
-    networks and how all was made come last, folded.
+    networks and the origin of the report come last, folded.
 
     Args:
-        sections: What was measured, in the order of the report.
-        title: Of the report.
-        summary: What was measured on what, when and by what; names and values.
+        sections: The sections, in the order of the report.
+        title: Title of the report.
+        summary: Names and values that summarise model, data and settings.
         synthetic: Whether the data are phantoms, which the report then says at its top.
-        origin: The command and the folders that it was made of; no file of a patient, please.
+        origin: How the report was made: the command and its folders, without files of patients.
 
     Raises:
-        FileNotFoundError: A picture is gone.
-        ValueError: A file that should be a picture is none by its name.
+        FileNotFoundError: A picture is missing.
+        ValueError: The name of a picture's file is not that of a picture.
     """
     folder = files(__package__)
     versions: dict[str, str] = next(
@@ -90,7 +90,7 @@ def render_report(
 
 
 def _environment() -> Environment:
-    """Return what fills in the template, every text escaped."""
+    """Return the template's environment, which escapes every text."""
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
@@ -105,7 +105,7 @@ def _environment() -> Environment:
 
 
 def _answers(sections: Sequence[Section]) -> Iterator[tuple[Verdict, Section | None]]:
-    """List every answer of the sections, and which question nobody answers."""
+    """List the answers of all sections, and the questions that none answers."""
     for section in sections:
         for verdict in section.verdicts:
             yield verdict, section
@@ -128,7 +128,7 @@ def _pictures(sections: Sequence[Section]) -> list[Picture]:
 
 
 def _columns(table: Table) -> list[Column]:
-    """Say what each column holds, besides gaps: numbers stand in line.
+    """Return the kind of each column, ignoring empty cells; numbers are aligned.
 
     Intervals have a column beside their numbers; in wide tables they stand below them.
     """
@@ -146,12 +146,12 @@ def _column(cells: Sequence[Number | str]) -> Column:
 
 
 def _prose(text: str) -> Markup:
-    """Escape a sentence, and set what sections write as **bold**."""
+    """Escape a sentence, and mark its **bold** words."""
     return Markup(_BOLD.sub(r"<strong>\1</strong>", str(escape(text))))
 
 
 def _data_url(picture: Picture) -> str:
-    """Return a picture's bytes as an address."""
+    """Return a picture as a data URL."""
     kind = mimetypes.guess_type(picture.path.name)[0]
     if kind is None or not kind.startswith("image/"):
         raise ValueError(f"{picture.path} is no picture by its name; give e.g. a PNG.")
@@ -164,7 +164,7 @@ def _is_container(value: object) -> bool:
 
 
 def _is_nested(value: object) -> bool:
-    """Say whether a value of a protocol card is a list of its own, and no line of scalars."""
+    """Return whether a value of a protocol card needs a list of its own, not a line of scalars."""
     if isinstance(value, Mapping):
         return bool(value)
     return isinstance(value, list | tuple) and any(_is_container(inner) for inner in value)

@@ -1,4 +1,4 @@
-"""A training run's folder: its settings, the files that they name, and what it was trained on."""
+"""A training run's folder: its settings, the files that they name, and its training data."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +12,11 @@ from diffct.data.volumes import CTDataConfig
 
 CONFIG = "config.yaml"
 WORKERS = 2
-"""Scans prepared at the same time."""
+"""Number of scans prepared at the same time."""
 
 
 def read_settings(run: Path) -> DictConfig | None:
-    """Read the settings that a training run has kept; None if the folder is none of a run."""
+    """Read the settings saved by a training run; None if the folder is not a run's."""
     path = run / CONFIG
     if not path.is_file():
         return None
@@ -35,7 +35,7 @@ def ct_settings(settings: DictConfig | None) -> CTDataConfig | None:
 
 
 def cache_of_run(run: Path, settings: DictConfig, otherwise: Path) -> Path:
-    """Return where a run of CT keeps its prepared scans, or another folder if that is gone."""
+    """Return the folder of a CT run's prepared scans, or another folder if that is gone."""
     named = settings.data.get("cache_dir")
     try:
         own = run / "cache" if named is None else locate(named, run, settings)
@@ -45,12 +45,12 @@ def cache_of_run(run: Path, settings: DictConfig, otherwise: Path) -> Path:
 
 
 def manifest_of_run(run: Path, settings: DictConfig, *, cache_dir: Path) -> Manifest:
-    """Read what a run was trained on, and what it held out.
+    """Read the images that a run was trained on, and those that it held out.
 
     Args:
-        run: Its folder.
-        settings: What `read_settings` returned.
-        cache_dir: Where scans are prepared of a run of CT that kept no manifest.
+        run: The run's folder.
+        settings: Its settings, from `read_settings`.
+        cache_dir: Folder for prepared scans, for a CT run that saved no manifest.
 
     Raises:
         FileNotFoundError: The data are gone.
@@ -81,19 +81,19 @@ def manifest_of_run(run: Path, settings: DictConfig, *, cache_dir: Path) -> Mani
 
 
 def locate(named: str, run: Path, settings: DictConfig) -> Path:
-    """Find what a run's settings name, wherever this process works.
+    """Find a file that a run's settings name, from any working folder.
 
-    A relative path was meant from the folder in which training was started. That folder is known
-    if `output_dir` is relative as well; otherwise this process's folder and those around the run
+    A relative path starts at the folder in which training was started. That folder is known if
+    `output_dir` is relative as well; otherwise the working folder and the folders around the run
     are tried.
 
     Args:
         named: A path in the settings.
         run: The run's folder.
-        settings: What `read_settings` returned.
+        settings: Its settings, from `read_settings`.
 
     Raises:
-        FileNotFoundError: There is nothing in any of these places.
+        FileNotFoundError: The file is in none of these places.
     """
     path = Path(expand_path(named))
     if path.is_absolute():
@@ -111,7 +111,7 @@ def locate(named: str, run: Path, settings: DictConfig) -> Path:
 
 
 def _origins(run: Path, settings: DictConfig) -> list[Path]:
-    """Return the folder in which training was started, if the settings tell."""
+    """Return the folder in which training was started, if the settings determine it."""
     output = Path(str(settings.get("output_dir") or "."))
     run = run.resolve()
     parts = output.parts

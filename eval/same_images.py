@@ -1,4 +1,4 @@
-"""Images of one set that stand in another under another name."""
+"""Images of one set that also occur in another, under any name."""
 
 from diffct.eval.image_sets import ImageSet
 from diffct.privacy.identical import find_identical
@@ -6,14 +6,14 @@ from diffct.privacy.image_stack import stack_images
 
 
 def same_images(images: ImageSet, known: ImageSet) -> dict[int, int]:
-    """Find the images that are also in another set, whatever they are called there.
+    """Find the images that also occur in another set, under any name.
 
     Args:
-        images: The images that are looked at.
-        known: The set in which they are looked for; of the same unit.
+        images: The images to look up.
+        known: The set to search, of the same unit.
 
     Returns:
-        For each image that is, by its place, the place of the first such image of `known`.
+        For the place of each image found, the place of the first such image in `known`.
     """
     stacks = (
         stack_images(part, name=part.name, patients=None, value_range=known.window_hu or (0, 1))

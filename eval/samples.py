@@ -1,4 +1,4 @@
-"""Samples of a pipeline as files without loss: what is measured is what would be shared."""
+"""Samples of a pipeline in lossless files: what is measured is what would be shared."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from diffct.pipelines.denoising import guide_of, makes_volumes
 from diffct.pipelines.outputs import CT3DPipelineOutput, TextToImagePipelineOutput
 
 _VOLUMES, _IMAGES = 16, 200
-_SENTENCES = 4  # of a held-out report, as the training draws them
+_SENTENCES = 4  # of a held-out report, as in training
 
 
 def make_samples(
@@ -45,19 +45,19 @@ def make_samples(
 ) -> tuple[ImageSet, dict[str, Any]]:
     """Sample into a folder, unless exactly these samples are there already.
 
-    Volumes are unconditional; films have the prompts of an even pick of held-out reports (or the
-    empty one); translations are of an even pick of held-out conditions.
+    Volumes are unconditional; films have the prompts of evenly picked held-out reports (or the
+    empty prompt); translations have evenly picked held-out conditions.
 
     Args:
-        pipeline: Of diffct.
+        pipeline: A pipeline of diffct.
         model: Its name and hash, as `describe_model` returns them.
-        folder: Where to write: 16-bit PNG, or NIfTI in HU.
-        cohort: Whose held-out prompts or conditions are used.
-        number: How many.
-        seed: Seed of the first; number i has `seed + i`.
-        steps: Denoising steps.
-        batch_size: How many at once.
-        guidance_scale: None for the pipeline's default.
+        folder: The folder to write into: 16-bit PNG, or NIfTI in HU.
+        cohort: The cohort whose held-out prompts or conditions are used.
+        number: Number of samples.
+        seed: Seed of the first sample; sample i has `seed + i`.
+        steps: Number of denoising steps.
+        batch_size: Number of samples drawn at once.
+        guidance_scale: Guidance scale; None for the pipeline's default.
         empty_prompt: Whether films have the empty prompt.
 
     Returns:
@@ -83,7 +83,7 @@ def make_samples(
     if guide_of(pipeline) == "prompt":
         settings["prompts"] = "empty" if empty_prompt else "held-out"
     described = {**model, **settings}
-    # Through JSON, as it will be read.
+    # Through JSON, to equal what is read from the file.
     parameters = json.loads(json.dumps({"kind": "samples", **described}))
     if not holds_cohort(folder, parameters):
         with atomic_folder(folder) as partial:
@@ -103,7 +103,7 @@ def make_samples(
 def _read_samples(
     pipeline: DiffusionPipeline, folder: Path, held_out: ImageSet, number: int
 ) -> ImageSet:
-    """Read samples as files, as those of anybody are read."""
+    """Read the samples back from disk, as samples of other models are read."""
     if makes_volumes(pipeline):
         config = pipeline.config
         made = volumes_of_folder(
@@ -112,9 +112,9 @@ def _read_samples(
     else:
         made = pictures_of_folder(folder, title=SAMPLES)
     if guide_of(pipeline) == "image":
-        # A translation is an image of its condition's patient, for intervals and for privacy.
+        # A translation belongs to the patient of its condition, for intervals and for privacy.
         places = [_number_of(path) for path in made.files]
-        true = held_out.pick(number).of(places)
+        true = held_out.pick(number).select(places)
         made = replace(made, patients=true.patients, rows=true.rows)
     lost = number - len(made)
     made = screen(made)
@@ -128,12 +128,12 @@ def _read_samples(
 
 
 def _name(number: int) -> str:
-    """Name a sample's file, without its ending, as the outputs of pipelines do."""
+    """Return the name of a sample's file without its ending, as pipelines' outputs have it."""
     return f"sample-{number:04d}"
 
 
 def _number_of(path: Path) -> int:
-    """Return the number of a sample by its file."""
+    """Return the number of a sample from its file name."""
     return int(path.name.split(".")[0].removeprefix("sample-"))
 
 
@@ -147,7 +147,7 @@ def _write_samples(
     empty_prompt: bool,
     run: dict[str, int],
 ) -> None:
-    """Sample into a folder; `run` holds seed, batch size and steps. What holds NaN has no file."""
+    """Sample into a folder; `run` holds seed, batch size, steps. Samples with NaN get no file."""
     pipeline.set_progress_bar_config(disable=True)
     options: dict[str, Any] = {"batch_size": run["batch_size"], "steps": run["steps"]}
     if guide_of(pipeline) is not None:
@@ -161,7 +161,7 @@ def _write_samples(
     name = "volumes" if makes_volumes(pipeline) else "images"
     for indices, output in pipeline.sample_many(seeds, **options):
         if guide_of(pipeline) == "image":
-            # Without a note: protocols tell translations by the hash of their files.
+            # Without a note in the PNG: protocols hash the files of translations.
             for index, image in zip(indices, output.films(), strict=True):
                 if np.isfinite(image).all():
                     write_png(image, folder / f"{_name(index)}.png")
@@ -177,7 +177,7 @@ def _write_samples(
 def _save_finite(
     output: CT3DPipelineOutput | TextToImagePipelineOutput, name: str, folder: Path, first: int
 ) -> None:
-    """Save those samples of a batch that are numbers, each under its own number."""
+    """Save the finite samples of a batch, each under its own number."""
     arrays = np.asarray(output[name])
     for index, array in enumerate(arrays, start=first):
         if np.isfinite(array).all():
@@ -185,29 +185,29 @@ def _save_finite(
 
 
 def guidance(pipeline: DiffusionPipeline, scale: float | None) -> float:
-    """Return a guidance scale, or the pipeline's default for None: protocols say which it was."""
+    """Return a guidance scale, or for None the pipeline's default, to be named in protocols."""
     if scale is not None:
         return scale
     return signature(pipeline.__call__).parameters["guidance_scale"].default
 
 
 def default_number(pipeline: DiffusionPipeline, cohort: Cohort) -> int:
-    """Return how many samples are drawn if nobody says: all held-out slices are translated."""
+    """Return the default number of samples; translations are of all held-out slices."""
     if guide_of(pipeline) == "image":
         return len(cohort.held_out)
     return _VOLUMES if makes_volumes(pipeline) else _IMAGES
 
 
 def training_cut(pipeline: DiffusionPipeline | None, source: Path | None) -> Cut | None:
-    """Return what training cut pictures to, so that evaluation does the same.
+    """Return how training cut pictures, so that evaluation does the same.
 
     Args:
-        pipeline: What was trained, if it is a whole pipeline.
-        source: The folder of a pipeline or an autoencoder, if there is one.
+        pipeline: The trained pipeline; None for an autoencoder.
+        source: The folder of the pipeline or the autoencoder, if there is one.
 
     Returns:
-        What the run beside it says, otherwise the size that the denoiser was made for; None for
-        volumes and if nothing tells.
+        The cut of the run beside the folder, otherwise the size that the denoiser was made for;
+        None for volumes and if neither is known.
     """
     if makes_volumes(pipeline):
         return None
@@ -227,7 +227,7 @@ def training_cut(pipeline: DiffusionPipeline | None, source: Path | None) -> Cut
 
 
 def _prompts(held_out: ImageSet, number: int, *, empty: bool) -> Sequence[str]:
-    """Return the prompts of an even pick of held-out reports, again from the first if too few."""
+    """Return the prompts of evenly picked held-out reports, repeated if there are too few."""
     if empty or not held_out.rows:
         return [""] * number
     rows = held_out.pick(number).rows

@@ -1,7 +1,7 @@
-"""A look at every image before anything is measured.
+"""Checks of every image before anything is measured.
 
-Real images must be sound: all that is wrong with them is said at once. Samples are judged, not
-refused: one that shows nothing is counted and measured, one that cannot be measured is counted.
+Real images must be usable: all problems are reported at once. Samples are judged, not refused: a
+blank sample is counted and measured, one that cannot be measured is counted and left out.
 """
 
 from collections import Counter
@@ -18,13 +18,13 @@ from diffct.eval.image_sets import SAMPLES, ImageSet, too_small
 
 _MAX_PROBLEMS = 10
 _MAX_NAMED = 3
-_MIN_CONTRAST = 2 / 255  # of the range, as for films that are trained on
+_MIN_CONTRAST = 2 / 255  # of the range, as for training films
 _DARK = 1 / 16  # of the range: brighter films use all of their bits
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What one image is like; `problem` if it cannot be measured."""
+class _Check:
+    """The properties of one image; `problem` says why it cannot be measured."""
 
     size: tuple[int, ...] = ()
     highest: float = 1.0
@@ -34,13 +34,13 @@ class _Look:
 
 @dataclass(frozen=True)
 class Cut:
-    """What pictures are cut to, around their centres, as training cuts them.
+    """The size that pictures are cut to around their centres, as in training.
 
     Attributes:
         size: (height, width) in pixels.
-        longer_side_only: Whether only to cut pictures whose shorter side is that of `size` already,
-            as preparation leaves them. For samples of unknown origin, which may have been scaled.
-        if_large_enough: Whether to leave sets alone that have smaller pictures.
+        longer_side_only: Whether to cut only if the shorter side of all pictures is that of `size`
+            already, as after preparation. For samples of unknown origin, which may be scaled.
+        if_large_enough: Whether to leave sets with smaller pictures as they are.
     """
 
     size: tuple[int, int]
@@ -53,66 +53,66 @@ def screen(images: ImageSet, *, cut: Cut | None = None) -> ImageSet:
 
     Args:
         images: A whole set.
-        cut: What real pictures of other sizes are cut to.
+        cut: How pictures of other sizes are cut; None to leave them.
 
     Returns:
-        The set, cut if need be, its notes naming samples that show nothing or are left out.
+        The set, cut where necessary; its notes name samples that are blank or left out.
 
     Raises:
-        ValueError: Real images cannot be used (up to ten are listed), no sample can, or the images
+        ValueError: Real images are unusable (up to ten are listed), all samples are, or the images
             are of several sizes.
     """
-    looks = _look_at_all(images)
+    checks = _check_all(images)
     if cut is not None and images.unit != "HU":
-        images, looks = _cut(images, looks, cut)
+        images, checks = _cut(images, checks, cut)
     if images.title != SAMPLES:
-        _refuse_problems(images, looks)
-    kept = [index for index, look in enumerate(looks) if look.problem is None]
+        _refuse_problems(images, checks)
+    kept = [index for index, check in enumerate(checks) if check.problem is None]
     if not kept:
-        raise ValueError(f"None of {len(images)} samples can be measured. {looks[0].problem}")
-    _refuse_sizes(images, [looks[index].size for index in kept])
-    notes = _notes(images, looks) if images.title == SAMPLES else ()
-    return replace(images.of(kept) if len(kept) < len(images) else images, notes=notes)
+        raise ValueError(f"None of {len(images)} samples can be measured. {checks[0].problem}")
+    _refuse_sizes(images, [checks[index].size for index in kept])
+    notes = _notes(images, checks) if images.title == SAMPLES else ()
+    return replace(images.select(kept) if len(kept) < len(images) else images, notes=notes)
 
 
-def _look_at_all(images: ImageSet) -> list[_Look]:
-    def look(path: Path) -> _Look:
+def _check_all(images: ImageSet) -> list[_Check]:
+    def check(path: Path) -> _Check:
         try:
             array = images.read(path)
         except (ValueError, OSError) as error:
-            return _Look(problem=str(error))
+            return _Check(problem=str(error))
         low, high = float(array.min()), float(array.max())
         if not np.isfinite(low + high):
-            return _Look(problem=f"{path}: holds NaN or infinity.")
+            return _Check(problem=f"{path}: holds NaN or infinity.")
         span = 1.0 if images.window_hu is None else images.window_hu[1] - images.window_hu[0]
         smallest = _MIN_CONTRAST * span if images.unit != "HU" else 0.0
-        return _Look(array.shape, high, empty=high - low <= smallest)
+        return _Check(array.shape, high, empty=high - low <= smallest)
 
     with ThreadPoolExecutor(min(8, count_cores())) as pool:
-        found = pool.map(look, images.files)
+        found = pool.map(check, images.files)
         return list(tqdm(found, f"checking {images.name}", len(images), unit="image", leave=False))
 
 
-def _cut(images: ImageSet, looks: list[_Look], cut: Cut) -> tuple[ImageSet, list[_Look]]:
-    """Cut pictures that have not the size already, and say what they are like then."""
-    sizes = {look.size for look in looks if look.problem is None}
+def _cut(images: ImageSet, checks: list[_Check], cut: Cut) -> tuple[ImageSet, list[_Check]]:
+    """Cut pictures that do not have the size already, and return their new properties."""
+    sizes = {check.size for check in checks if check.problem is None}
     if sizes == {cut.size}:
-        return images, looks
+        return images, checks
     if cut.longer_side_only and any(min(size) != min(cut.size) for size in sizes):
-        return images, looks
+        return images, checks
     if cut.if_large_enough and any(min(np.subtract(size, cut.size)) < 0 for size in sizes):
-        return images, looks
+        return images, checks
     after = [
-        replace(look, size=cut.size)
-        if look.problem is not None or min(np.subtract(look.size, cut.size)) >= 0
-        else _Look(problem=too_small(path, look.size, cut.size))
-        for path, look in zip(images.files, looks, strict=True)
+        replace(check, size=cut.size)
+        if check.problem is not None or min(np.subtract(check.size, cut.size)) >= 0
+        else _Check(problem=too_small(path, check.size, cut.size))
+        for path, check in zip(images.files, checks, strict=True)
     ]
     return images.cut(cut.size), after
 
 
-def _refuse_problems(images: ImageSet, looks: Sequence[_Look]) -> None:
-    problems = [look.problem for look in looks if look.problem is not None]
+def _refuse_problems(images: ImageSet, checks: Sequence[_Check]) -> None:
+    problems = [check.problem for check in checks if check.problem is not None]
     if problems:
         listed = "".join(f"\n- {problem}" for problem in problems[:_MAX_PROBLEMS])
         more = len(problems) - _MAX_PROBLEMS
@@ -137,11 +137,11 @@ def _refuse_sizes(images: ImageSet, sizes: Sequence[tuple[int, ...]]) -> None:
         raise ValueError(f"The {images.name} are of several sizes: {several}{more}. {hint}.")
 
 
-def _notes(images: ImageSet, looks: Sequence[_Look]) -> tuple[str, ...]:
-    """Name the samples that are not as they should be."""
+def _notes(images: ImageSet, checks: Sequence[_Check]) -> tuple[str, ...]:
+    """Return sentences that name blank and unusable samples."""
     number = len(images)
-    empty = [path.name for path, look in zip(images.files, looks, strict=True) if look.empty]
-    broken = [path.name for path, look in zip(images.files, looks, strict=True) if look.problem]
+    empty = [path.name for path, check in zip(images.files, checks, strict=True) if check.empty]
+    broken = [path.name for path, check in zip(images.files, checks, strict=True) if check.problem]
     notes = []
     if broken:
         notes.append(
@@ -156,8 +156,8 @@ def _notes(images: ImageSet, looks: Sequence[_Look]) -> tuple[str, ...]:
         )
     if (
         images.unit != "HU"
-        and max(look.highest for look in looks) < _DARK
-        and not all(look.empty for look in looks)
+        and max(check.highest for check in checks) < _DARK
+        and not all(check.empty for check in checks)
     ):
         notes.append(
             "All samples are darker than a sixteenth of the range of their files: if these hold 12"

@@ -1,4 +1,4 @@
-"""A measurement and all that it found: figures under their protocol, answers, tables, pictures."""
+"""The section of a measurement: figures under their protocol, answers, tables, pictures."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from diffct.eval.figures import Figure, Table, nested
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and what it shows."""
+    """A picture and its caption."""
 
     path: Path
     caption: str
@@ -31,8 +31,8 @@ class Verdict:
     """The answer to one question of a reader.
 
     Attributes:
-        question: In plain words, the same for every section that answers it: "As good as real?".
-        state: The answer in a word; "in doubt" if intervals or numbers do not tell.
+        question: The question, the same for every section that answers it: "As good as real?".
+        state: The answer in a word; "in doubt" if intervals or numbers do not decide.
         sentence: One sentence with the figure and its yardstick; the reason if not measured.
     """
 
@@ -43,19 +43,19 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Section:
-    """A measurement and all that it found.
+    """The findings of one measurement.
 
     Attributes:
-        name: Of its JSON file: "distribution", "privacy", ...
-        title: For readers.
-        protocol: The card, see `diffct.eval.protocol`.
-        figures: All of them, in the order of the JSON.
+        name: Name of its JSON file: "distribution", "privacy", ...
+        title: Title for readers.
+        protocol: The protocol card; see `diffct.eval.protocol`.
+        figures: All figures, in the order of the JSON.
         tables: Figures for readers.
         pictures: Files beside the JSON.
-        remarks: Sentences that go with the figures: what was found, what limits it.
+        remarks: Sentences about the figures: findings and their limits.
         verdicts: Answers to the questions that a report opens with.
-        missing: What could not be measured, a sentence each with its reason. A section without
-            figures is all missing, see `not_measured`.
+        missing: Sentences that say what could not be measured and why. A section without figures
+            has nothing else; see `not_measured`.
     """
 
     name: str
@@ -68,12 +68,12 @@ class Section:
     verdicts: Sequence[Verdict] = ()
     missing: Sequence[str] = ()
 
-    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - as the figure's value
-        """Return a figure by its name in files, of each role or alone: "FD[net], axial"."""
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - any value of a figure
+        """Return the value of a figure, or its values by role, by its name: "FD[net], axial"."""
         return nested(self.figures)[name]
 
     def markdown(self) -> str:
-        """Write verdicts, what is missing, remarks and tables as Markdown."""
+        """Return verdicts, missing figures, remarks and tables as Markdown."""
         verdicts = [f"{v.question} {v.state.upper()}: {v.sentence}" for v in self.verdicts]
         missing = [f"Not measured: {reason}" for reason in self.missing]
         tables = [table.markdown() for table in self.tables]
@@ -90,17 +90,17 @@ class Section:
         }
 
 
-def anonymous(section: Section, names: Mapping[str, str]) -> Section:
+def anonymise(section: Section, names: Mapping[str, str]) -> Section:
     """Return a section whose sentences and tables name no file of a patient.
 
-    Errors begin with the file that they are about, which is for the person at the keyboard; reports
-    are shared.
+    Error messages begin with the name of a file, which the user needs; reports are shared.
 
     Args:
-        section: Any.
-        names: What is replaced (paths, file names) and by what.
+        section: The section.
+        names: Paths and file names with their replacements.
     """
-    # Longest first: a path holds its file's name. The end of another name is none: 0.png, s0.png.
+    # Longest first: a path contains a file name. A name must not match inside another, as 0.png in
+    # s0.png.
     ordered = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     pattern = re.compile(rf"(?<![\w-])(?:{ordered})") if names else None
 
@@ -122,13 +122,13 @@ def anonymous(section: Section, names: Mapping[str, str]) -> Section:
 
 
 def not_measured(name: str, title: str, reason: str, *, questions: Sequence[str]) -> Section:
-    """Return the section of a measurement that was not possible, with nothing but the reason.
+    """Return the section of a measurement that was not possible, with only the reason.
 
     Args:
-        name: Of the section.
-        title: For readers.
+        name: Name of the section.
+        title: Title for readers.
         reason: A sentence, without patients and file names.
-        questions: What it would have answered, each now "not measured".
+        questions: The questions that it would have answered; they become "not measured".
     """
     verdicts = [Verdict(question, "not measured", reason) for question in questions]
     return Section(name, title, {}, (), verdicts=verdicts, missing=[reason])
@@ -148,7 +148,7 @@ def write_json(values: dict[str, Any], path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Turn dataclasses into dictionaries, and what JSON does not know into null."""
+    """Convert dataclasses to dictionaries, and floats that JSON cannot hold to null."""
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     if isinstance(value, dict):

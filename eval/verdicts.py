@@ -1,8 +1,8 @@
-"""Answers to the questions that a report opens with, from figures that a section already has.
+"""Answers to the questions that a report opens with, from the figures of its sections.
 
-An answer is "good" where samples reach their yardstick, which is what real images of other patients
-reach at the same number, "bad" where intervals lie apart, and otherwise "in doubt". Few patients
-have wide intervals, in which much has room: below 20 of them nothing is called good.
+The yardstick is the figure of the same number of real images of other patients. An answer is "good"
+where samples reach it, "bad" where intervals lie apart, and otherwise "in doubt". Few patients have
+wide intervals, which differ from little: with fewer than 20, nothing is called good.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +13,8 @@ from diffct.eval.section import QUALITY, TRUTH, VARIETY, State, Verdict
 from diffct.metrics.ct_realism import RealismComparison
 from diffct.metrics.intervals import Estimate
 
-MIN_PATIENTS = 20  # of a set: 19 others tell how rare 1 in 20 is
-_DISTANCE = "KID"  # has no bias by the number of images, and an interval
+MIN_PATIENTS = 20  # of a set: 19 others can show that a patient is 1 in 20
+_DISTANCE = "KID"  # not biased by the number of images, and has an interval
 _SEVERITY: tuple[State, ...] = ("not measured", "good", "in doubt", "bad")
 
 
@@ -22,17 +22,17 @@ def quality(figures: Sequence[Figure], *, patients: int, random_networks: Sequen
     """Answer whether samples are as good as real images.
 
     Args:
-        figures: Of a distribution section: distances, and "realism" for CT.
-        patients: Of the smallest set; every sample is one.
-        random_networks: Names of networks without trained weights. In their features samples may be
-            told apart from real images, but what looks alike there may not be.
+        figures: Figures of a distribution section: distances, and "realism" for CT.
+        patients: Number of patients of the smallest set; every sample counts as one.
+        random_networks: Names of networks without trained weights. A difference in their features
+            is a difference of the images, but images that agree in them may still differ.
     """
     realism = next((figure.value for figure in figures if figure.metric == "realism"), None)
     found = [_by_realism(realism), _by_distance(figures, random_networks)]
     answers = [answer for answer in found if answer is not None]
     if not answers:
         return Verdict(QUALITY, "not measured", "No distance of sets has its yardstick.")
-    # The worst decides; of two alike the first is told, which needs no network.
+    # The worst decides; of two equal ones the first is reported, which needs no network.
     state, sentence = max(answers, key=lambda answer: _SEVERITY.index(answer[0]))
     return _unless_few(QUALITY, state, sentence, patients)
 
@@ -40,7 +40,7 @@ def quality(figures: Sequence[Figure], *, patients: int, random_networks: Sequen
 def _by_distance(
     figures: Sequence[Figure], random_networks: Sequence[str]
 ) -> tuple[State, str] | None:
-    """Compare each distance with its yardstick, in trained networks if there are some."""
+    """Compare each distance with its yardstick, in trained networks if there are any."""
     distances = [figure for figure in figures if figure.metric == _DISTANCE and figure.value]
     yardsticks = {figure.name: figure.value for figure in distances if figure.of == "train"}
     compared = [f for f in distances if f.of == "samples" and f.name in yardsticks]
@@ -65,7 +65,7 @@ def _by_distance(
 
 
 def _near(samples: Estimate, yardstick: Estimate) -> State:
-    """Compare a distance with what real images of other patients have."""
+    """Compare a distance with that of real images of other patients."""
     if samples.interval is None or yardstick.interval is None:
         return "in doubt"
     if samples.interval[0] > yardstick.interval[1]:
@@ -74,9 +74,9 @@ def _near(samples: Estimate, yardstick: Estimate) -> State:
 
 
 def _by_realism(comparison: RealismComparison | None) -> tuple[State, str] | None:
-    """Count the figures of CT that lie apart, of samples and, as the yardstick, of training scans.
+    """Count the figures of CT that lie apart: of samples and, as the yardstick, of training scans.
 
-    By chance one more of them may.
+    One more for samples may be chance.
     """
     if comparison is None:
         return None
@@ -101,8 +101,8 @@ def variety(figures: Sequence[Figure], *, patients: int) -> Verdict:
     """Answer whether samples are as varied as held-out images, by the MS-SSIM of pairs.
 
     Args:
-        figures: Of a distribution section; the lower "MS-SSIM of pairs", the more varied.
-        patients: Of the smallest set; every sample is one.
+        figures: Figures of a distribution section; the lower "MS-SSIM of pairs", the more varied.
+        patients: Number of patients of the smallest set; every sample counts as one.
     """
     diversity = {f.of: f.value for f in figures if f.metric == "MS-SSIM of pairs"}
     samples, real = (diversity.get(role) for role in ("samples", "held_out"))
@@ -116,7 +116,7 @@ def variety(figures: Sequence[Figure], *, patients: int) -> Verdict:
         state, what = "good", "Samples are about as varied as"
     elif samples.value > real.value:
         state, what = "bad", "Samples are less varied than"
-    else:  # noise is more varied than anything
+    else:  # not "good": noise would be the most varied
         state, what = "in doubt", "Samples are less alike than"
     sentence = (
         f"{what} held-out images: mean MS-SSIM of pairs {show(samples, digits=3)}, yardstick"
@@ -126,18 +126,22 @@ def variety(figures: Sequence[Figure], *, patients: int) -> Verdict:
 
 
 def truth(
-    figures: Mapping[str, Mapping[str, Any]], *, method: str, trivial: Iterable[str], patients: int
+    figures: Mapping[str, Mapping[str, Any]],
+    *,
+    method: str,
+    baselines: Iterable[str],
+    patients: int,
 ) -> Verdict:
-    """Answer whether translations are nearer to the truth than translations that learn nothing.
+    """Answer whether translations are nearer to the truth than baselines.
 
     Args:
-        figures: Of each method, by name; "psnr" is compared.
-        method: The one under test.
-        trivial: Those that learn nothing.
-        patients: Of the translations.
+        figures: Figures of each method by name; "psnr" is compared.
+        method: The method under test.
+        baselines: Methods that learn nothing of anatomy.
+        patients: Number of patients of the translations.
     """
     own = figures.get(method, {}).get("psnr")
-    others = {name: figures[name]["psnr"] for name in trivial if "psnr" in figures.get(name, {})}
+    others = {name: figures[name]["psnr"] for name in baselines if "psnr" in figures.get(name, {})}
     if own is None or not others:
         reason = "Translations that learn nothing, the yardstick, could not be measured."
         return Verdict(TRUTH, "not measured", reason)
@@ -161,13 +165,13 @@ def truth(
 
 
 def _apart(first: Estimate, second: Estimate) -> bool:
-    """Say whether two intervals have nothing in common."""
-    assert first.interval is not None and second.interval is not None  # the callers have looked
+    """Return whether two intervals do not overlap."""
+    assert first.interval is not None and second.interval is not None  # checked by the callers
     return first.interval[0] > second.interval[1] or second.interval[0] > first.interval[1]
 
 
 def _unless_few(question: str, state: State, sentence: str, patients: int) -> Verdict:
-    """Call nothing good that few patients say."""
+    """Make a verdict, which with few patients is never "good"."""
     if state == "good" and patients < MIN_PATIENTS:
         return Verdict(question, "in doubt", f"{sentence}. But {patients} of each set are few.")
     return Verdict(question, state, f"{sentence}.")

@@ -1,9 +1,9 @@
-"""A whole translated scan beside the true one: geometry, flicker, error, uncertainty.
+"""The volume section: a whole translated scan beside the true one.
 
-Whether grid and affine are those of the input, PSNR and MAE, the mean difference of neighbouring
-slices beside that of the true scan (a ratio above 1 is flicker), and how well the standard
-deviation over samples tells where the error is: rank correlation over all voxels, over those of
-tissue beside what an exact map would reach, and over tissue blurred by 4 pixels.
+It measures whether grid and affine are those of the input; PSNR and MAE; the mean difference of
+neighbouring slices beside that of the true scan (a ratio above 1 is flicker); and how well the
+standard deviation over samples predicts the error: its rank correlation over all voxels, over those
+of tissue, beside what an exact map would reach, and over tissue blurred by 4 pixels.
 """
 
 from collections.abc import Sequence
@@ -35,15 +35,15 @@ _REGION_PX = 4.0
 
 
 def measure(inputs: Inputs) -> Section:
-    """Translate the scan that was named, and compare it with its truth.
+    """Translate the scan of the settings, and compare it with its truth.
 
     Raises:
-        ValueError: The pipeline translates nothing, or scan and truth have not one grid.
+        ValueError: The pipeline does not translate, or scan and truth have different grids.
     """
     pipeline, config = inputs.pipeline, inputs.config
     if pipeline is None or guide_of(pipeline) != "image":
         raise ValueError(f"{inputs.name} translates nothing.")
-    assert config.scan is not None and config.truth is not None  # or it is not chosen
+    assert config.scan is not None and config.truth is not None  # otherwise not chosen
     files = {"scan": Path(config.scan), "truth": Path(config.truth)}
     scan, truth = (read_stored(path) for path in files.values())
     if truth.size != scan.size or not np.allclose(truth.affine, scan.affine, atol=1e-3):
@@ -95,7 +95,7 @@ def measure(inputs: Inputs) -> Section:
 
 
 def _table(figures: Sequence[Figure]) -> Table:
-    """Show every figure."""
+    """Return a table of all figures."""
 
     def cell(value: float | bool) -> Cell:
         return ("yes" if value else "no") if isinstance(value, bool) else Number(value)
@@ -116,7 +116,7 @@ def compare(
         flair: Intensities in [0, 1], (slices, rows, columns).
         truth: The true T1w, likewise.
         made: The translation, likewise.
-        deviation: Its standard deviation over samples, if there are several.
+        deviation: Its standard deviation over samples; None for a single sample.
     """
     tissue = foreground(truth) | foreground(flair)
     error = np.abs(made - truth)
@@ -144,13 +144,13 @@ def compare(
 
 
 def draw(planes: Sequence[np.ndarray], path: Path, *, name: str) -> list[Picture]:
-    """Draw some slices, and cuts across all slices, where flicker shows.
+    """Draw some slices, and cuts across all slices, which show flicker.
 
     Args:
         planes: FLAIR, true T1w, translation, and its standard deviation if there is one, each
             (slices, rows, columns).
-        path: The PNG of the slices; that of the cuts lies beside it.
-        name: Of the condition.
+        path: The PNG of the slices; that of the cuts is written beside it.
+        name: Name of the condition.
     """
     held = np.flatnonzero(foreground(planes[1]).any(axis=(1, 2)))
     rows = np.flatnonzero(foreground(planes[1]).any(axis=(0, 2)))
@@ -158,7 +158,7 @@ def draw(planes: Sequence[np.ndarray], path: Path, *, name: str) -> list[Picture
     for axis, places, file in ((0, held, path), (1, rows, across)):
         chosen = places[np.linspace(0, len(places) - 1, _DRAWN + 2).round().astype(int)[1:-1]]
         cuts = [np.moveaxis(plane, axis, 0)[chosen] for plane in planes]
-        # Across slices, the lowest row is the last of the picture.
+        # Across slices, the lowest slice is the last row of the picture.
         cuts = [cut if axis == 0 else cut[:, ::-1] for cut in cuts]
         flair, truth, made, *deviation = (
             torch.from_numpy(np.ascontiguousarray(cut))[:, None] for cut in cuts
@@ -173,11 +173,11 @@ def draw(planes: Sequence[np.ndarray], path: Path, *, name: str) -> list[Picture
         )
     return [
         Picture(path, "Slices of the scan, its translation and the truth."),
-        Picture(across, "Cuts across all slices, where flicker shows."),
+        Picture(across, "Cuts across all slices, which show flicker."),
     ]
 
 
 def _unit(volume: Volume) -> Volume:
-    """Bring a scan to [0, 1] by its own robust range."""
+    """Map a scan to [0, 1] by its own robust range."""
     array = to_unit_range(volume.array, robust_range(volume.array, "scan"))
     return replace(volume, array=array, unit="[0, 1]")

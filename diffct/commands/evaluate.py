@@ -181,7 +181,7 @@ def _measurements(words: str) -> list[str]:
 def _evaluate(options: argparse.Namespace) -> None:
     """Measure, and write report.html and metrics.json after each measurement."""
     from diffct.cores import share_cores
-    from diffct.eval.evaluation import chosen, measure_each
+    from diffct.eval.evaluation import choose_measurements, measure_each
     from diffct.eval.inputs import read_inputs
     from diffct.eval.report import FIGURES, PAGE, make_report
 
@@ -194,7 +194,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     share_cores()
     inputs = read_inputs(options.source, options.data, config)
     inputs.load_networks()
-    planned = chosen(inputs, options.only)
+    planned = choose_measurements(inputs, options.only)
     origin = {"Command": options.command, "Working folder": str(Path.cwd())}
     sections: list[Section] = []
 

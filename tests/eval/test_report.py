@@ -18,7 +18,7 @@ from diffct.eval.section import (
     Picture,
     Section,
     Verdict,
-    anonymous,
+    anonymise,
     not_measured,
 )
 from diffct.metrics.intervals import Estimate
@@ -266,7 +266,7 @@ def test_sentences_name_no_file_of_a_patient():
     reason = "/data/Ann Smith [1].nii.gz: 3 slices; see Ann Smith [1].nii.gz."
     section = not_measured("privacy", "Privacy", reason, questions=[PRIVACY])
     names = {"Ann Smith [1].nii.gz": "image 1", "/data/Ann Smith [1].nii.gz": "image 1"}
-    shared = anonymous(section, names)
+    shared = anonymise(section, names)
     assert list(shared.missing) == ["image 1: 3 slices; see image 1."]
     assert shared.verdicts[0].sentence == shared.missing[0]
     assert "Ann" not in shared.markdown() and section.missing == [reason]
@@ -274,15 +274,15 @@ def test_sentences_name_no_file_of_a_patient():
 
 def test_the_end_of_another_files_name_is_not_replaced():
     section = not_measured("a", "A", "s0.png; set/0.png (0.png)", questions=[PRIVACY])
-    shared = anonymous(section, {"0.png": "image 1"})
+    shared = anonymise(section, {"0.png": "image 1"})
     assert list(shared.missing) == ["s0.png; set/image 1 (image 1)"]
-    assert list(anonymous(section, {}).missing) == section.missing
+    assert list(anonymise(section, {}).missing) == section.missing
 
 
 def test_tables_name_no_file_of_a_patient():
     table = Table("Nearest", ("sample", "score"), [("smith.png", "0.1"), ("new.png", "0.2")])
     section = Section("privacy", "Privacy", {}, (), tables=[table])
-    cleaned = anonymous(section, {"smith.png": "image 1 of the training images"})
+    cleaned = anonymise(section, {"smith.png": "image 1 of the training images"})
     assert cleaned.tables[0].rows == [
         ["image 1 of the training images", "0.1"],
         ["new.png", "0.2"],

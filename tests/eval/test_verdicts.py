@@ -101,5 +101,5 @@ def test_variety_that_was_not_measured_is_said():
 @pytest.mark.parametrize(("psnr", "state"), [(30, "good"), (21, "in doubt"), (19, "bad")])
 def test_translations_must_beat_the_best_that_learns_nothing(psnr, state):
     figures = {"own": {"psnr": at(psnr)}, "a": {"psnr": at(20)}, "b": {"psnr": at(10)}}
-    verdict = truth(figures, method="own", trivial=["a", "b"], patients=40)
+    verdict = truth(figures, method="own", baselines=["a", "b"], patients=40)
     assert (verdict.question, verdict.state) == (TRUTH, state) and "(a)" in verdict.sentence
