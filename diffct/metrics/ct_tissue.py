@@ -72,6 +72,7 @@ def wasserstein_per_window(a: np.ndarray, b: np.ndarray) -> dict[str, float | No
         if not first.any() or not second.any():
             distances[name] = None
             continue
+        # In one dimension, the area between the cumulative shares; bins are 1 HU wide.
         gap = np.cumsum(first) / first.sum() - np.cumsum(second) / second.sum()
         distances[name] = np.abs(gap).sum().item()
     return distances

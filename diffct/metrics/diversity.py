@@ -241,6 +241,7 @@ class _Moments(NamedTuple):
 def _similarity(one: _Moments, other: _Moments, window: Tensor, *, luminance: bool) -> Tensor:
     """Return cs, or l · cs, of n pairs of images, (*inner, n)."""
     covariance = _blur(one.image * other.image, window).addcmul_(one.mean, other.mean, value=-1)
+    # Numerator and denominator of cs, both halved.
     similarity = covariance.add_(_C2 / 2).div_(one.spread + other.spread)
     if luminance:
         x, y = one.mean + one.brightness, other.mean + other.brightness

@@ -50,6 +50,7 @@ def body_mask(volume: np.ndarray) -> np.ndarray:
     if count == 0:
         return dense
     largest = np.argmax(np.bincount(parts.ravel())[1:]) + 1
+    # Slice by slice: gas at the first or last slice is open in 3D.
     return np.stack([ndimage.binary_fill_holes(part) for part in parts == largest])
 
 

@@ -79,6 +79,7 @@ def noise_power(
         return NoisePower(0, float("nan"), frequency, nothing, float("nan"), reason)
     flat = squares.reshape(len(squares), -1)
     rest = (flat - flat @ trend @ trend.T).reshape(squares.shape)
+    # Each polynomial of the trend takes one degree of freedom.
     variance = np.square(rest).sum(axis=(1, 2)).mean() / (side**2 - trend.shape[1])
     raw = np.square(np.abs(np.fft.fft2(rest))).mean(axis=0)
     spectrum = raw * spacing_mm[1] * spacing_mm[2] / side**2

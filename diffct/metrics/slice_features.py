@@ -114,6 +114,7 @@ def slice_images(
     length = volume.shape[axis]
     if not 1 <= slices <= central_fraction * length:
         raise ValueError(f"{slices=} must fit in {central_fraction:g} of {length} {plane} slices.")
+    # Centres of equal parts of the axis, as shares of it from its middle.
     middles = (np.arange(slices) + 0.5) / slices - 0.5
     cut = np.take(volume, ((middles * central_fraction + 0.5) * length).astype(int), axis=axis)
     images = torch.from_numpy(np.moveaxis(cut, axis, 0).astype(np.float32))[:, None]

@@ -33,6 +33,7 @@ class Transform(NamedTuple):
 
     def inverse(self) -> "Transform":
         """Return the inverse transforms."""
+        # Of p -> mirror · zoom · p + shift; a mirror is its own inverse.
         return Transform(
             self.mirror, -self.log_zoom, -self.mirror * self.shift * (-self.log_zoom).exp()[:, None]
         )

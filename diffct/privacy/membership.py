@@ -86,6 +86,7 @@ def membership_attack(
     if not len(train) or not len(held_out) or not np.isfinite([*train, *held_out]).all():
         raise ValueError("A membership attack needs finite losses of both sets.")
     lower = train[:, None] < held_out[None, :]
+    # Ties count half, as in the statistic of Mann and Whitney.
     wins = lower + 0.5 * (train[:, None] == held_out[None, :])
     owners = number_groups(train_groups, len(train)), number_groups(held_out_groups, len(held_out))
     auc = jackknife(

@@ -217,6 +217,7 @@ def _another_real(
     number = round(counts.sum())
     independent = min(len(samples.held_out), MAX_INDEPENDENT_SAMPLES)
     of_mean = _variance(np.log(real.held_out), counts, ddof=1) / independent
+    # A prediction interval: the estimates of mean and weight add 2 / number to the variance.
     variance = _variance(logs, counts, ddof=2) * (1 + 2 / number)
     variance += (1 - own_weight) ** 2 * of_mean
     mean = np.average(logs, weights=counts)

@@ -66,6 +66,7 @@ def training_share(
     found = counts[:trained].sum()
     rng = np.random.default_rng(seed)
     drawn = [counts[rng.permutation(len(patients))[:trained]].sum() for _ in range(PERMUTATIONS)]
+    # The observed split counts as one more permutation, so that the probability is never 0.
     as_many = np.count_nonzero(np.array(drawn) >= found)
     return TrainingShare(
         share=float(found / len(nearest)),

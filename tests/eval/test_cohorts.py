@@ -1,4 +1,4 @@
-"""Whose images those of two folders are: told by their paths, by DICOM, or each for itself."""
+"""The patients of images in folders: named by paths, by DICOM, or one for each image."""
 
 import numpy as np
 import pydicom
@@ -61,7 +61,7 @@ def test_a_pattern_names_the_patients_of_folders(folders):
     assert cohort.held_out.patients == ("ann 2", "ann 2", "bob 2")
 
 
-def test_without_a_pattern_every_png_is_a_patient_of_its_own(folders):
+def test_without_a_pattern_every_png_counts_as_another_patient(folders):
     cohort = read(folders)
     assert len({*cohort.train.patients, *cohort.held_out.patients}) == 6
 
@@ -74,7 +74,7 @@ def test_films_of_one_patient_id_are_one_patient(folders):
     assert "P1" not in "".join(patients), "identifiers do not even stay in memory"
 
 
-def test_a_patient_of_both_folders_is_refused_with_the_way_out(folders):
+def test_a_patient_in_both_folders_is_refused_with_advice(folders):
     with pytest.raises(ValueError, match=r"2 of 2 held-out patients have training images") as found:
         read(folders, pattern=r"^(ann|bob)")
     assert "--patient-pattern" in str(found.value) and "ann" not in str(found.value)

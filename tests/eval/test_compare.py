@@ -1,4 +1,4 @@
-"""`diffct compare`: what differs between two results, which way, and whether intervals tell it."""
+"""`diffct compare`: differences of two results, their direction and their intervals."""
 
 import copy
 import json
@@ -60,7 +60,7 @@ def test_each_figure_has_its_direction_and_its_overlap():
     }
 
 
-def test_comparing_the_other_way_round_turns_every_verdict():
+def test_exchanging_the_results_reverses_every_verdict():
     there, back = compare_figures(FIRST, second()), compare_figures(second(), FIRST)
     for one, other in zip(there, back, strict=True):
         assert one.difference == -other.difference
@@ -138,7 +138,7 @@ def test_json_says_the_same(tmp_path, capsys):
     }
 
 
-def test_other_protocols_are_compared_by_force_only(tmp_path, capsys):
+def test_different_protocols_are_compared_only_with_force(tmp_path, capsys):
     other = CARD | {"sets": {"held_out": {"images": 31}}}
     files = [write(tmp_path / "a", FIRST), write(tmp_path / "b", second(), other)]
     with pytest.raises(SystemExit, match="protocols of distribution differ"):
@@ -148,7 +148,7 @@ def test_other_protocols_are_compared_by_force_only(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text", ["nothing", "[1]", '{"measurements": {}}', '{"a": 1}'])
-def test_what_is_no_result_is_named(tmp_path, text):
+def test_a_file_that_is_no_result_is_named(tmp_path, text):
     (tmp_path / "a").write_text(text)
     with pytest.raises(SystemExit, match=r"a: (is no|holds no)"):
         main(["compare", str(tmp_path / "a"), write(tmp_path / "b", FIRST)])
@@ -172,14 +172,14 @@ def test_the_folder_of_an_evaluation_stands_for_its_figures(tmp_path, capsys):
     [[1], 3, {"source": "x"}, {"measurements": [1]}, {"measurements": {"a": 3}},
      {"measurements": {"a": {"protocol": {}, "figures": {"b": 1}}}}],
 )  # fmt: skip
-def test_other_json_is_refused_in_a_line(tmp_path, values):
+def test_json_that_is_no_result_is_refused_in_one_line(tmp_path, values):
     path = tmp_path / "other.json"
     path.write_text(json.dumps(values))
     with pytest.raises(SystemExit, match=r"other\.json: is no result of diffct's evaluation"):
         main(["compare", str(path), str(path)])
 
 
-def test_no_value_compares_with_nothing_and_json_stays_json(tmp_path, capsys):
+def test_missing_values_are_not_compared_and_the_output_is_valid_json(tmp_path, capsys):
     figures = copy.deepcopy(FIRST)
     figures["FD[net]"]["samples"] = {"value": float("nan"), "interval": [float("nan")] * 2}
     figures["manifold[net]"]["samples"]["recall"] = float("inf")

@@ -99,7 +99,7 @@ def test_a_pipeline_without_its_run_is_measured_at_its_size_and_spacing(run, dat
     assert first.held_out.preparation == second.held_out.preparation
 
 
-def test_samples_of_anybody_are_measured_at_their_size_and_spacing(data, scans, tmp_path):
+def test_samples_of_any_model_are_measured_at_their_size_and_spacing(data, scans, tmp_path):
     cohort = load_cohort(data, None, source=scans, cache_dir=tmp_path / "cache")
     assert cohort.held_out.size == (6, 20, 20) and cohort.held_out.spacing_mm == (20, 16, 16)
     hu = cohort.held_out.read(cohort.held_out.files[0])
@@ -110,13 +110,13 @@ def test_samples_of_anybody_are_measured_at_their_size_and_spacing(data, scans, 
         load_cohort(data, None, cache_dir=tmp_path / "cache")
 
 
-def test_phantoms_are_a_manifest_of_their_own_and_said_to_be_synthetic(scans, tmp_path):
+def test_phantoms_have_a_manifest_and_are_called_synthetic(scans, tmp_path):
     cohort = load_cohort(scans.parent, None, source=scans, cache_dir=tmp_path / "cache")
     assert (len(cohort.train), len(cohort.held_out), cohort.synthetic) == (8, 1, True)
     assert held_out(cohort) == {"images/pelvis_0009.nii.gz"}
 
 
-def test_a_run_on_a_folder_keeps_a_manifest_and_one_of_before_is_read_alike(scans, tmp_path):
+def test_a_run_on_a_folder_saves_a_manifest_and_an_earlier_run_is_read_alike(scans, tmp_path):
     shutil.copytree(scans, tmp_path / "scans")
     output = tmp_path / "run"
     train(output, f"data.folder={tmp_path / 'scans'}", *SMALL)
@@ -141,7 +141,7 @@ def test_a_run_on_a_folder_keeps_a_manifest_and_one_of_before_is_read_alike(scan
     assert read_split(output / "scans.jsonl") == split
 
 
-def test_settings_that_a_manifest_makes_idle_are_refused(data, scans, tmp_path):
+def test_settings_without_effect_on_a_manifest_are_refused(data, scans, tmp_path):
     for word in (f"data.folder={scans}", "data.exclude=[x]", "data.patient_pattern=(.)"):
         said = refuse(tmp_path / "run", f"data.manifest={data}", word)
         assert f"{word.split('=')[0]} is" in said and "leave it out with a manifest" in said

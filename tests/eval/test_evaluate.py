@@ -1,4 +1,4 @@
-"""`diffct evaluate` on a real run of tiny size, and on folders; what differs is not compared."""
+"""`diffct evaluate` on a real, tiny run and on folders; unlike sets are not compared."""
 
 import json
 import re
@@ -76,7 +76,7 @@ def evaluate(run, out, *words, network="random-resnet10-3d-seed0"):
         *(["--guidance-scale", "4"], ["--empty-prompt"], ["--lpips", "vgg"]),
     ],
 )
-def test_options_that_would_do_nothing_for_a_run_of_ct_are_refused(run, tmp_path, words):
+def test_options_without_effect_on_a_run_of_ct_are_refused(run, tmp_path, words):
     with pytest.raises(SystemExit, match=f"{words[0]} (has no meaning|cuts pictures|needs)"):
         evaluate(run, tmp_path, *words)
 
@@ -88,14 +88,14 @@ def test_options_that_would_do_nothing_for_a_run_of_ct_are_refused(run, tmp_path
         *(["--variant", "fp16"], ["--revision", "main"]),
     ],
 )
-def test_options_that_would_do_nothing_for_folders_of_films_are_refused(films, tmp_path, words):
+def test_options_without_effect_on_folders_of_films_are_refused(films, tmp_path, words):
     folders = [str(films / "samples"), "--data", str(films / "held_out"), "--out", str(tmp_path)]
     with pytest.raises(SystemExit, match=f"{words[0]} (has no meaning|is for CT)"):
         main(["evaluate", *folders, *words])
 
 
 @pytest.mark.parametrize("bounds", [("5", "5"), ("80", "0")])
-def test_a_window_that_holds_nothing_is_refused(films, tmp_path, bounds):
+def test_an_empty_window_is_refused(films, tmp_path, bounds):
     folders = [str(films / "samples"), "--data", str(films / "held_out"), "--out", str(tmp_path)]
     with pytest.raises(SystemExit, match=r"--window-hu .*: give the lower HU first"):
         main(["evaluate", *folders, "--window-hu", *bounds])
@@ -109,7 +109,7 @@ def test_a_window_that_holds_nothing_is_refused(films, tmp_path, bounds):
         (["--lpips-weights", "missing.pth"], "missing.pth"),
     ],
 )
-def test_networks_that_cannot_be_loaded_are_said_before_sampling(
+def test_networks_that_cannot_be_loaded_are_reported_before_sampling(
     run, tmp_path, measurement, words, reason
 ):
     source = [str(run / "pipeline"), "--data", str(run), "--out", str(tmp_path / "out")]
@@ -151,7 +151,7 @@ def test_a_report_names_no_patient_and_paths_only_in_its_command(evaluated, run)
 def test_a_report_answers_each_question(evaluated):
     found = json.loads((evaluated / "metrics.json").read_text())["measurements"]
     told = {v["question"]: v["state"] for part in found.values() for v in part["verdicts"]}
-    # Noise is unlike phantoms, and six scans tell no copy from a relative.
+    # Noise is unlike phantoms, and six scans cannot tell a copy from a relative.
     assert told["As good as real?"] == "bad" and told["Private?"] == "in doubt"
     report = (evaluated / "report.html").read_text()
     assert report.index("Private?") < report.index("<img") < report.index("<h3>")
@@ -166,7 +166,7 @@ def test_an_undertrained_model_is_no_copier(evaluated):
 
 
 @pytest.mark.slow
-def test_results_of_other_protocols_are_compared_only_by_force(evaluated, run, tmp_path, capsys):
+def test_results_of_other_protocols_are_compared_only_with_force(evaluated, run, tmp_path, capsys):
     evaluate(run, tmp_path, network="random-resnet10-3d-seed1")
     files = [str(folder / "metrics.json") for folder in (evaluated, tmp_path)]
     capsys.readouterr()

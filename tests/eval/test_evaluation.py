@@ -117,7 +117,7 @@ def test_a_report_is_saved_and_shown_in_a_notebook(scans, tmp_path):
     assert str(tmp_path) not in shown
 
 
-def test_an_unknown_measurement_is_refused_with_those_that_there_are(scans, tmp_path):
+def test_an_unknown_measurement_is_refused_with_the_accepted_names(scans, tmp_path):
     with pytest.raises(ValueError, match=r"no measurement 'quality'; accepted: reconstruction,"):
         diffct.evaluate(
             scans / "samples", scans / "held out", only=["quality"], config=config(tmp_path)

@@ -44,7 +44,7 @@ def cohort(tmp_path_factory):
     return folder
 
 
-def test_a_faithful_sampler_is_told_from_one_that_swaps_sides_and_one_that_ignores_prompts(cohort):
+def test_a_faithful_sampler_differs_from_one_that_swaps_sides_and_one_that_ignores_prompts(cohort):
     manifest = read_manifest(cohort)
     reader, expected = calibrate(manifest, manifest.split("train"), seed=0)
     requests = [request for cases in all_requests().values() for request in cases]

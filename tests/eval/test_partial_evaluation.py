@@ -1,4 +1,4 @@
-"""An impossible figure or measurement loses no other, and what is finished is written."""
+"""An impossible figure or measurement leaves the others intact; finished ones are written."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def test_what_is_finished_is_written_when_the_user_stops(scans, monkeypatch):
     assert 'id="privacy"' in (scans / "out" / "report.html").read_text()
 
 
-def test_a_failing_measurement_loses_no_other_and_ends_with_an_error(scans, monkeypatch):
+def test_a_failing_measurement_keeps_the_others_and_ends_with_an_error(scans, monkeypatch):
     def fail(inputs):
         raise RuntimeError("the disk is on fire")
 

@@ -1,4 +1,4 @@
-"""The audit among few patients: it claims nothing that it cannot tell, and still sees copies."""
+"""The audit among few patients: it claims nothing without evidence, and still finds copies."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from diffct.imaging.radiograph import read_radiograph, write_png
 
 
 def draw_person(rng, images):
-    """Images of one person: alike in what is coarse, each with some of its own."""
+    """Images of one person: the same coarse structures, each with some detail of its own."""
     shared = gaussian_filter(rng.standard_normal((48, 40)), 3)
     own = [gaussian_filter(rng.standard_normal((48, 40)), 2) for _ in range(images)]
     return [0.5 + 2.5 * shared + 0.6 * image for image in own]
@@ -46,7 +46,7 @@ def test_among_few_patients_a_copy_is_seen_and_nothing_is_called_one(crops, tmp_
     main(["evaluate", "--only", "privacy", str(crops / "samples"), *words, *named])
     printed = capsys.readouterr().out
     assert "Copies found" not in printed
-    # Strangers may be near, too: that is what three held-out persons cannot tell.
+    # Strangers may be near, too: three held-out persons cannot exclude it.
     assert re.search(r"Near pairs to look at: [123] of 3 samples", printed)
     assert "3 held-out patients are too few to tell a copy from a relative" in printed
     assert f"{PRIVACY} IN DOUBT:" in printed

@@ -1,4 +1,4 @@
-"""What the realism of samples says beside a cohort."""
+"""The realism of samples beside a cohort."""
 
 import json
 

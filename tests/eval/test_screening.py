@@ -55,10 +55,10 @@ def films(tmp_path):
     return tmp_path
 
 
-def test_samples_of_any_window_and_of_nothing_are_measured(tmp_path):
+def test_samples_of_any_window_and_blank_ones_are_measured(tmp_path):
     rng = np.random.default_rng(0)
     write_scan(tmp_path / "a.nii.gz", rng.uniform(0, 80, (4, 9, 9)))
-    write_scan(tmp_path / "b [1].nii.gz", np.zeros((4, 9, 9)))  # no label map of nothing
+    write_scan(tmp_path / "b [1].nii.gz", np.zeros((4, 9, 9)))  # blank, but not a label map
     samples = screen(volumes(tmp_path, (0.0, 80.0)))
     assert len(samples) == len(list(samples.images(progress=False))) == 2
     (note,) = samples.notes

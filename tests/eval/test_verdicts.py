@@ -1,4 +1,4 @@
-"""Answers follow from figures, their intervals and their yardsticks, and from nothing else."""
+"""Answers follow from figures, their intervals and their yardsticks only."""
 
 import pytest
 
@@ -94,12 +94,12 @@ def test_variety_is_bad_only_where_samples_are_more_alike(samples, state):
     assert "yardstick 5 [4, 6]" in verdict.sentence
 
 
-def test_variety_that_was_not_measured_is_said():
+def test_unmeasured_variety_is_reported_as_such():
     assert variety([pairs(None, "samples")], patients=40).state == "not measured"
 
 
 @pytest.mark.parametrize(("psnr", "state"), [(30, "good"), (21, "in doubt"), (19, "bad")])
-def test_translations_must_beat_the_best_that_learns_nothing(psnr, state):
+def test_translations_must_beat_the_best_baseline(psnr, state):
     figures = {"own": {"psnr": at(psnr)}, "a": {"psnr": at(20)}, "b": {"psnr": at(10)}}
     verdict = truth(figures, method="own", baselines=["a", "b"], patients=40)
     assert (verdict.question, verdict.state) == (TRUTH, state) and "(a)" in verdict.sentence

@@ -1,4 +1,4 @@
-"""The table of a translation: written from a real pipeline, with baselines that can win."""
+"""The evaluation of translations by a real pipeline, with baselines that can win."""
 
 import json
 
@@ -60,7 +60,7 @@ def test_table_names_the_better_one(trained, tmp_path, capsys):
     assert (out / "translation.png").stat().st_size > 1000
 
 
-def test_one_held_out_patient_tells_no_copies_and_that_is_said_before(trained, tmp_path):
+def test_one_held_out_patient_cannot_show_copies_which_is_said_before_sampling(trained, tmp_path):
     slices, pipeline = trained
     gaps = foresee(read_inputs(pipeline, slices, EvaluationConfig(out=tmp_path)))
     assert any("Privacy" in gap and "of 2 held-out patients" in gap for gap in gaps)
