@@ -71,7 +71,7 @@ def load_cohort(
         split: The split of a manifest that is held out; None for "test", or "validation" if there
             is no test image.
         train: A folder of training images, if `data` is one of held-out images.
-        window_hu: For folders of CT; None for the pipeline's.
+        window_hu: Window of folders of CT; None for the pipeline's, otherwise (-1000, 1000).
         patient_pattern: Finds the patient in the path of each image, for folders; None for DICOM's
             PatientID, without which each image counts as another patient.
         cut: How pictures are cut; None for the cut of the run in `data`, if there is one.

@@ -232,7 +232,7 @@ def images_of_folder(
     window_hu: Sequence[float],
     spacing_mm: Sequence[float] | None = None,
 ) -> ImageSet:
-    """Take the volumes of a folder, or its pictures if it has no volumes; print what is left out.
+    """Return the volumes of a folder, or its pictures if it has no volumes; print what is left out.
 
     See `volumes_of_folder` and `pictures_of_folder`.
     """
@@ -245,7 +245,7 @@ def images_of_folder(
 
 
 def pictures_of_folder(folder: Path, *, title: str) -> ImageSet:
-    """Take the pictures of a folder, each as another patient; samples may be blank.
+    """Return the pictures of a folder, each as another patient; samples may be blank.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -256,7 +256,7 @@ def pictures_of_folder(folder: Path, *, title: str) -> ImageSet:
 
 
 def pictures_of_manifest(manifest: Manifest, split: SplitName, *, title: str) -> ImageSet:
-    """Take the images of one split of a manifest.
+    """Return the images of one split of a manifest.
 
     Raises:
         ValueError: The split is empty.
@@ -270,7 +270,7 @@ def pictures_of_manifest(manifest: Manifest, split: SplitName, *, title: str) ->
 def volumes_of_manifest(
     manifest: Manifest, split: SplitName, *, title: str, config: CTDataConfig, cache_dir: Path
 ) -> ImageSet:
-    """Take the CT scans of one split of a manifest as a network sees them, without augmentation.
+    """Return the CT scans of one split of a manifest as a network sees them, without augmentation.
 
     Args:
         manifest: The scans.
@@ -316,7 +316,7 @@ def volumes_of_manifest(
 def volumes_of_folder(
     folder: Path, *, title: str, window_hu: Sequence[float], spacing_mm: Sequence[float] | None
 ) -> ImageSet:
-    """Take the CT volumes of a folder, each as another patient; samples may have any values.
+    """Return the CT volumes of a folder, each as another patient; samples may have any values.
 
     Args:
         folder: NIfTI or NRRD files, or DICOM series.
