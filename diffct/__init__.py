@@ -49,14 +49,16 @@ __all__ = [
     "write_volume",
 ]
 
-# torch, diffusers and transformers take seconds to import: each name is imported on first use.
-_HOMES = {
+_CLASSES = {
     "CT3DPipeline": "diffct.pipelines",
     "CXRTextToImagePipeline": "diffct.pipelines",
     "ContrastTranslationPipeline": "diffct.pipelines",
     "FlairToT1Pipeline": "diffct.pipelines",
     "TextToImagePipeline": "diffct.pipelines",
     "UNet3DModel": "diffct.models",
+}
+"""The pipelines and networks that diffusers' loader finds, and where they are."""
+_HOMES = _CLASSES | {
     # diffusers' loader looks for the model classes and their base, ModelMixin, here.
     "ModelMixin": "diffusers.models.modeling_utils",
     "Volume": "diffct.imaging.volume",
@@ -66,6 +68,7 @@ _HOMES = {
     "evaluate": "diffct.eval.evaluation",
     "EvaluationConfig": "diffct.eval.config",
 }
+# torch, diffusers and transformers take seconds to import: each name is imported on first use.
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
@@ -80,4 +83,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-register_with_diffusers(*(name for name in _HOMES if name.endswith(("Pipeline", "3DModel"))))
+register_with_diffusers(*_CLASSES)

@@ -1,30 +1,30 @@
-"""The condition images that belong to the images of a set."""
+"""What guides the images of a set: condition images, or label maps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
-from torch import Tensor
+from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
-from diffct.data.conditions import BrainDataConfig, ConditionImages
 from diffct.eval.image_sets import ImageSet
 
 
 def read_conditions(
-    images: ImageSet, names: Sequence[str], *, progress: bool = True
-) -> Iterator[Tensor]:
-    """Read the conditions of each image of a manifest, (names, H, W) in [0, 1].
+    pipeline: DiffusionPipeline, images: ImageSet, *, progress: bool = True
+) -> Iterator[Any]:
+    """Read the condition of each image of a manifest, as the pipeline's `sample_many` takes it.
 
     Args:
-        images: Images from a manifest of `diffct prepare brain`.
-        names: Names of the conditions.
+        pipeline: The pipeline that they guide.
+        images: Images from a manifest that names their conditions.
         progress: Draw a progress bar.
 
     Raises:
-        ValueError: The images are not from a manifest, or a row has none of the conditions.
+        ValueError: The images are not from a manifest, or a row has no condition.
     """
     if images.manifest is None:
         raise ValueError("Conditions are known for images of a manifest only.")
-    config = BrainDataConfig(size=list(images.size), conditions=list(names))
-    items = ConditionImages(images.manifest, images.rows, config=config)
-    numbers = tqdm(range(len(items)), "reading conditions", unit="image", disable=not progress)
-    return (items[number]["condition"] for number in numbers)
+    read = pipeline.read_conditions(
+        images.manifest, images.rows, files=images.files, size=images.size
+    )
+    return iter(tqdm(read, "reading conditions", len(images), unit="image", disable=not progress))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
@@ -52,7 +53,7 @@ def measure(inputs: Inputs) -> Section:
     held_out = inputs.cohort.held_out
     places = {row.image: place for place, row in enumerate(held_out.rows)}
     truths = held_out.select([places[row.image] for row in samples.rows])
-    conditions = torch.stack(list(read_conditions(truths, inputs.pipeline.conditions)))
+    conditions = torch.stack(list(read_conditions(inputs.pipeline, truths)))
     targets = truths.stacked()
     results = {OWN_METHOD: samples.stacked()}
     results["autoencoder alone"] = torch.cat(
@@ -61,7 +62,7 @@ def measure(inputs: Inputs) -> Section:
     sets = {"held_out": truths}
     if inputs.cohort.train is not None:
         sets["train"] = seen = inputs.cohort.train.pick(_TRAINING_SLICES)
-        results |= _baselines(seen, conditions, inputs.pipeline.conditions)
+        results |= _baselines(seen, conditions, inputs.pipeline)
     compared = {
         name: _compare(images, targets, truths.patients, inputs.perceptual)
         for name, images in results.items()
@@ -102,9 +103,12 @@ def measure(inputs: Inputs) -> Section:
     )
 
 
-def _baselines(seen: ImageSet, conditions: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def _baselines(
+    seen: ImageSet, conditions: Tensor, pipeline: DiffusionPipeline
+) -> dict[str, Tensor]:
     """Translate by the baselines, fitted to training slices."""
-    examples, targets = torch.stack(list(read_conditions(seen, names)))[:, :1], seen.stacked()
+    examples = torch.stack(list(read_conditions(pipeline, seen)))[:, :1]
+    targets = seen.stacked()
     return {name: fit(examples, targets)(conditions[:, :1]) for name, fit in BASELINES.items()}
 
 

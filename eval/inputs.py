@@ -22,7 +22,7 @@ from diffct.imaging.radiograph import read_radiograph
 from diffct.metrics.features import FeatureNetwork, load_feature_network
 from diffct.metrics.lpips import PerceptualDistance
 from diffct.metrics.paired import Perceptual
-from diffct.pipelines.denoising import guide_of
+from diffct.pipelines.denoising import guide_of, takes_guidance
 
 RANDOM_2D, RANDOM_3D = "random-densenet121-seed0", "random-resnet10-3d-seed0"
 _INDEX, _NETWORK = "model_index.json", "config.json"
@@ -220,7 +220,7 @@ def _refuse_unused(config: EvaluationConfig, pipeline: DiffusionPipeline | None)
         "number": pipeline is None,
         "variant": pipeline is None,
         "revision": pipeline is None,
-        "guidance_scale": guided_by is None,
+        "guidance_scale": not takes_guidance(pipeline),
         "empty_prompt": guided_by != "prompt",
     }
     what = "what is sampled already" if pipeline is None else f"a {type(pipeline).__name__}"

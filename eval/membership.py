@@ -1,6 +1,7 @@
 """The denoising loss of each image, for a membership attack."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -10,6 +11,7 @@ from tqdm.auto import tqdm
 from diffct.eval.conditions import read_conditions
 from diffct.eval.image_sets import ImageSet
 from diffct.imaging.transforms import unit_to_model_range
+from diffct.pipelines.denoising import shows_patients
 
 
 @torch.no_grad()
@@ -43,10 +45,10 @@ def denoising_losses(
     return torch.stack(losses)
 
 
-def _conditions(pipeline: DiffusionPipeline, images: ImageSet) -> Iterable[str | Tensor | None]:
+def _conditions(pipeline: DiffusionPipeline, images: ImageSet) -> Iterable[Any]:
     """Return the guidance of each image in training: its report, its conditions, or None."""
-    if pipeline.guided_by == "image":
-        return read_conditions(images, pipeline.conditions, progress=False)
+    if shows_patients(pipeline):
+        return read_conditions(pipeline, images, progress=False)
     if pipeline.guided_by == "prompt":
         if not images.rows:
             return [""] * len(images)

@@ -18,7 +18,7 @@ from diffct.eval.membership import denoising_losses
 from diffct.eval.pictures import draw
 from diffct.eval.protocol import describe_network, protocol_card
 from diffct.eval.section import PRIVACY, Picture, Section, Verdict
-from diffct.pipelines.denoising import guide_of
+from diffct.pipelines.denoising import shows_patients
 from diffct.privacy.alignment import align
 from diffct.privacy.auditing import NO_YARDSTICK, ONE_TRANSLATED, choose_yardstick
 from diffct.privacy.neighbours import COMPARISONS
@@ -110,7 +110,7 @@ def measure(inputs: Inputs) -> Section:
 def foresee(inputs: Inputs) -> list[str]:
     """Say, before anything is sampled, what will not be measured, and why."""
     cohort = inputs.cohort
-    translated = guide_of(inputs.pipeline) == "image"
+    translated = shows_patients(inputs.pipeline)
     if cohort.train is None:
         return [f"Privacy: {_NO_TRAINING}"]
     if translated and len(set(cohort.held_out.patients)) < 2:

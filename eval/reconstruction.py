@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoModel
 from torch import Tensor
 
 from diffct.eval.figures import Cell, Figure, Number, Table
@@ -67,13 +67,13 @@ def _autoencoder(inputs: Inputs) -> AutoencoderKL:
     source = str(inputs.source)
     if not (Path(source) / "config.json").is_file():
         raise ValueError(f"{inputs.source} is no pipeline and no autoencoder.")
-    return AutoencoderKL.from_pretrained(source).to(inputs.device)
+    return AutoModel.from_pretrained(source).to(inputs.device)
 
 
 @torch.no_grad()
 def reconstruct(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
-    """Pass images (B, 1, H, W) in [0, 1] through an autoencoder."""
-    gray = images.expand(-1, autoencoder.config["in_channels"], -1, -1)
+    """Pass images (B, 1, H, W), or volumes (B, 1, D, H, W), in [0, 1] through an autoencoder."""
+    gray = images.expand(-1, autoencoder.config["in_channels"], *images.shape[2:])
     pixels = unit_to_model_range(gray).to(autoencoder.device, autoencoder.dtype)
     latents = autoencoder.encode(pixels).latent_dist.mode()
     return from_model_range(autoencoder.decode(latents).sample.mean(dim=1, keepdim=True)).cpu()

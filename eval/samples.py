@@ -23,7 +23,12 @@ from diffct.eval.image_sets import (
 from diffct.eval.run_folder import read_settings
 from diffct.eval.screening import Cut, screen
 from diffct.imaging.radiograph import write_png
-from diffct.pipelines.denoising import guide_of, makes_volumes
+from diffct.pipelines.denoising import (
+    guide_of,
+    makes_volumes,
+    shows_patients,
+    takes_guidance,
+)
 from diffct.pipelines.outputs import CT3DPipelineOutput, TextToImagePipelineOutput
 
 _VOLUMES, _IMAGES = 16, 200
@@ -78,7 +83,7 @@ def make_samples(
         "steps": steps,
         "scheduler": type(pipeline.scheduler).__name__,
     }
-    if guide_of(pipeline) is not None:
+    if takes_guidance(pipeline):
         settings["guidance_scale"] = guidance_scale = guidance(pipeline, guidance_scale)
     if guide_of(pipeline) == "prompt":
         settings["prompts"] = "empty" if empty_prompt else "held-out"
@@ -111,10 +116,10 @@ def _read_samples(
         )
     else:
         made = pictures_of_folder(folder, title=SAMPLES)
-    if guide_of(pipeline) == "image":
+    if shows_patients(pipeline):
         # A translation belongs to the patient of its condition, for intervals and for privacy.
-        places = [_number_of(path) for path in made.files]
-        true = held_out.pick(number).select(places)
+        true = held_out.pick(number)
+        true = true.select([_number_of(path) % len(true) for path in made.files])
         made = replace(made, patients=true.patients, rows=true.rows)
     lost = number - len(made)
     made = screen(made)
@@ -150,13 +155,13 @@ def _write_samples(
     """Sample into a folder; `run` holds seed, batch size, steps. Samples with NaN get no file."""
     pipeline.set_progress_bar_config(disable=True)
     options: dict[str, Any] = {"batch_size": run["batch_size"], "steps": run["steps"]}
-    if guide_of(pipeline) is not None:
+    if takes_guidance(pipeline):
         options["guidance_scale"] = guidance_scale
     if guide_of(pipeline) == "prompt":
         options["conditions"] = _prompts(held_out, number, empty=empty_prompt)
-    elif guide_of(pipeline) == "image":
-        shown = read_conditions(held_out.pick(number), pipeline.conditions)
-        options["conditions"] = list(shown)
+    elif shows_patients(pipeline):
+        shown = list(read_conditions(pipeline, held_out.pick(number)))
+        options["conditions"] = [shown[index % len(shown)] for index in range(number)]
     seeds = range(run["seed"], run["seed"] + number)
     name = "volumes" if makes_volumes(pipeline) else "images"
     for indices, output in pipeline.sample_many(seeds, **options):

@@ -30,6 +30,7 @@ from diffct.pipelines.conditions.images import (
     crop_images,
     pad_ends,
     read_condition_images,
+    read_conditions,
 )
 from diffct.pipelines.denoising import State, batches, seeded
 from diffct.pipelines.latent_diffusion import LatentDiffusionPipeline, OutputType
@@ -78,6 +79,7 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
     controlnet: ControlNetModel | MultiControlNetModel
     modality = "slice"
     guided_by = "image"
+    shows_patients = True
     card_task = "image-to-image"
     usual_prompt: ClassVar[str] = ""  # the prompt if none is given
     usual_condition: ClassVar[str] = "condition"  # the name of a single condition if none is given
@@ -273,6 +275,7 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
         return output if return_dict else output.to_tuple()
 
     translate_volume = translate_volume  # a function whose first argument is the pipeline
+    read_conditions = read_conditions  # likewise
 
     def sample_many(
         self,
@@ -315,11 +318,8 @@ class ContrastTranslationPipeline(LatentDiffusionPipeline):
             self.encode_prompt(prompt, do_classifier_free_guidance=False)[0]
             for prompt in ("", self.config.prompt)
         ]
-        return Denoising(
-            self._training_objective(),
-            LatentSpace(self.vae).encode,
-            by_image(self.unet, self.controlnet, torch.cat(embeds)),
-        )
+        condition = by_image(self.unet, self.controlnet, torch.cat(embeds))
+        return Denoising(self._training_objective(), LatentSpace(self.vae).encode, condition)
 
     @torch.no_grad()
     def condition_batch(self, condition: str | Tensor | None) -> Batch:

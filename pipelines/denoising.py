@@ -2,6 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import signature
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -12,6 +14,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from diffct.data.manifest import Manifest, ManifestRow
 from diffct.pipelines.checks import check_count
 from diffct.pipelines.publishing import PublishedPipeline
 from diffct.pipelines.scheduler_check import (
@@ -43,6 +46,17 @@ def guide_of(pipeline: DiffusionPipeline | None) -> Guide | None:
     return getattr(pipeline, "guided_by", None)
 
 
+def shows_patients(pipeline: DiffusionPipeline | None) -> bool:
+    """Return whether each sample shows a patient: the one whose image guides it."""
+    return getattr(pipeline, "shows_patients", False)
+
+
+def takes_guidance(pipeline: DiffusionPipeline | None) -> bool:
+    """Return whether a pipeline can be told how closely to follow what guides it."""
+    many = getattr(pipeline, "sample_many", None)
+    return many is not None and "guidance_scale" in signature(many).parameters
+
+
 def makes_volumes(pipeline: DiffusionPipeline | None) -> bool:
     """Return whether a pipeline, of diffct or not, makes CT volumes."""
     return getattr(pipeline, "modality", None) == "volume"
@@ -54,11 +68,13 @@ class DenoisingPipeline(PublishedPipeline):
     Attributes:
         modality: What it makes.
         guided_by: What guides each sample: a prompt, a condition image, or nothing (None).
+        shows_patients: Whether each sample shows a patient, the one whose image guides it.
     """
 
     scheduler: SchedulerMixin
     modality: ClassVar[Modality]
     guided_by: ClassVar[Guide | None] = None
+    shows_patients: ClassVar[bool] = False
 
     # Lists, since diffusers adds lists to them.
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
@@ -108,13 +124,34 @@ class DenoisingPipeline(PublishedPipeline):
         self.scheduler = replace_scheduler(self.scheduler, name)
         return self
 
-    def condition_batch(self, condition: str | Tensor | None) -> Batch:
+    def condition_batch(self, condition: Any) -> Batch:  # noqa: ANN401 - subclasses say which
         """Return the condition of one sample as an entry of a batch, for `denoising`.
 
         Args:
-            condition: A prompt, or a condition image (C, H, W) in [0, 1]; None if nothing guides.
+            condition: One of those that `sample_many` takes; None where nothing guides.
         """
         return {}
+
+    def read_conditions(
+        self,
+        manifest: Manifest,
+        rows: Sequence[ManifestRow],
+        *,
+        files: Sequence[Path],
+        size: Sequence[int],
+    ) -> Iterator[Any]:
+        """Read what guides the images of a manifest, as `sample_many` takes it.
+
+        Args:
+            manifest: Where the rows are from.
+            rows: The images.
+            files: The image of each row; of CT, as it was prepared.
+            size: Pixels or voxels that the model sees, around the centre.
+
+        Raises:
+            ValueError: A row names nothing that guides its image.
+        """
+        return iter([None] * len(rows))
 
     def _own_scheduler(
         self, scheduler: SchedulerMixin | None, prediction_type: str | None, **settings: bool | int
@@ -143,6 +180,11 @@ class DenoisingPipeline(PublishedPipeline):
     def interrupt(self) -> bool:
         """Whether the remaining steps are skipped; a callback may set `_interrupt`."""
         return self._interrupt
+
+    @property
+    def _noise_channels(self) -> int:
+        """Channels of what is denoised; fewer than the network reads if it reads a condition."""
+        return self.unet.config.in_channels
 
     def _check_call(
         self,
@@ -199,7 +241,7 @@ class DenoisingPipeline(PublishedPipeline):
         Raises:
             ValueError: The generators or the noise do not fit, or the noise is not finite.
         """
-        shape, device = (samples, self.unet.config.in_channels, *size), self._execution_device
+        shape, device = (samples, self._noise_channels, *size), self._execution_device
         generators = generator if isinstance(generator, list) else [generator]
         if not all(each is None or isinstance(each, torch.Generator) for each in generators):
             kind = type(generators[0]).__name__

@@ -152,7 +152,7 @@ def train_autoencoder(
     step: GradientStep | AdversarialStep,
     *,
     loader: Loader,
-    reconstructions: Reconstructions,
+    reconstructions: Reconstructions[ImageDataset],
 ) -> None:
     """Train; its moving average is validated, previewed and saved."""
     accelerator, progress = step.accelerator, Progress()

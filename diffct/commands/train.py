@@ -13,12 +13,6 @@ from pathlib import Path
 from diffct.arguments import path_argument
 from diffct.commands.parsing import CommandParser
 
-_SCRIPTS = {
-    "ct3d": "diffct.train.train_ct3d",
-    "autoencoder": "diffct.train.train_autoencoder",
-    "diffusion": "diffct.train.train_diffusion",
-    "controlnet": "diffct.train.train_controlnet",
-}
 _DEFAULTS = {
     "ct3d": "ct3d/diffusion",
     "autoencoder": "cxr/autoencoder",
@@ -26,6 +20,7 @@ _DEFAULTS = {
     "controlnet": "brain/controlnet",
 }
 """The default experiment of each script."""
+_SCRIPTS = {stage: f"diffct.train.train_{stage}" for stage in _DEFAULTS}
 
 
 def add_train(commands: "argparse._SubParsersAction") -> None:
@@ -131,10 +126,12 @@ def _find_configs(stage: str) -> dict[str, Path]:
     package = importlib.util.find_spec("diffct.train")
     assert package is not None and package.submodule_search_locations is not None  # a folder
     folder = Path(package.submodule_search_locations[0], "configs")
-    step = _DEFAULTS[stage].partition("/")[2]
-    files = [
-        path
-        for path in sorted(folder.glob(f"*/{step}*.yaml"))
-        if (path.parent.name == "ct3d") == (stage == "ct3d")
-    ]
+    files = [path for path in sorted(folder.glob("*/*.yaml")) if _stage_of(path) == stage]
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+
+
+def _stage_of(path: Path) -> str:
+    """Return which script reads an experiment: the one whose default it is, or of its name."""
+    step = path.stem.removesuffix("-published")
+    stages = {experiment: stage for stage, experiment in _DEFAULTS.items()}
+    return stages.get(f"{path.parent.name}/{step}", step)

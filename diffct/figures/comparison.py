@@ -7,16 +7,17 @@ import torch
 from torch import Tensor
 
 from diffct.figures.contact_sheet import save_contact_sheet
+from diffct.figures.montage import save_montage
 
 DIFFERENCE_GAIN = 5.0
 """Differences are drawn this many times larger, around middle gray."""
 
 
 def save_comparison(originals: Tensor, reconstructions: Tensor, path: Path) -> None:
-    """Draw a row for each image: original, reconstruction, difference.
+    """Draw a row for each image: original, reconstruction, difference; of volumes, a row for each.
 
     Args:
-        originals: (B, 1, H, W) in [0, 1].
+        originals: (B, 1, H, W) or (B, 1, D, H, W) in [0, 1].
         reconstructions: Likewise.
         path: The PNG to write.
     """
@@ -25,6 +26,9 @@ def save_comparison(originals: Tensor, reconstructions: Tensor, path: Path) -> N
     rows = zip(originals, reconstructions, differences, strict=True)
     images = [image[0].numpy() for row in rows for image in row]
     titles = ["original", "reconstruction", f"difference, {DIFFERENCE_GAIN:g} times"]
+    if originals.ndim == 5:
+        save_montage(images, path, window_hu=(0, 1), titles=titles * len(originals))
+        return
     save_contact_sheet(images, path, titles=titles * len(originals), columns=3)
 
 

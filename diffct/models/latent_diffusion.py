@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoModel,
+    DiffusionPipeline,
+    SchedulerMixin,
+    UNet2DConditionModel,
+)
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from diffct.model_source import only_cached
@@ -80,7 +86,8 @@ def load_autoencoder(name: str) -> AutoencoderKL:
     """
     try:
         offline = only_cached(name, "config.json")
-        return AutoencoderKL.from_pretrained(name, dtype=torch.float32, local_files_only=offline)
+        # Of whatever class its config names: of images, or of volumes.
+        return AutoModel.from_pretrained(name, dtype=torch.float32, local_files_only=offline)
     except OSError as error:
         cause = str(error).partition("\n")[0].rstrip(".")
         raise FileNotFoundError(

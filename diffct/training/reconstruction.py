@@ -155,7 +155,8 @@ class ReconstructionObjective:
         reconstruction, image = reconstruction.float(), image.float()
         # Half the difference: [-1, 1] is twice as wide as [0, 1], for which the weights are meant.
         l1 = (reconstruction - image).abs().mean() / 2
-        kl = DiagonalGaussianDistribution(parameters.float()).kl().mean()
+        # diffusers sums it over two spatial axes: of volumes, the first two are taken for one.
+        kl = DiagonalGaussianDistribution(parameters.float().flatten(2, -2)).kl().mean()
         losses = {"loss": l1 + self.kl_weight * kl, "l1": l1, "kl": kl}
         if self.perceptual is not None:
             losses["perceptual"] = self.perceptual(reconstruction, image)
@@ -180,7 +181,8 @@ def latent_sums(autoencoder: AutoencoderKL, images: Iterable[Tensor]) -> Tensor:
         mean, variance = posterior.mean.double(), posterior.var.double()
         # E[z²] = μ² + σ²
         moments = (torch.ones_like(mean), mean, mean.square() + variance)
-        total += torch.stack([moment.sum(dim=(0, 2, 3)) for moment in moments]).cpu()
+        others = (0, *range(2, mean.ndim))
+        total += torch.stack([moment.sum(dim=others) for moment in moments]).cpu()
     return total
 
 

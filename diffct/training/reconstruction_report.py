@@ -4,25 +4,27 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoModel
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from diffct.atomic import atomic_file
-from diffct.data.images import ImageDataset
+from diffct.data.epoch import Samples
 from diffct.figures.comparison import save_comparison
 from diffct.imaging.transforms import from_model_range
 from diffct.metrics.similarity import ms_ssim, multi_scale
 from diffct.training.reconstruction import LatentStatistics, latent_sums, write_scaling_factor
 
+Images = TypeVar("Images", bound=Samples)
+
 
 @dataclasses.dataclass(frozen=True)
-class Reconstructions:
+class Reconstructions(Generic[Images]):
     """The images of each split, and the errors and pictures of their reconstructions.
 
     Args:
@@ -34,7 +36,7 @@ class Reconstructions:
     """
 
     accelerator: Accelerator
-    images: Mapping[str, ImageDataset]
+    images: Mapping[str, Images]
     batch_size: int
     workers: int
     max_drawn: int
@@ -93,7 +95,7 @@ def measure_autoencoders(
         folder = run / name
         if not folder.exists():
             continue
-        autoencoder = AutoencoderKL.from_pretrained(folder).to(accelerator.device).eval()
+        autoencoder = AutoModel.from_pretrained(str(folder)).to(accelerator.device).eval()
         sums = gather_object([latent_sums(autoencoder, reconstructions.batches("train"))])
         statistics = LatentStatistics.from_sums(torch.stack(sums).sum(dim=0))
         factor = scaling_factor or statistics.scaling_factor

@@ -4,16 +4,19 @@ Missing conditions are filled with 0 (background).
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
+from diffct.data.conditions import BrainDataConfig, ConditionImages
+from diffct.data.manifest import Manifest, ManifestRow
 from diffct.imaging.planes import Plane
 from diffct.pipelines.conditions.scans import Scan, is_scan, on_one_grid, read_normalised
 
@@ -81,6 +84,31 @@ def read_condition_images(
             len(stacked),
         )
     return stacked
+
+
+def read_conditions(
+    pipeline: DiffusionPipeline,
+    manifest: Manifest,
+    rows: Sequence[ManifestRow],
+    *,
+    files: Sequence[Path],
+    size: Sequence[int],
+) -> Iterator[Tensor]:
+    """Read the condition images of slices, see `DenoisingPipeline.read_conditions`.
+
+    Args:
+        pipeline: A translation; it names the conditions.
+        manifest: Where the rows are from.
+        rows: The slices.
+        files: Their images, which are not needed.
+        size: Pixels (height, width) that are cut out around the centre.
+
+    Returns:
+        Of each slice, (conditions, H, W) in [0, 1].
+    """
+    config = BrainDataConfig(size=list(size), conditions=list(pipeline.conditions))
+    items = ConditionImages(manifest, rows, config=config)
+    return (items[number]["condition"] for number in range(len(items)))
 
 
 def _groups(channels: Sequence[int], conditions: Sequence[str]) -> list[tuple[str, ...]]:
