@@ -1,6 +1,6 @@
 """A training run's folder: its settings, the files that they name, and its training data."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -28,7 +28,9 @@ def ct_settings(settings: DictConfig | None) -> CTDataConfig | None:
     """Return how a run prepared its CT scans; None for runs of other systems."""
     if settings is None or "window_hu" not in settings.data:
         return None
-    merged = OmegaConf.merge(OmegaConf.structured(CTDataConfig), settings.data)
+    # Systems that learn more than CT have further settings of their own.
+    known = OmegaConf.masked_copy(settings.data, [each.name for each in fields(CTDataConfig)])
+    merged = OmegaConf.merge(OmegaConf.structured(CTDataConfig), known)
     config = OmegaConf.to_object(merged)
     assert isinstance(config, CTDataConfig)  # as the schema says
     return config

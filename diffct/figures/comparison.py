@@ -14,7 +14,7 @@ DIFFERENCE_GAIN = 5.0
 
 
 def save_comparison(originals: Tensor, reconstructions: Tensor, path: Path) -> None:
-    """Draw a row for each image: original, reconstruction, difference; of volumes, a row for each.
+    """Draw original, reconstruction and difference: of images in one row, of volumes in three.
 
     Args:
         originals: (B, 1, H, W) or (B, 1, D, H, W) in [0, 1].
@@ -27,7 +27,7 @@ def save_comparison(originals: Tensor, reconstructions: Tensor, path: Path) -> N
     images = [image[0].numpy() for row in rows for image in row]
     titles = ["original", "reconstruction", f"difference, {DIFFERENCE_GAIN:g} times"]
     if originals.ndim == 5:
-        save_montage(images, path, window_hu=(0, 1), titles=titles * len(originals))
+        save_montage(images, path, window_hu=(0, 1), unit="", titles=titles * len(originals))
         return
     save_contact_sheet(images, path, titles=titles * len(originals), columns=3)
 

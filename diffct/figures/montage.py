@@ -27,6 +27,7 @@ def save_montage(
     spacing_mm: Sequence[float] | None = None,
     columns: int = 4,
     titles: Sequence[str] | None = None,
+    unit: str = "HU",
 ) -> None:
     """Draw volumes as rows of a PNG.
 
@@ -38,6 +39,7 @@ def save_montage(
             the caption says.
         columns: Number of axial slices to show, evenly spaced from the lowest to the highest part.
         titles: A line of text above each row.
+        unit: Unit of the values if they are not HU, for the caption; "" for none.
 
     Raises:
         ValueError: There is nothing to draw, a volume is not three-dimensional, or there is not
@@ -55,7 +57,7 @@ def save_montage(
         raise ValueError(f"{path}: a montage is a PNG; let its name end in .png.")
     window_hu = fitting_window(volumes) if window_hu is None else window_hu
     with atomic_file(path) as partial:
-        _draw(volumes, partial, window_hu, spacing_mm, columns, titles)
+        _draw(volumes, partial, window_hu, spacing_mm, columns, titles, unit)
 
 
 def _draw(
@@ -65,6 +67,7 @@ def _draw(
     spacing_mm: Sequence[float] | None,
     columns: int,
     titles: Sequence[str] | None,
+    unit: str,
 ) -> None:
     """Lay the views out in inches, one scale for all, and write the picture."""
     # Figure without pyplot has no global state, needs no display, and leaves a user's plots alone.
@@ -100,9 +103,8 @@ def _draw(
                 place = (centre / total[0], 1 - _TEXT_INCHES / 2 / total[1])
                 figure.text(*place, name, ha="center", **style)
     scale = "cubic voxels assumed" if spacing_mm is None else "true to scale"
-    caption = (
-        f"window {window_hu[0]:g} to {window_hu[1]:g} HU, {scale}, patient's right on the left"
-    )
+    window = f"window {window_hu[0]:g} to {window_hu[1]:g} {unit}".rstrip()
+    caption = f"{window}, {scale}, patient's right on the left"
     figure.text(_GAP_INCHES / total[0], _TEXT_INCHES / 2 / total[1], caption, **style)
     figure.savefig(path, dpi=_DOTS_PER_INCH)
 

@@ -19,3 +19,11 @@ def test_what_a_pipeline_made_is_drawn_beside_the_truth_of_a_data_set(tmp_path, 
     )
     narrow, wide = (Image.open(tmp_path / f"{name}.png") for name in ("reconstruction", "t1w"))
     assert narrow.width < wide.width
+
+
+def test_reconstructed_volumes_are_drawn_as_montages(tmp_path):
+    volumes = torch.rand(2, 1, 6, 24, 16, generator=torch.Generator().manual_seed(0))
+    save_comparison(volumes[:1], volumes[:1].sqrt(), tmp_path / "one.png")
+    save_comparison(volumes, volumes.sqrt(), tmp_path / "two.png")
+    one, two = (Image.open(tmp_path / f"{name}.png") for name in ("one", "two"))
+    assert one.width == two.width and one.height < two.height

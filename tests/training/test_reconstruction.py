@@ -38,24 +38,27 @@ def tiny() -> AutoencoderKL:
 class Double(torch.nn.Module):
     """An "autoencoder" that is off by 0.2 and has a known posterior."""
 
-    def __init__(self) -> None:
+    def __init__(self, *size: int) -> None:
         super().__init__()
-        self.mean = torch.tensor([0.5, -1.0])[None, :, None, None].expand(3, 2, 4, 6)
-        self.logvar = torch.tensor([-2.0, 0.3])[None, :, None, None].expand(3, 2, 4, 6)
+        ones = torch.ones(3, 1, *size)
+        mean, logvar = ([0.5, -1.0], [-2.0, 0.3])
+        self.mean = torch.cat([value * ones for value in mean], dim=1)
+        self.logvar = torch.cat([value * ones for value in logvar], dim=1)
 
     def forward(self, image, generator):
         return image + 0.2, torch.cat([self.mean, self.logvar], dim=1)
 
 
-def test_losses_are_those_of_the_formula_in_units_of_0_to_1():
-    double, generator = Double(), torch.Generator()
+@pytest.mark.parametrize("size", [(4, 6), (5, 4, 6)], ids=["images", "volumes"])
+def test_losses_are_those_of_the_formula_in_units_of_0_to_1(size):
+    double, generator = Double(*size), torch.Generator()
     objective = ReconstructionObjective(kl_weight=1e-2, perceptual=None, perceptual_weight=0)
     losses, made = objective(double, images(), generator=generator)
     assert torch.allclose(made, images() + 0.2)
     # 0.2 of [-1, 1] is 0.1 of [0, 1].
     assert losses["l1"].item() == pytest.approx(0.1)
     posterior = Normal(double.mean, (double.logvar / 2).exp())
-    kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(dim=(1, 2, 3)).mean()
+    kl = kl_divergence(posterior, Normal(0.0, 1.0)).flatten(1).sum(dim=1).mean()
     assert losses["kl"].item() == pytest.approx(kl.item(), rel=1e-5)
     assert losses["loss"].item() == pytest.approx(0.1 + 1e-2 * kl.item(), rel=1e-5)
 
@@ -68,7 +71,7 @@ def test_the_perceptual_loss_sees_the_model_range_and_is_weighed():
         return torch.tensor(3.0)
 
     objective = ReconstructionObjective(kl_weight=0, perceptual=distance, perceptual_weight=0.5)
-    losses, made = objective(Double(), images(), generator=torch.Generator())
+    losses, made = objective(Double(4, 6), images(), generator=torch.Generator())
     assert losses["loss"].item() == pytest.approx(0.1 + 1.5)
     assert torch.equal(seen[0], made) and torch.equal(seen[1], images())
 
