@@ -296,7 +296,10 @@ def _data_section(facts: dict[str, Any]) -> str:
         return UNKNOWN
     lines = [facts["data"][0].upper() + facts["data"][1:] + "."]
     if facts.get("synthetic"):
-        lines.append("**No real patient was involved: the model knows procedural phantoms only.**")
+        lines.append(
+            "**These images are synthetic (phantoms).** What a model that training started from"
+            " had learnt is not recorded here."
+        )
     return "\n\n".join([*lines, _table(facts.get("cohort", {}))])
 
 

@@ -158,6 +158,25 @@ class ConditionImages(Samples):
         return found
 
 
+def check_conditions(rows: Sequence[ManifestRow], names: Sequence[str]) -> None:
+    """Refuse a condition that no slice has: it is misspelt, or was not prepared.
+
+    Args:
+        rows: The slices of a manifest.
+        names: Names of the conditions.
+
+    Raises:
+        ValueError: Some condition is in no row.
+    """
+    known = {name for row in rows for name in BrainSlice.from_row(row).conditions}
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise ValueError(
+            f"data.conditions names {missing[0]}, which no slice of the manifest has; they have"
+            f" {', '.join(sorted(known)) or 'no condition'}."
+        )
+
+
 def pick_evenly(rows: Sequence[ManifestRow], number: int | None) -> list[ManifestRow]:
     """Return `number` rows at even intervals; all rows for None."""
     if number is None or number >= len(rows):

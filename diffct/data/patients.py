@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -145,6 +145,25 @@ def join_patients(patients: Mapping[Key, str], copies: Iterable[Sequence[Key]]) 
             if one != other:
                 joined[other] = one
     return {key: first_name(name) for key, name in patients.items()}
+
+
+def number_patients(patients: Mapping[Key, str], *, keep: Container[str]) -> dict[Key, str]:
+    """Replace names that come from identifiers by numbers, so that a file may hold them.
+
+    The hash of a PatientID can be found again by anyone with a list of identifiers.
+
+    Args:
+        patients: The patient of each image.
+        keep: Names that are no identifiers, such as paths inside the data folder.
+
+    Returns:
+        The patient of each image, numbered in the order of the images.
+    """
+    numbers: dict[str, str] = {}
+    return {
+        key: name if name in keep else numbers.setdefault(name, f"patient-{len(numbers) + 1}")
+        for key, name in patients.items()
+    }
 
 
 def copies_note(left_out: Mapping[str, str]) -> str | None:

@@ -17,6 +17,7 @@ from diffct.data.patients import (
     copies_note,
     join_patients,
     name_patients,
+    number_patients,
     shared_patient_note,
 )
 from diffct.data.splits import (
@@ -164,6 +165,9 @@ def divide_folder(
         split = earlier
         check_split(split, kept)
         check_patients_apart(split, kept)
+    if pattern is None:
+        kept = dict(sorted(kept.items()))
+        kept = number_patients(kept, keep={n for key in scans.paths for n in (key, f"./{key}")})
     facts = {"synthetic": True} if synthetic else {}
     rows = (ManifestRow(key, kept[key], split[key], facts=facts) for key in sorted(kept))
     notes = [*scans.found.left_out_lines(), copies_note(left_out), _geometry_note(left_out, files)]

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from accelerate import Accelerator
 
-from diffct.data.conditions import BrainDataConfig, ConditionImages, pick_evenly
+from diffct.data.conditions import BrainDataConfig, ConditionImages, check_conditions, pick_evenly
 from diffct.data.images import ImageAugmentationConfig, ImageDataset, check_images
 from diffct.data.manifest import Manifest, SplitName
 from diffct.data.pairs import PairedDataset
@@ -123,6 +123,8 @@ def open_with_conditions(
     data = config.data
     if not manifest.split("train"):
         raise ValueError(f"{data.manifest}: no row has the split 'train'.")
+
+    check_conditions(manifest.rows, data.conditions)
 
     def open_split(split: SplitName) -> PairedDataset:
         rows, learns = manifest.split(split), split == "train"

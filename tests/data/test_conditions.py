@@ -5,7 +5,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from diffct.data.conditions import BrainDataConfig, ConditionImages, pick_evenly
+from diffct.data.conditions import BrainDataConfig, ConditionImages, check_conditions, pick_evenly
 from diffct.data.images import ImageAugmentationConfig, ImageDataset, check_images
 from diffct.data.manifest import read_manifest
 from diffct.data.pairs import PairedDataset
@@ -121,3 +121,10 @@ def test_conditions_of_different_sizes_are_refused(tmp_path):
 def test_rows_are_picked_evenly():
     assert pick_evenly("abcdefghij", 4) == ["a", "d", "g", "j"]
     assert pick_evenly("abc", None) == ["a", "b", "c"] == pick_evenly("abc", 9)
+
+
+def test_a_condition_that_no_slice_has_is_refused(tmp_path):
+    manifest = read_manifest(write_pairs(tmp_path, "vt", conditions=("FLAIR", "T2w")))
+    check_conditions(manifest.rows, ["T2w", "FLAIR"])
+    with pytest.raises(ValueError, match=r"names PD, which no slice .*; they have FLAIR, T2w"):
+        check_conditions(manifest.rows, ["FLAIR", "PD"])

@@ -341,6 +341,9 @@ def test_dicom_patients_are_kept_together_and_private(tmp_path, capfd):
     kept += "".join(cache_times(tmp_path))
     assert "SECRET" not in kept and "Doe" not in kept
     assert not any(value in kept for value in patients(cohort).values())
+    write_manifest(cohort.manifest.rows, tmp_path / "scans.jsonl")
+    listed = (tmp_path / "scans.jsonl").read_text()
+    assert "SECRET" not in listed and hashlib.sha256(b"SECRET-1").hexdigest()[:8] not in listed
 
 
 def test_changed_slice_of_a_series_is_noticed(tmp_path):

@@ -264,7 +264,7 @@ def test_the_model_card_says_what_it_was_trained_on(tmp_path):
         "predicts the noise",
         "| train scans | 23 |",
         "| last validation loss | 0.01234 |",
-        "No real patient was involved",
+        "These images are synthetic",
         "must not be used for diagnosis",
         "diffct.load_pipeline",
     ):

@@ -423,7 +423,7 @@ def test_the_model_card_says_what_the_model_makes_and_was_trained_on(make_cxr_pi
         "32×32 pixels",
         "predicts the velocity",
         "CLIPTextModel, at most 16 tokens",
-        "No real patient was involved",
+        "These images are synthetic",
         'pipeline("Small left pleural effusion."',
     ):
         assert phrase in card

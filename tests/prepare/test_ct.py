@@ -1,6 +1,7 @@
 """`prepare ct`: a messy folder becomes files of one format, split by patient, and resumes."""
 
 import csv
+import hashlib
 import importlib.util
 import json
 import os
@@ -111,7 +112,11 @@ def test_file_names_do_not_identify_the_patient(messy, tmp_path):
         assert "Doe" not in name and "SECRET" not in name
         if name not in private and not name.endswith(".gz"):
             assert b"Doe" not in content and b"SECRET" not in content
-    assert "SECRET" not in (tmp_path / "out" / "manifest.jsonl").read_text()
+    listed = (tmp_path / "out" / "manifest.jsonl").read_text()
+    assert "SECRET" not in listed
+    # A plain hash of a PatientID can be found by anyone who has a list of them.
+    for number in range(PATIENTS):
+        assert hashlib.sha256(f"SECRET-{number}".encode()).hexdigest()[:8] not in listed
 
 
 def test_scans_of_a_patient_share_a_split_and_the_seed_draws_it(messy, tmp_path):

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from diffct.data.manifest import MANIFEST_NAME, ManifestRow, write_manifest
-from diffct.data.patients import shared_patient_note
+from diffct.data.patients import number_patients, shared_patient_note
 from diffct.data.splits import HELD_OUT_SHARE, draw_splits
 from diffct.data.volume_folder import FoundScans, find_scans, settle_copies
 from diffct.imaging.volume import check_spacing_mm
@@ -121,6 +121,19 @@ def _name(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
+def _list_dropped(outcomes: dict[str, PreparedScan], copies: dict[str, str]) -> list[Dropped]:
+    """List the scans that cannot be used, and the copies, with the reasons."""
+    dropped = [
+        Dropped(key, done.dropped, done.detail)
+        for key, done in outcomes.items()
+        if done.dropped is not None
+    ]
+    return dropped + [
+        Dropped(copy, "same voxels as another scan", f"those of {key}")
+        for copy, key in copies.items()
+    ]
+
+
 def _finish(
     found: FoundScans, outcomes: dict[str, PreparedScan], out: Path, settings: dict[str, Any]
 ) -> CTReport:
@@ -141,24 +154,19 @@ def _finish(
         validation=settings["validation"],
         test=settings["test"],
     )
+    owners = {key: patients[key] for key in kept}
+    if pattern is None:
+        owners = number_patients(owners, keep={named[key] for key in own})
     rows = [
         ManifestRow(
             image=f"{IMAGES}/{_name(key)}.nii.gz",
-            patient=patients[key],
+            patient=owners[key],
             split=splits[patients[key]],
             facts=done.facts,
         )
         for key, done in kept.items()
     ]
-    dropped = [
-        Dropped(key, done.dropped, done.detail)
-        for key, done in outcomes.items()
-        if done.dropped is not None
-    ]
-    dropped += [
-        Dropped(copy, "same voxels as another scan", f"those of {key}")
-        for copy, key in copies.items()
-    ]
+    dropped = _list_dropped(outcomes, copies)
     report = summarize_scans(
         rows,
         dropped,
