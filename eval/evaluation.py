@@ -74,7 +74,7 @@ def evaluate(
     pipeline: str | Path | DiffusionPipeline,
     data: str | Path,
     *,
-    only: Sequence[str] | None = None,
+    only: str | Sequence[str] | None = None,
     data_name: str | None = None,
     config: EvaluationConfig | None = None,
 ) -> Report:
@@ -83,7 +83,7 @@ def evaluate(
     Args:
         pipeline: A pipeline, its folder or Hub id; or a folder of samples or of an autoencoder.
         data: A manifest, the `output_dir` of a training run, or a folder of held-out images.
-        only: Names of measurements; None for all that apply.
+        only: Names of measurements, or one; None for all that apply.
         data_name: Name of the data in the report.
         config: The settings; None for the defaults of the command line.
 
@@ -110,7 +110,7 @@ def evaluate(
     """
     inputs = read_inputs(pipeline, data, config or EvaluationConfig())
     inputs.load_networks()
-    measurements = choose_measurements(inputs, only)
+    measurements = choose_measurements(inputs, [only] if isinstance(only, str) else only)
     return make_report(inputs, list(measure_each(inputs, measurements)), data_name=data_name)
 
 

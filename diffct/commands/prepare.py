@@ -48,8 +48,9 @@ def _add_ct(data_sets: "argparse._SubParsersAction") -> None:
     parser = data_sets.add_parser(
         "ct",
         help="any folder of CT scans: NIfTI, NRRD, MetaImage or DICOM",
-        description="Read and check every scan of a folder, write it as NIfTI in Hounsfield units"
-        " under a name without patient identifiers, split by patient, and list all in a manifest."
+        description="Read and check every scan of a folder, write it as NIfTI in Hounsfield units,"
+        " named by a hash of its path, divide the patients, and list all scans in a manifest, where"
+        " numbers replace PatientIDs."
         " Masks, previews, copies and unusable files are left out and counted.",
     )
     parser.add_argument(

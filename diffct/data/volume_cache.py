@@ -77,7 +77,9 @@ def prepare_scans(
         listed = "".join(f"\n- {problem}" for problem in sorted(problems)[:_MAX_PROBLEMS])
         more = len(problems) - _MAX_PROBLEMS
         from_folder = config.manifest is None
-        way_out = "with data.exclude" if from_folder else "of the manifest"
+        way_out = (
+            "by data.exclude=[PATH INSIDE THE FOLDER, ...]" if from_folder else "of the manifest"
+        )
         raise ValueError(
             f"{len(problems)} of {len(paths)} scans cannot be used; repair them, or leave them out"
             f" {way_out}:{listed}" + (f"\n- and {more} more" if more > 0 else "")

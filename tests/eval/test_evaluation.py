@@ -106,7 +106,7 @@ def test_the_autoencoder_of_a_foreign_pipeline_is_measured(make_cxr_pipeline, tm
 def test_a_report_is_saved_and_shown_in_a_notebook(scans, tmp_path):
     how = config(tmp_path / "work")
     report = diffct.evaluate(
-        scans / "samples", scans / "held out", only=["distribution"], config=how, data_name="Mine"
+        scans / "samples", scans / "held out", only="distribution", config=how, data_name="Mine"
     )
     page = report.save(tmp_path / "shared")
     names = {path.name for path in page.parent.iterdir()}
