@@ -67,7 +67,10 @@ def _autoencoder(inputs: Inputs) -> AutoencoderKL:
     source = str(inputs.source)
     if not (Path(source) / "config.json").is_file():
         raise ValueError(f"{inputs.source} is no pipeline and no autoencoder.")
-    return AutoModel.from_pretrained(source).to(inputs.device)
+    found = AutoModel.from_pretrained(source)
+    if not hasattr(found.config, "scaling_factor"):
+        raise ValueError(f"{source} is a {type(found).__name__}, no autoencoder.")
+    return found.to(inputs.device)
 
 
 @torch.no_grad()

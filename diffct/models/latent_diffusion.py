@@ -87,13 +87,20 @@ def load_autoencoder(name: str) -> AutoencoderKL:
     try:
         offline = only_cached(name, "config.json")
         # Of whatever class its config names: of images, or of volumes.
-        return AutoModel.from_pretrained(name, dtype=torch.float32, local_files_only=offline)
+        found = AutoModel.from_pretrained(name, dtype=torch.float32, local_files_only=offline)
     except OSError as error:
-        cause = str(error).partition("\n")[0].rstrip(".")
-        raise FileNotFoundError(
-            f"autoencoder={name} holds no AutoencoderKL ({cause}). Train one first:"
-            " train/train_autoencoder.py saves it in <output_dir>/autoencoder."
-        ) from error
+        raise _no_autoencoder(name, str(error).partition("\n")[0].rstrip(".")) from error
+    if not hasattr(found.config, "scaling_factor"):
+        raise _no_autoencoder(name, f"it is a {type(found).__name__}")
+    return found
+
+
+def _no_autoencoder(name: str, cause: str) -> FileNotFoundError:
+    """Return the error for a source without an autoencoder."""
+    return FileNotFoundError(
+        f"autoencoder={name} holds no AutoencoderKL ({cause}). Train one first:"
+        " train/train_autoencoder.py saves it in <output_dir>/autoencoder."
+    )
 
 
 def make_text_encoder(

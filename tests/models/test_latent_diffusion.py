@@ -157,3 +157,13 @@ def test_a_network_with_distilled_guidance_is_refused(tmp_path):
     stock_pipeline(distilled).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"guidance distilled into its UNet.*distilled from"):
         load_parts(str(tmp_path))
+
+
+def test_a_network_that_is_no_autoencoder_is_refused_as_one(tmp_path):
+    unet().save_pretrained(tmp_path / "unet")
+    with pytest.raises(
+        FileNotFoundError, match=r"holds no AutoencoderKL \(it is a UNet2DCondition"
+    ):
+        load_autoencoder(str(tmp_path / "unet"))
+    autoencoder().save_pretrained(tmp_path / "vae")
+    assert isinstance(load_autoencoder(str(tmp_path / "vae")), AutoencoderKL)
